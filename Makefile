@@ -1,0 +1,37 @@
+# `make install`, `make demo`, `make test`: the README's commands. A second call reuses .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Small models: threads inside one operation cost more than they save.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: install demo test lint clean
+
+install: $(STAMP)
+
+# torch first and by its pin alone, so that a CPU build found locally is taken.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/mergefront run examples/demo.yaml
+	$(BIN)/mergefront front examples/demo.yaml
+	$(BIN)/mergefront report examples/demo.yaml --out runs/demo/report
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 600 -q
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,28 @@
+"""Layer-wise merges: which variable moves which tensor, by which formula, into which sink."""
+
+from .compatibility import check_mergeable, is_tied
+from .layers import Part, locate, locate_all
+from .operators import OPERATORS, Operator
+from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
+from .reader import Checkpoint, resolve_model
+from .sinks import ModuleSink, Recipe, write_checkpoint
+
+__all__ = [
+    "OPERATORS",
+    "Checkpoint",
+    "EdgeRule",
+    "Granularity",
+    "MergePlan",
+    "MergeSettings",
+    "ModuleSink",
+    "Operator",
+    "Part",
+    "Recipe",
+    "Weights",
+    "check_mergeable",
+    "is_tied",
+    "locate",
+    "locate_all",
+    "resolve_model",
+    "write_checkpoint",
+]

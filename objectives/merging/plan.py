@@ -1,0 +1,142 @@
+"""Which search variable moves which tensors.
+
+A `MergePlan` fixes, before anything is searched, for every tensor the one rule that gives its
+weight: a search variable, the mean of the layers' weights, or a constant (base 0, expert 1).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from ...errors import LayoutError
+from .layers import Part, count_layers, locate_all
+
+Granularity = Literal["uniform", "layer", "layer-module"]
+EdgeRule = Literal["base", "expert", "merge", "search"]
+
+# One number an expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
+Weights = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class MergeSettings:
+    """How the weights of a model are parametrised.
+
+    Args:
+        operator: Name in `operators.OPERATORS`.
+        granularity: One variable for the model, for each layer, or for each layer's attention
+            and feed-forward module.
+        embeddings: Rule for the input embeddings: `base`, `expert` (the last one), `merge`
+            (mean layer weight) or `search` (a variable of its own).
+        head: The same for the final norm and the output matrix. In a model with tied
+            embeddings the output matrix is the embeddings, and this rule moves the norm alone.
+        n_experts: Number of experts merged into the base.
+    """
+
+    operator: str = "linear"
+    granularity: Granularity = "layer"
+    embeddings: EdgeRule = "merge"
+    head: EdgeRule = "merge"
+    n_experts: int = 1
+
+
+class MergePlan:
+    """The search variables of one architecture, and the weight of each tensor under a candidate.
+
+    Args:
+        tensor_names: The names of all tensors that are merged.
+        settings: How they are parametrised.
+        tied: Whether the output matrix is the embeddings (`tie_word_embeddings`).
+
+    Raises:
+        LayoutError: If a tensor is covered by no rule.
+    """
+
+    def __init__(
+        self, tensor_names: Iterable[str], settings: MergeSettings, tied: bool = False
+    ) -> None:
+        self.settings = settings
+        self.parts: dict[str, Part] = locate_all(tensor_names, tied)
+        self.n_layers = count_layers(self.parts.values())
+        self._variable_of = {name: self._variable(part) for name, part in self.parts.items()}
+        self.groups = self._ordered_groups()
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """Names of the study's parameters; with several experts `group@1`, `group@2`, ..."""
+        if self.settings.n_experts == 1:
+            return list(self.groups)
+        experts = range(1, self.settings.n_experts + 1)
+        return [f"{group}@{k}" for group in self.groups for k in experts]
+
+    def tensors_of(self, group: str) -> list[str]:
+        """Names of the tensors that the variable `group` alone moves."""
+        return [name for name, variable in self._variable_of.items() if variable == group]
+
+    def group_weights(self, params: Mapping[str, float]) -> dict[str, Weights]:
+        """Collect a trial's parameters into one tuple a group.
+
+        Raises:
+            LayoutError: If a parameter is missing or unknown.
+        """
+        expected = self.parameter_names
+        if set(params) != set(expected):
+            missing = sorted(set(expected) - set(params))
+            unknown = sorted(set(params) - set(expected))
+            raise LayoutError(
+                f"A candidate must give exactly the {len(expected)} weights of its plan, but "
+                f"{missing=} and {unknown=}."
+            )
+        n = self.settings.n_experts
+        values = [float(params[name]) for name in expected]
+        return {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
+
+    def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights]:
+        """Return the weights of every tensor, one number an expert.
+
+        Args:
+            groups: The weights of every search variable, one number an expert.
+        """
+        layers = [w for group, w in groups.items() if group not in ("embeddings", "head")]
+        mean = tuple(fmean(column) for column in zip(*layers, strict=True))
+        constants = {"base": self._unit(None), "expert": self._unit(-1), "merge": mean}
+        return {
+            name: tuple(groups[variable]) if variable in groups else constants[variable]
+            for name, variable in self._variable_of.items()
+        }
+
+    def uniform(self, weight: float) -> dict[str, float]:
+        """Return the parameters of the uniform merge: every weight equal, split over experts."""
+        return dict.fromkeys(self.parameter_names, weight / self.settings.n_experts)
+
+    def _unit(self, expert: int | None) -> Weights:
+        weights = [0.0] * self.settings.n_experts
+        if expert is not None:
+            weights[expert] = 1.0
+        return tuple(weights)
+
+    def _variable(self, part: Part) -> str:
+        """Return a group's name, or one of the constant rules `base`, `expert`, `merge`."""
+        if part.kind == "layer":
+            return self._layer_variable(part)
+        rule = self.settings.embeddings if part.kind == "embeddings" else self.settings.head
+        return part.kind if rule == "search" else rule
+
+    def _layer_variable(self, part: Part) -> str:
+        match self.settings.granularity:
+            case "uniform":
+                return "uniform"
+            case "layer":
+                return f"layer_{part.index:03d}"
+            case "layer-module":
+                return f"layer_{part.index:03d}.{part.module}"
+
+    def _ordered_groups(self) -> tuple[str, ...]:
+        """Layers by index, then the edges; every group moves at least one tensor."""
+        used = set(self._variable_of.values()) - {"base", "expert", "merge"}
+        edges = [edge for edge in ("embeddings", "head") if edge in used]
+        groups = (*sorted(used - set(edges)), *edges)
+        if not groups:
+            raise LayoutError("A merge needs at least one layer, but the model has none.")
+        return groups

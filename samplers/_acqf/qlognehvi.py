@@ -1,0 +1,43 @@
+"""Expected improvement under noise, of the hypervolume or of the single best value."""
+
+from botorch.acquisition import AcquisitionFunction, qLogNoisyExpectedImprovement
+from botorch.acquisition.multi_objective import logei
+from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.sampling import SobolQMCNormalSampler
+from torch import Tensor
+
+from .._gp.surrogate import Surrogate
+
+# BoTorch compiles a C++ kernel on first use: half a minute, results that depend on the machine
+# it was compiled for, and, if a worker is killed meanwhile, a stale lock that stops every later
+# worker (pytorch #189245). The kernel saves a few tenths of a second a suggestion, so the
+# sampler declares the attempt made.
+logei._load_attempted = True
+
+
+def make_acquisition(
+    surrogate: Surrogate,
+    X: Tensor,
+    pending: Tensor | None,
+    reference_point: Tensor,
+    sampler: SobolQMCNormalSampler,
+) -> AcquisitionFunction:
+    """Return qLogNEHVI (Daulton et al. 2021; Ament et al. 2023), or qLogNEI for one objective.
+
+    Both integrate over the noise of the points evaluated so far, and cost the same for any
+    number of pending points (qLogEHVI's cost doubles with each).
+
+    Args:
+        surrogate: The fitted model.
+        X: An `n x d`-dim tensor of evaluated points.
+        pending: A `p x d`-dim tensor of points in flight, or None.
+        reference_point: An `m`-dim tensor; ignored for one objective.
+        sampler: Draws the posterior samples.
+    """
+    if reference_point.numel() == 1:
+        return qLogNoisyExpectedImprovement(
+            surrogate.model.models[0], X, sampler=sampler, X_pending=pending, prune_baseline=True
+        )
+    return qLogNoisyExpectedHypervolumeImprovement(
+        surrogate.model, reference_point, X, sampler=sampler, X_pending=pending, prune_baseline=True
+    )

@@ -1,0 +1,40 @@
+"""Points that other workers are evaluating, so that nobody proposes them again.
+
+A trial is visible as pending once all its parameters can be known: written one by one by
+`suggest_float`, queued with it, or published as a whole by `publish` before the first write.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from ._search_space import UnitCube
+
+_KEY = "sip:relative_params"
+_ENQUEUED = "fixed_params"
+
+
+def publish(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
+    """Make a suggestion visible to every worker before its parameters are written."""
+    # Samplers have no public way to store their state; all of Optuna's own do the same.
+    study._storage.set_trial_system_attr(trial._trial_id, _KEY, json.dumps(dict(params)))
+
+
+def pending_params(
+    trials: Sequence[FrozenTrial], cube: UnitCube, number: int
+) -> list[dict[str, Any]]:
+    """Return the parameters of all trials in flight, other than trial `number` itself."""
+    known = [
+        _known_params(trial)
+        for trial in trials
+        if trial.state in (TrialState.RUNNING, TrialState.WAITING) and trial.number != number
+    ]
+    return [params for params in known if cube.covers(params)]
+
+
+def _known_params(trial: FrozenTrial) -> dict[str, Any]:
+    published = json.loads(trial.system_attrs.get(_KEY, "{}"))
+    return {**published, **trial.system_attrs.get(_ENQUEUED, {}), **trial.params}

@@ -1,0 +1,102 @@
+"""Trials to points of the unit cube and back.
+
+Everything inside the samplers lives in the cube `[0, 1]^d` over the distributions' own bounds,
+which never move with the data, and is maximized.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from torch import Tensor
+
+
+def uniform_levels(n: int) -> list[float]:
+    """Return `n` levels from 0 to 1, evenly spaced, both ends first.
+
+    The ends are the parents. The rest is ordered so that any first part of it is spread out:
+    `uniform_levels(5) == [0.0, 1.0, 0.5, 0.25, 0.75]`.
+    """
+    if n <= 2:
+        return [0.0, 1.0][:n]
+    grid = [i / (n - 1) for i in range(n)]
+    levels, rest = [0.0, 1.0], grid[1:-1]
+    while rest:
+        farthest = max(rest, key=lambda u: (round(min(abs(u - v) for v in levels), 9), -u))
+        levels.append(farthest)
+        rest.remove(farthest)
+    return levels
+
+
+class UnitCube:
+    """The bijection between parameters and points of the unit cube.
+
+    Categorical parameters take one column a choice (one-hot).
+
+    Args:
+        search_space: Distribution of every parameter, not empty.
+    """
+
+    def __init__(self, search_space: Mapping[str, BaseDistribution]) -> None:
+        self.search_space = dict(search_space)
+        self._transform = _SearchSpaceTransform(self.search_space, transform_0_1=True)
+
+    @property
+    def dim(self) -> int:
+        """Number of columns."""
+        return len(self._transform.bounds)
+
+    @property
+    def column_names(self) -> list[str]:
+        """For every column, the parameter that it encodes."""
+        names = list(self.search_space)
+        return [names[i] for i in self._transform.encoded_column_to_column]
+
+    @property
+    def categorical_columns(self) -> list[int]:
+        """Columns that encode a choice."""
+        return [
+            i
+            for i, name in enumerate(self.column_names)
+            if isinstance(self.search_space[name], CategoricalDistribution)
+        ]
+
+    def covers(self, params: Mapping[str, Any]) -> bool:
+        """Whether a trial has a value for every parameter of the space."""
+        return self.search_space.keys() <= params.keys()
+
+    def encode(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
+        """Return an `n x d`-dim tensor; rows outside the bounds land outside the cube."""
+        points = [self._transform.transform({k: r[k] for k in self.search_space}) for r in rows]
+        array = np.asarray(points, dtype=float).reshape(len(points), self.dim)
+        return torch.from_numpy(array)
+
+    def decode(self, point: NDArray[np.float64]) -> dict[str, Any]:
+        """Return the parameters at a `d`-dim point, as Python numbers within their bounds."""
+        return self._transform.untransform(np.clip(point, 0.0, 1.0))
+
+
+def signs(directions: Sequence[StudyDirection]) -> Tensor:
+    """Return an `m`-dim tensor that turns values into quantities to maximize."""
+    flips = [-1.0 if d == StudyDirection.MINIMIZE else 1.0 for d in directions]
+    return torch.tensor(flips, dtype=torch.double)
+
+
+def finite_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Keep the trials whose values are all finite; an infinite value carries no information."""
+    return [t for t in trials if t.values is not None and np.isfinite(t.values).all()]
+
+
+def standard_errors(trials: Sequence[FrozenTrial]) -> Tensor | None:
+    """Return the measured standard errors, an `n x m`-dim tensor, or None if any is missing."""
+    rows = [trial.user_attrs.get("standard_errors") for trial in trials]
+    if any(row is None or len(row) != len(t.values) for row, t in zip(rows, trials, strict=True)):
+        return None
+    errors = torch.tensor(rows, dtype=torch.double)
+    return errors if bool(torch.isfinite(errors).all()) else None

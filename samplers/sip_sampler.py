@@ -1,0 +1,228 @@
+"""SIPSampler: Bayesian optimization of merge weights with a structural importance prior."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from botorch.sampling import SobolQMCNormalSampler
+from botorch.utils.sampling import manual_seed
+from numpy.typing import NDArray
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from ._acqf import AcquisitionBudget, infer_reference_point, make_acquisition, maximize
+from ._gp import Observations, Trust, fit_surrogate
+from ._gp.surrogate import quiet_numerics
+from ._pending import pending_params, publish
+from ._search_space import UnitCube, finite_trials, signs, standard_errors, uniform_levels
+from ._threads import one_thread
+from .denoise import importance_tensor
+
+_STATES = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+
+
+class SIPSampler(BaseSampler):
+    """Proposes what to evaluate next, knowing the noise, the running trials and the layers.
+
+    The surrogate is one Gaussian process an objective on the unit cube over the parameters'
+    bounds, with the trials' own standard errors as known noise, and lengthscale priors shifted
+    by importance (SIP-BMM, arXiv 2512.09972; here a prior, not an initial value, and used only
+    as far as the data support it). The acquisition function is qLogNEHVI, or qLogNEI for one
+    objective, conditioned on the running and queued trials of every worker.
+
+    A suggestion depends on `seed`, the trial's number and the study's history alone: restarted
+    or parallel workers with one seed neither repeat points nor need to share state.
+
+    Example::
+
+        sampler = SIPSampler(importance={"layer_000": 0.1, "layer_001": 0.9}, seed=0)
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+    A trial's standard errors are read from `trial.user_attrs["standard_errors"]`, a list
+    aligned with its values; if any trial lacks them, one noise level is inferred.
+
+    Args:
+        importance: Parameter name -> importance in [0, 1], larger matters more. Parameters not
+            named get the mean. Defaults to None: no prior knowledge.
+        reference_point: One value an objective, in its own direction; points that do not beat
+            it in all objectives are worth nothing. Defaults to None: inferred from the
+            denoised front at every suggestion.
+        n_startup_trials: Trials before the surrogate is used. Defaults to 8.
+        startup: "uniform" sets all weights to one level, a different one in each trial, the
+            parents (all 0, all 1) first; "sobol" fills the cube. Defaults to "uniform", which
+            starts from where uniform merging would end.
+        seed: Defaults to None: drawn from the operating system.
+        trust: How much to believe `importance`: 0 not at all, 1 fully, or "learned" from the
+            data for each objective. Defaults to "learned".
+        search_space: The parameters to model together. Defaults to None: those that all
+            completed trials share.
+        budget: What one suggestion may cost. Defaults to None: `AcquisitionBudget()`.
+    """
+
+    def __init__(  # noqa: PLR0913 - an Optuna sampler's options are its constructor's keywords
+        self,
+        *,
+        importance: Mapping[str, float] | None = None,
+        reference_point: Sequence[float] | None = None,
+        n_startup_trials: int = 8,
+        startup: Literal["uniform", "sobol"] = "uniform",
+        seed: int | None = None,
+        trust: Trust = "learned",
+        search_space: Mapping[str, BaseDistribution] | None = None,
+        budget: AcquisitionBudget | None = None,
+    ) -> None:
+        _check_options(importance, n_startup_trials, startup, trust)
+        self._importance = dict(importance) if importance else None
+        self._reference_point = None if reference_point is None else list(reference_point)
+        self._n_startup_trials = n_startup_trials
+        self._levels = uniform_levels(n_startup_trials) if startup == "uniform" else None
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._trust = trust
+        self._search_space = dict(search_space) if search_space else None
+        self._budget = budget or AcquisitionBudget()
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the given search space, or the one that completed trials share."""
+        space = self._search_space or IntersectionSearchSpace().calculate(study)
+        return {name: dist for name, dist in space.items() if not dist.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return one value for every parameter of the space, and publish them as pending.
+
+        Raises:
+            ValueError: If `reference_point` does not have one value an objective.
+        """
+        if not search_space:
+            return {}
+        cube = UnitCube(search_space)
+        trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
+        point = self._propose(study, trial, cube, trials)
+        params = cube.decode(point)
+        publish(study, trial, params)
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return a value for one parameter: the start-up level, or a random one."""
+        cube = UnitCube({param_name: param_distribution})
+        stream = zlib.crc32(param_name.encode())
+        point = self._rng(trial.number, stream).uniform(size=cube.dim)
+        level = self._startup_level(trial.number)
+        if level is not None and not cube.categorical_columns:
+            point = np.full(cube.dim, level)
+        return cube.decode(point)[param_name]
+
+    def _propose(
+        self, study: Study, trial: FrozenTrial, cube: UnitCube, trials: list[FrozenTrial]
+    ) -> NDArray[np.float64]:
+        complete = [t for t in trials if t.state == TrialState.COMPLETE and cube.covers(t.params)]
+        measured = finite_trials(complete)
+        if trial.number < self._n_startup_trials:
+            return self._startup_point(trial.number, cube)
+        if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
+            return self._sobol_point(trial.number, cube)
+        pending = pending_params(trials, cube, trial.number)
+        with one_thread(), quiet_numerics(), manual_seed(self._torch_seed(trial.number)):
+            return self._model_point(study, trial.number, cube, measured, pending)
+
+    def _model_point(  # noqa: PLR0913 - one step of `_propose`, which gathers these
+        self,
+        study: Study,
+        number: int,
+        cube: UnitCube,
+        measured: list[FrozenTrial],
+        pending: list[dict[str, Any]],
+    ) -> NDArray[np.float64]:
+        observations = self._observations(study, cube, measured)
+        surrogate = fit_surrogate(observations, self._trust)
+        means, _ = surrogate.posterior(observations.X)
+        seed = self._torch_seed(number)
+        sampler = SobolQMCNormalSampler(torch.Size([self._budget.n_samples]), seed=seed)
+        X_pending = cube.encode(pending) if pending else None
+        reference = self._reference(study, means)
+        acquisition = make_acquisition(surrogate, observations.X, X_pending, reference, sampler)
+        candidate = maximize(acquisition, cube.dim, self._budget, seed)
+        return np.asarray(candidate.numpy(), dtype=np.float64)
+
+    def _observations(
+        self, study: Study, cube: UnitCube, measured: list[FrozenTrial]
+    ) -> Observations:
+        values = torch.tensor([trial.values for trial in measured], dtype=torch.double)
+        return Observations(
+            cube.encode([trial.params for trial in measured]),
+            values * signs(study.directions),
+            standard_errors(measured),
+            importance_tensor(cube, self._importance),
+        )
+
+    def _reference(self, study: Study, means: Tensor) -> Tensor:
+        if self._reference_point is None:
+            return infer_reference_point(means)
+        if len(self._reference_point) != len(study.directions):
+            raise ValueError(
+                f"reference_point must have one value an objective, but got "
+                f"{self._reference_point} for {len(study.directions)} objective(s)."
+            )
+        given = torch.tensor(self._reference_point, dtype=torch.double)
+        return given * signs(study.directions)
+
+    def _startup_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
+        point = self._sobol_point(number, cube)
+        level = self._startup_level(number)
+        if level is not None:
+            numeric = np.setdiff1d(np.arange(cube.dim), cube.categorical_columns)
+            point[numeric] = level
+        return point
+
+    def _startup_level(self, number: int) -> float | None:
+        if self._levels is None or number >= len(self._levels):
+            return None
+        return self._levels[number]
+
+    def _sobol_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
+        """Return the trial's own point of one scrambled sequence, so no counter is shared."""
+        engine = SobolEngine(cube.dim, scramble=True, seed=self._seed)
+        if number:
+            engine.fast_forward(number)
+        return np.asarray(engine.draw(1, dtype=torch.double)[0].numpy(), dtype=np.float64)
+
+    def _rng(self, number: int, stream: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self._seed, number, stream])
+
+    def _torch_seed(self, number: int) -> int:
+        return int(self._rng(number).integers(2**31))
+
+
+def _n_failed(study: Study) -> int:
+    """Count failed trials: they used up start-up points without leaving a measurement."""
+    return len(study._get_trials(deepcopy=False, states=(TrialState.FAIL, TrialState.PRUNED)))
+
+
+def _check_options(
+    importance: Mapping[str, float] | None, n_startup_trials: int, startup: str, trust: Trust
+) -> None:
+    if n_startup_trials < 0:
+        raise ValueError(f"`n_startup_trials >= 0` must hold, but got {n_startup_trials}.")
+    if startup not in ("uniform", "sobol"):
+        raise ValueError(f"startup must be 'uniform' or 'sobol', but got {startup!r}.")
+    if trust != "learned" and not 0 <= trust <= 1:
+        raise ValueError(f"trust must be 'learned' or within [0, 1], but got {trust}.")
+    for name, value in (importance or {}).items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"Importance must be within [0, 1], but got {value} for {name!r}.")

@@ -1,0 +1,52 @@
+"""Hash each checkpoint once, however often a study is started."""
+
+import json
+import os
+from pathlib import Path
+
+from ..objectives.merging import Checkpoint
+
+
+def cached_hash(checkpoint: Checkpoint) -> str:
+    """Return the checkpoint's weights hash, computed again only when a file changed.
+
+    A file counts as unchanged while its path, size and modification time (in ns) are.
+    """
+    key = _state(checkpoint)
+    path = _cache_file()
+    known = _read(path)
+    if key not in known:
+        known = {**_read(path), key: checkpoint.weights_hash()}
+        _write(path, known)
+    return known[key]
+
+
+def _state(checkpoint: Checkpoint) -> str:
+    parts = []
+    for file in sorted(checkpoint.files):
+        path = (checkpoint.directory / file).resolve()
+        status = path.stat()
+        parts.append(f"{path}|{status.st_size}|{status.st_mtime_ns}")
+    return "\n".join(parts)
+
+
+def _cache_file() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "mergefront" / "hashes.json"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}  # a cache that cannot be read costs time, nothing else
+
+
+def _write(path: Path, known: dict[str, str]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(known, indent=1))
+        temporary.replace(path)
+    except OSError:
+        return  # as above: a read-only home directory is no reason to stop

@@ -1,0 +1,116 @@
+"""The files behind a spec, found and checked before anything is created."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import SpecError
+from ..objectives.evaluation import METRICS, SPLITS, Models, Task, load_task
+from ..objectives.importance import relative_norms, rescale
+from ..objectives.merging import (
+    OPERATORS,
+    Checkpoint,
+    MergePlan,
+    check_mergeable,
+    is_tied,
+    resolve_model,
+)
+from ..objectives.merging.operators import check_weights
+from .hashing import cached_hash
+from .spec import StudySpec
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A valid spec with its models and tasks.
+
+    Args:
+        spec: What was asked for.
+        base: Weight 0.
+        experts: Weight 1 each.
+        plan: The search variables, from the base checkpoint's tensor names.
+        tasks: With at least a search split each.
+    """
+
+    spec: StudySpec
+    base: Checkpoint
+    experts: tuple[Checkpoint, ...]
+    plan: MergePlan
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, spec: StudySpec) -> "Inputs":
+        """Find and check everything a spec names; create nothing.
+
+        Raises:
+            SpecError: At the first thing that is missing or does not fit.
+            LayoutError: If a tensor is covered by no merge rule.
+        """
+        fractions = dict(spec.evaluation.splits)
+        sources = [task.source(spec.folder, fractions) for task in spec.evaluation.tasks]
+        tasks = tuple(load_task(source) for source in sources)
+        base = Checkpoint(resolve_model(spec.models.base, spec.folder))
+        experts = tuple(
+            Checkpoint(resolve_model(expert, spec.folder)) for expert in spec.models.experts
+        )
+        check_mergeable(base, experts)
+        settings = spec.merge.settings(len(experts))
+        check_weights(OPERATORS[settings.operator], [0.0] * len(experts))
+        plan = MergePlan(base.layout, settings, is_tied(base))
+        return cls(spec, base, experts, plan, tasks)
+
+    @property
+    def models(self) -> Models:
+        """What a backend loads."""
+        paths = tuple(expert.directory for expert in self.experts)
+        return Models(self.base.directory, paths, self.spec.models.dtype, self.plan.settings)
+
+    def importance(self) -> dict[str, float] | None:
+        """Compute the importance that the spec asks for."""
+        if self.spec.importance.kind == "none":
+            return None
+        return rescale(relative_norms(self.base, self.experts, self.plan))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return every field that changes a measurement, by its place in the spec.
+
+        Batch size is not among them: it changes how fast the same greedy answers come.
+        """
+        evaluation = self.spec.evaluation
+        return {
+            "models.base": cached_hash(self.base),
+            "models.experts": [cached_hash(expert) for expert in self.experts],
+            "models.tokenizer": self.base.tokenizer_hash(),
+            "models.dtype": self.spec.models.dtype,
+            **{f"merge.{k}": v for k, v in self.spec.merge.model_dump(mode="json").items()},
+            "objectives": self.spec.metric_names,
+            "evaluation.backend": evaluation.backend,
+            "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
+            "evaluation.max_new_tokens": evaluation.max_new_tokens,
+        }
+
+    def split(self, name: str) -> list[Task]:
+        """Return the tasks, after checking that each has questions in the split `name`.
+
+        Raises:
+            SpecError: If one has none.
+        """
+        if name not in SPLITS:
+            raise SpecError(f"A split must be one of {', '.join(SPLITS)}, but got {name!r}.")
+        for task in self.tasks:
+            if name not in task.splits:
+                raise SpecError(
+                    f"Task {task.name!r} has no split {name!r}; it has {', '.join(task.splits)}. "
+                    "Add it under `evaluation.tasks`."
+                )
+        return list(self.tasks)
+
+
+def load_inputs(path: str | Path) -> Inputs:
+    """Read a spec file and check all it names."""
+    return Inputs.of(StudySpec.from_yaml(path))
+
+
+def metrics_of(spec: StudySpec) -> list[Any]:
+    """Return the spec's metrics in order."""
+    return [METRICS[name] for name in spec.metric_names]
