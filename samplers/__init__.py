@@ -1,7 +1,16 @@
 """Optuna samplers for layer-wise merging."""
 
-from ._search_space import uniform_levels
+from ._acqf import AcquisitionBudget, infer_reference_point
+from ._search_space import signs, uniform_levels
 from .denoise import Denoised, denoise
 from .sip_sampler import SIPSampler
 
-__all__ = ["Denoised", "SIPSampler", "denoise", "uniform_levels"]
+__all__ = [
+    "AcquisitionBudget",
+    "Denoised",
+    "SIPSampler",
+    "denoise",
+    "infer_reference_point",
+    "signs",
+    "uniform_levels",
+]

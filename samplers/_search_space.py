@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna._transform import _SearchSpaceTransform
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from torch import Tensor
@@ -79,7 +79,21 @@ class UnitCube:
 
     def decode(self, point: NDArray[np.float64]) -> dict[str, Any]:
         """Return the parameters at a `d`-dim point, as Python numbers within their bounds."""
-        return self._transform.untransform(np.clip(point, 0.0, 1.0))
+        clipped = np.clip(point, 0.0, 1.0)
+        params = self._transform.untransform(clipped)
+        return {name: self._exact(name, value, clipped) for name, value in params.items()}
+
+    def _exact(self, name: str, value: Any, point: NDArray[np.float64]) -> Any:
+        """Return Python's own types, and the upper bound itself where the point is on it.
+
+        Optuna's transform stays one float below the bound, but the expert has weight 1.
+        """
+        distribution = self.search_space[name]
+        if not isinstance(distribution, FloatDistribution):
+            return value
+        column = self.column_names.index(name)
+        on_bound = distribution.step is None and point[column] == 1.0
+        return distribution.high if on_bound else float(value)
 
 
 def signs(directions: Sequence[StudyDirection]) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from optuna import Study
+from optuna.distributions import BaseDistribution
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
@@ -62,7 +63,7 @@ def denoise(
     return Denoised(trials, means * flips, deviations, relevance)
 
 
-def _shared_space(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, object]:
+def _shared_space(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
     """Return the parameters that all trials have; a name's widest distribution counts."""
     space = IntersectionSearchSpace().calculate(study)
     names = set.intersection(*(set(t.params) for t in trials)) if trials else set()

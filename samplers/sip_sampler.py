@@ -141,7 +141,7 @@ class SIPSampler(BaseSampler):
         with one_thread(), quiet_numerics(), manual_seed(self._torch_seed(trial.number)):
             return self._model_point(study, trial.number, cube, measured, pending)
 
-    def _model_point(  # noqa: PLR0913 - one step of `_propose`, which gathers these
+    def _model_point(
         self,
         study: Study,
         number: int,

@@ -62,7 +62,9 @@ class MergeSection(_Section):
         if not low < high:
             raise ValueError(
                 f"bounds must be [low, high] with low < high, but got [{low:g}, {high:g}]; write "
-                f"[{high:g}, {low:g}]" if low > high else f"bounds [{low:g}, {high:g}] are empty"
+                f"[{high:g}, {low:g}]"
+                if low > high
+                else f"bounds [{low:g}, {high:g}] are empty"
             )
         if self.density != 1.0:
             raise ValueError(
@@ -126,9 +128,11 @@ class TaskSection(_Section):
         """Return the task with its paths relative to `folder` resolved."""
         files = {split: _resolve(folder, path) for split, path in self.files.items()}
         path = None if self.path is None else _resolve(folder, self.path)
-        return TaskSource(
-            self.name, files, path, self.prompt, self.answer, self.scorer, fractions
-        )
+        return TaskSource(self.name, files, path, self.prompt, self.answer, self.scorer, fractions)
+
+
+def _default_splits() -> dict[Split, Fraction]:
+    return {"search": 0.6, "validation": 0.4}
 
 
 class EvaluationSection(_Section):
@@ -138,9 +142,7 @@ class EvaluationSection(_Section):
     tasks: list[TaskSection] = Field(min_length=1)
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1)
-    splits: dict[Split, Fraction] = Field(
-        default_factory=lambda: {"search": 0.6, "validation": 0.4}
-    )
+    splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -182,11 +184,11 @@ class StudySpec(_Section):
 
     study: StudySection
     models: ModelsSection
-    merge: MergeSection = MergeSection()
-    importance: ImportanceSection = ImportanceSection()
+    merge: MergeSection = Field(default_factory=MergeSection)
+    importance: ImportanceSection = Field(default_factory=ImportanceSection)
     objectives: list[ObjectiveSection] = Field(min_length=1)
     evaluation: EvaluationSection
-    sampler: SamplerSection = SamplerSection()
+    sampler: SamplerSection = Field(default_factory=SamplerSection)
     folder: Path = Field(default=Path("."), exclude=True)
 
     @model_validator(mode="after")
@@ -207,7 +209,9 @@ class StudySpec(_Section):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise SpecError(f"A spec must be a readable YAML file, but {path}: {error.strerror}.") from error
+            raise SpecError(
+                f"A spec must be a readable YAML file, but {path}: {error.strerror}."
+            ) from error
         except yaml.YAMLError as error:
             problem = " ".join(str(error).split())
             raise SpecError(f"A spec must be valid YAML, but {path} is not: {problem}.") from error

@@ -106,13 +106,16 @@ def make_splits(seed: int = 1234) -> dict[str, list[Question]]:
     seen: set[Chain] = set()
     splits = {}
     for split, n_facts in SPLIT_FACTS.items():
-        questions = [Question("", f"{key}?", value, "fact") for key, value in islice(facts, n_facts)]
+        questions = [
+            Question("", f"{key}?", value, "fact") for key, value in islice(facts, n_facts)
+        ]
         for index in range(3 * n_facts):
             chain = _draw_new_chain(CHAIN_STEPS[index % len(CHAIN_STEPS)], rng, seen)
             questions.append(Question("", chain.prompt, chain.answer, "chain"))
         rng.shuffle(questions)
         splits[split] = [
-            Question(f"{split}-{i:04d}", q.prompt, q.answer, q.kind) for i, q in enumerate(questions)
+            Question(f"{split}-{i:04d}", q.prompt, q.answer, q.kind)
+            for i, q in enumerate(questions)
         ]
     return splits
 

@@ -188,7 +188,7 @@ def train(model: Qwen3ForCausalLM, phase: Phase, seed: int) -> None:
         loss = 0.0
         for term in phase.terms:
             value = term(model, rng)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             loss += value.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, _ in optimizers:

@@ -67,7 +67,7 @@ class Backend(Protocol):
     def generate(
         self, prompts: Sequence[str], sampling: Sampling, progress: Progress | None = None
     ) -> list[Completion]:
-        """Answer the prompts, each as a user's message in the base's chat template if it has one."""
+        """Answer the prompts, each rendered by the base's chat template if it has one."""
 
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now."""

@@ -28,67 +28,73 @@ class Answer:
     text: str
 
 
-Estimate = tuple[float, float]
-
-
 @dataclass(frozen=True)
 class Metric:
-    """An objective: how to compute it, and which way is better.
+    """An objective: the mean over answers of one number each.
 
     Args:
         name: The name used in specs.
         direction: Whether larger or smaller values are better.
         unit: For axes and tables.
-        estimate: Answers (at least one) -> (value, standard error).
+        per_answer: The number that one answer contributes.
+        standard_error: Of the mean, from all answers' numbers (at least one).
     """
 
     name: str
     direction: Literal["maximize", "minimize"]
     unit: str
-    estimate: Callable[[Sequence[Answer]], Estimate]
+    per_answer: Callable[[Answer], float]
+    standard_error: Callable[[Sequence[float]], float]
+
+    def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:
+        """Return the value and its standard error."""
+        numbers = [self.per_answer(answer) for answer in answers]
+        return fmean(numbers), self.standard_error(numbers)
 
 
-def proportion(hits: Sequence[bool]) -> Estimate:
-    """Return a share and its binomial standard error.
+def share_error(hits: Sequence[float]) -> float:
+    """Return the binomial standard error of a share.
 
-    The error is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n`
-    and `n` of `n` do not claim to be exact.
+    It is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n` and `n`
+    of `n` do not claim to be exact.
     """
     n = len(hits)
     shrunk = (sum(hits) + 1) / (n + 2)
-    return fmean(hits), math.sqrt(shrunk * (1 - shrunk) / n)
+    return math.sqrt(shrunk * (1 - shrunk) / n)
 
 
-def mean(counts: Sequence[int]) -> Estimate:
-    """Return the mean of counts and its standard error.
+def count_error(counts: Sequence[float]) -> float:
+    """Return the standard error of a mean count.
 
     A sample without spread gets the error that one differing answer would cause: `1 / n`.
     """
     n = len(counts)
-    spread = stdev(counts) / math.sqrt(n) if n > 1 else 0.0
-    return fmean(counts), max(spread, 1 / n)
+    return max(stdev(counts) / math.sqrt(n) if n > 1 else 0.0, 1 / n)
 
 
 METRICS = {
     metric.name: metric
     for metric in (
         Metric(
-            "accuracy",
-            "maximize",
-            "share of questions",
-            lambda answers: proportion([a.correct for a in answers]),
+            name="accuracy",
+            direction="maximize",
+            unit="share of questions",
+            per_answer=lambda answer: float(answer.correct),
+            standard_error=share_error,
         ),
         Metric(
-            "tokens",
-            "minimize",
-            "mean generated tokens per answer",
-            lambda answers: mean([a.n_tokens for a in answers]),
+            name="tokens",
+            direction="minimize",
+            unit="mean generated tokens per answer",
+            per_answer=lambda answer: float(answer.n_tokens),
+            standard_error=count_error,
         ),
         Metric(
-            "truncation",
-            "minimize",
-            "share of answers cut at the limit",
-            lambda answers: proportion([a.finish_reason == "length" for a in answers]),
+            name="truncation",
+            direction="minimize",
+            unit="share of answers cut at the limit",
+            per_answer=lambda answer: float(answer.finish_reason == "length"),
+            standard_error=share_error,
         ),
     )
 }

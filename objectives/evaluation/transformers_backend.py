@@ -80,7 +80,7 @@ class TransformersBackend:
     def _load_model(self, path: Path, dtype: str) -> Any:
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
         return model.to(self.device).eval().requires_grad_(False)

@@ -73,7 +73,9 @@ def _check_tensors(base: Checkpoint, expert: Checkpoint) -> None:
 
 def _check_vocabulary(base: Checkpoint, expert: Checkpoint) -> None:
     ours, theirs = _vocabulary(base), _vocabulary(expert)
-    differing = {token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)}
+    differing = {
+        token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)
+    }
     if differing:
         raise SpecError(
             f"An expert must have the base's vocabulary, but the tokenizers differ in "

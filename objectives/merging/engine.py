@@ -67,5 +67,5 @@ def checksum(tensors: Sequence[tuple[str, Tensor]]) -> str:
     for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().contiguous().cpu().view(-1).view(torch.uint8)
-        digest.update(memoryview(flat.numpy()))
+        digest.update(flat.numpy().tobytes())
     return digest.hexdigest()

@@ -21,7 +21,9 @@ _PREFIX = r"^(?:model\.|language_model\.model\.|model\.language_model\.|transfor
 _LAYER = re.compile(_PREFIX + r"(?:layers|h)\.(?P<index>\d+)\.(?P<rest>.+)$")
 _EMBEDDINGS = re.compile(_PREFIX + r"(?:embed_tokens|wte)\.weight$")
 _HEAD = re.compile(
-    r"^(?:language_model\.)?lm_head\.(?:weight|bias)$|" + _PREFIX + r"(?:norm|ln_f)\.(?:weight|bias)$"
+    r"^(?:language_model\.)?lm_head\.(?:weight|bias)$|"
+    + _PREFIX
+    + r"(?:norm|ln_f)\.(?:weight|bias)$"
 )
 
 _ATTENTION = ("self_attn.", "attn.", "attention.", "input_layernorm.", "ln_1.")
@@ -73,7 +75,7 @@ def locate(name: str, sandwich_norms: bool = False) -> Part:
         return Part("head")
     raise LayoutError(
         f"Every tensor must belong to a layer, the embeddings or the head, but no rule covers "
-        f"{name!r}. Merge text-only checkpoints, or extend mergefront/objectives/merging/layers.py."
+        f"{name!r}. Merge text-only checkpoints, or add a rule in objectives/merging/layers.py."
     )
 
 
@@ -105,7 +107,9 @@ def locate_all(names: Iterable[str], tied: bool = False) -> dict[str, Part]:
     indices = {part.index for part in parts.values() if part.index is not None}
     if indices != set(range(len(indices))):
         missing = sorted(set(range(max(indices))) - indices)
-        raise LayoutError(f"Layers must be numbered 0 ... L-1, but layers {missing} have no tensor.")
+        raise LayoutError(
+            f"Layers must be numbered 0 ... L-1, but layers {missing} have no tensor."
+        )
     return parts
 
 

@@ -4,6 +4,7 @@ A `MergePlan` fixes, before anything is searched, for every tensor the one rule 
 weight: a search variable, the mean of the layers' weights, or a constant (base 0, expert 1).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -92,6 +93,38 @@ class MergePlan:
         values = [float(params[name]) for name in expected]
         return {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
 
+    def parse_weights(self, content: Mapping[str, object]) -> dict[str, Weights]:
+        """Read a weight file's content: one number, or a list of one an expert, for each group.
+
+        `{"uniform": w}` gives every group the same weights.
+
+        Raises:
+            LayoutError: If a group is missing or unknown, or a weight is not a finite number.
+        """
+        if set(content) == {"uniform"}:
+            content = dict.fromkeys(self.groups, content["uniform"])
+        if set(content) != set(self.groups):
+            missing, unknown = set(self.groups) - content.keys(), content.keys() - set(self.groups)
+            raise LayoutError(
+                f"A weight file must name each of {', '.join(self.groups)}, or 'uniform' alone, "
+                f"but missing={sorted(missing)} and unknown={sorted(unknown)}."
+            )
+        return {group: self._parse_weight(group, content[group]) for group in self.groups}
+
+    def _parse_weight(self, group: str, value: object) -> Weights:
+        listed = value if isinstance(value, list) else [value]
+        numbers = [
+            float(w)
+            for w in listed
+            if isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w)
+        ]
+        if len(numbers) != len(listed) or len(numbers) != self.settings.n_experts:
+            raise LayoutError(
+                f"A weight must be {self.settings.n_experts} finite number(s), one an expert, but "
+                f"{group!r} has {value!r}."
+            )
+        return tuple(numbers)
+
     def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights]:
         """Return the weights of every tensor, one number an expert.
 
@@ -109,6 +142,11 @@ class MergePlan:
     def uniform(self, weight: float) -> dict[str, float]:
         """Return the parameters of the uniform merge: every weight equal, split over experts."""
         return dict.fromkeys(self.parameter_names, weight / self.settings.n_experts)
+
+    def expert(self, number: int) -> dict[str, float]:
+        """Return the parameters of expert `number`, counted from 1: all the weight is its."""
+        weights = self._unit(number - 1) * len(self.groups)
+        return dict(zip(self.parameter_names, weights, strict=True))
 
     def _unit(self, expert: int | None) -> Weights:
         weights = [0.0] * self.settings.n_experts

@@ -31,7 +31,9 @@ class ModuleSink:
         LayoutError: If an expert lacks a parameter, or one has another shape.
     """
 
-    def __init__(self, module: nn.Module, experts: Sequence[nn.Module], operator: Operator) -> None:
+    def __init__(
+        self, module: nn.Module, experts: Sequence[nn.Module], operator: Operator
+    ) -> None:
         self.parameters: dict[str, Tensor] = dict(module.named_parameters())
         self._operator = operator
         self._base = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -50,7 +52,9 @@ class ModuleSink:
         for expert in self._experts:
             if expert.keys() != self._base.keys():
                 differing = sorted(expert.keys() ^ self._base.keys())
-                raise LayoutError(f"Models must have the same parameters, but differ in {differing}.")
+                raise LayoutError(
+                    f"Models must have the same parameters, but differ in {differing}."
+                )
             for name, tensor in self._base.items():
                 check_same_tensor(name, tensor, expert[name])
 

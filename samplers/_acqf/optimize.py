@@ -25,7 +25,9 @@ class AcquisitionBudget:
     n_steps: int = 100
 
 
-def maximize(acquisition: AcquisitionFunction, dim: int, budget: AcquisitionBudget, seed: int) -> Tensor:
+def maximize(
+    acquisition: AcquisitionFunction, dim: int, budget: AcquisitionBudget, seed: int
+) -> Tensor:
     """Return the best point found, a `d`-dim tensor in the unit cube.
 
     Args:

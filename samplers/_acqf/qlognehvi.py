@@ -3,6 +3,7 @@
 from botorch.acquisition import AcquisitionFunction, qLogNoisyExpectedImprovement
 from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.models import SingleTaskGP
 from botorch.sampling import SobolQMCNormalSampler
 from torch import Tensor
 
@@ -35,9 +36,16 @@ def make_acquisition(
         sampler: Draws the posterior samples.
     """
     if reference_point.numel() == 1:
+        single = surrogate.model.models[0]
+        assert isinstance(single, SingleTaskGP)
         return qLogNoisyExpectedImprovement(
-            surrogate.model.models[0], X, sampler=sampler, X_pending=pending, prune_baseline=True
+            single, X, sampler=sampler, X_pending=pending, prune_baseline=True
         )
     return qLogNoisyExpectedHypervolumeImprovement(
-        surrogate.model, reference_point, X, sampler=sampler, X_pending=pending, prune_baseline=True
+        surrogate.model,
+        reference_point,
+        X,
+        sampler=sampler,
+        X_pending=pending,
+        prune_baseline=True,
     )

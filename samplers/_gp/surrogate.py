@@ -16,6 +16,7 @@ from botorch.models.transforms import Standardize
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
+from torch.nn import Module
 
 from .lengthscale_prior import Trust, make_kernel
 
@@ -69,8 +70,14 @@ class Surrogate:
 
     def relevance(self) -> Tensor:
         """Return the inverse lengthscales, an `m x d`-dim tensor: larger is more relevant."""
-        rows = [model.covar_module.lengthscale.detach().reshape(-1) for model in self.model.models]
+        rows = [_lengthscale(model) for model in self.model.models]
         return 1.0 / torch.stack(rows)
+
+
+def _lengthscale(model: Module) -> Tensor:
+    assert isinstance(model, SingleTaskGP)
+    lengthscale: Tensor = model.covar_module.lengthscale
+    return lengthscale.detach().reshape(-1)
 
 
 def fit_surrogate(observations: Observations, trust: Trust = "learned") -> Surrogate:
@@ -86,7 +93,9 @@ def fit_surrogate(observations: Observations, trust: Trust = "learned") -> Surro
     return Surrogate(ModelListGP(*(model for model, _ in fits)), tuple(t for _, t in fits))
 
 
-def _fit_column(observations: Observations, column: int, trust: Trust) -> tuple[SingleTaskGP, float]:
+def _fit_column(
+    observations: Observations, column: int, trust: Trust
+) -> tuple[SingleTaskGP, float]:
     if observations.importance is None:
         candidates: tuple[float, ...] = (0.0,)
     else:

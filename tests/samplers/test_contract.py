@@ -3,14 +3,15 @@
 from collections.abc import Callable
 
 import pytest
-from mergefront.samplers import SIPSampler
-from mergefront.samplers._acqf import AcquisitionBudget
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
     MultiObjectiveSamplerTestCase,
     RelativeSamplerTestCase,
 )
+
+from mergefront.samplers import SIPSampler
+from mergefront.samplers._acqf import AcquisitionBudget
 
 SMALL = AcquisitionBudget(n_samples=8, n_raw=8, n_restarts=1, n_steps=2)
 

@@ -116,7 +116,9 @@ def _question(line: str, place: str, source: TaskSource) -> Question:
         fields: dict[str, Any] = json.loads(line)
         prompt, answer = source.prompt.format_map(fields), str(fields[source.answer])
     except json.JSONDecodeError as error:
-        raise SpecError(f"Every line must be a JSON object, but {place} is not: {error}.") from error
+        raise SpecError(
+            f"Every line must be a JSON object, but {place} is not: {error}."
+        ) from error
     except KeyError as error:
         raise SpecError(
             f"Every question needs the fields its task names, but {place} has no {error}; it has "

@@ -1,0 +1,37 @@
+"""`mergefront run`."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from ._app import SpecArgument, StorageOption, TrialsOption, command, read_spec
+
+
+@command("run")
+def run(
+    spec: SpecArgument,
+    storage: StorageOption = None,
+    trials: TrialsOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+) -> None:
+    """Create the study, or resume it, and finish its budget.
+
+    Example: mergefront run examples/demo.yaml
+    """
+    from ..inputs import Inputs
+    from ..run import run as run_study
+    from ..run import run_many
+    from ..seeding import init_study
+    from ._progress import ConsoleReporter
+
+    parsed = read_spec(spec, storage, trials)
+    inputs = Inputs.of(parsed)
+    if workers > 1:
+        init_study(inputs)
+        arguments = ["--storage", parsed.study.storage, "--trials", str(parsed.study.trials)]
+        run_many(parsed, ["worker", str(spec), *arguments], workers)
+        return
+    reporter, start = ConsoleReporter(parsed), time.perf_counter()
+    timings = run_study(inputs, reporter)
+    reporter.summary(timings, time.perf_counter() - start)

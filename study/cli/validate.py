@@ -1,0 +1,60 @@
+"""`mergefront validate`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._app import Format, FormatOption, SpecArgument, StorageOption, command, print_json, read_spec
+
+if TYPE_CHECKING:
+    from ..validate import Validation
+
+
+@command("validate")
+def validate(
+    spec: SpecArgument,
+    split: Annotated[str, typer.Option("--split", help="validation or test.")] = "validation",
+    storage: StorageOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Measure the front, the parents and the uniform merges on questions the search never saw.
+
+    Example: mergefront validate examples/demo.yaml --split test
+    """
+    from ..front import front_report
+    from ..inputs import Inputs
+    from ..run import make_objective
+    from ..seeding import check_same_study
+    from ..storage import load_study
+    from ..validate import validate as validate_front
+
+    parsed = read_spec(spec, storage)
+    study, inputs = load_study(parsed), Inputs.of(parsed)
+    check_same_study(study, inputs)
+    report = front_report(study, parsed)
+    validation = validate_front(
+        report,
+        study,
+        make_objective(inputs, split),
+        split,
+        lambda label: typer.echo(label, err=True),
+    )
+    if format is Format.JSON:
+        print_json(validation.to_json())
+    else:
+        _print(validation)
+
+
+def _print(validation: "Validation") -> None:
+    content = validation.to_json()
+    typer.echo(f"{content['n_questions']} questions of the split {content['split']!r}")
+    for model in content["models"]:
+        values = "  ".join(
+            f"{name} {value:.3f} ± {model['standard_errors'][name]:.3f}"
+            for name, value in model["values"].items()
+        )
+        typer.echo(f"{model['label']:<14} {values}")
+    for name, (low, high) in content["interval"].items():
+        value = content["hypervolume"].get(name)
+        shown = "" if value is None else f" {value:.3f},"
+        typer.echo(f"hypervolume, {name}:{shown} 95 % interval [{low:.3f}, {high:.3f}]")

@@ -1,0 +1,17 @@
+"""`mergefront worker`."""
+
+from ._app import SpecArgument, StorageOption, TrialsOption, command, read_spec
+
+
+@command("worker")
+def worker(spec: SpecArgument, storage: StorageOption = None, trials: TrialsOption = None) -> None:
+    """Run one worker of an existing study until its budget is complete.
+
+    Example: mergefront worker examples/demo.yaml
+    """
+    from ..inputs import Inputs
+    from ..run import work
+    from ._progress import ConsoleReporter
+
+    parsed = read_spec(spec, storage, trials)
+    work(Inputs.of(parsed), ConsoleReporter(parsed))

@@ -1,0 +1,109 @@
+"""From a valid spec to a finished study."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import optuna
+
+from ..errors import StudyError
+from ..objectives import MergeObjective, questions_of
+from ..objectives.evaluation import METRICS, Sampling
+from ..objectives.evaluation.transformers_backend import TransformersBackend
+from ..samplers import SIPSampler
+from .inputs import Inputs
+from .seeding import importance_of, init_study, search_space
+from .spec import StudySpec
+from .storage import load_study
+from .worker import Reporter, SilentReporter, Timings, Worker
+
+
+def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSampler:
+    """Return the sampler that the spec's preset names."""
+    spec = inputs.spec
+    seed = spec.study.seed
+    match spec.sampler.preset:
+        case "mergefront" | "qnehvi":
+            plain = spec.sampler.preset == "qnehvi"
+            return SIPSampler(
+                importance=None if plain else importance_of(study),
+                n_startup_trials=spec.sampler.n_startup_trials,
+                seed=seed,
+                trust=spec.importance.trust,
+                search_space=search_space(spec, inputs.plan),
+            )
+        case "gp":
+            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+        case "tpe":
+            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed)
+        case "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+
+
+def make_objective(inputs: Inputs, split: str = "search") -> MergeObjective:
+    """Load the models and return the objective over one split's questions."""
+    spec = inputs.spec
+    questions = questions_of(inputs.split(split), split)
+    backend = TransformersBackend(spec.evaluation.batch_size)
+    backend.load(inputs.models)
+    return MergeObjective(
+        backend,
+        inputs.plan,
+        questions,
+        [METRICS[name] for name in spec.metric_names],
+        Sampling(spec.evaluation.max_new_tokens),
+        spec.merge.bounds,
+    )
+
+
+def work(inputs: Inputs, reporter: Reporter | None = None) -> Timings:
+    """Run one worker of an existing study in this process until the budget is complete.
+
+    Raises:
+        StudyError: If the study does not exist, or its trials keep failing.
+    """
+    study = load_study(inputs.spec)
+    study.sampler = make_sampler(inputs, study)
+    worker = Worker(study, inputs, make_objective(inputs), reporter or SilentReporter())
+    worker.run()
+    return worker.timings
+
+
+def run(inputs: Inputs, reporter: Reporter | None = None) -> Timings:
+    """Create the study, or resume it, and finish its budget with one worker.
+
+    Raises:
+        StudyError: If a study of this name has other settings, or its trials keep failing.
+    """
+    init_study(inputs)
+    return work(inputs, reporter)
+
+
+def run_many(spec: StudySpec, command: Sequence[str], n_workers: int) -> None:
+    """Finish an existing study with several worker processes on this machine.
+
+    Args:
+        spec: Of the study, for messages.
+        command: Arguments of `mergefront` that start one worker.
+        n_workers: Processes.
+
+    Raises:
+        StudyError: If a worker stopped with an error.
+    """
+    line = [sys.executable, "-m", "mergefront", *command]
+    processes = [subprocess.Popen(line) for _ in range(n_workers)]
+    try:
+        codes = [process.wait() for process in processes]
+    except BaseException:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+        raise
+    if any(codes):
+        raise StudyError(
+            f"{sum(map(bool, codes))} of {n_workers} workers of study {spec.study.name!r} stopped "
+            "with an error, shown above. Mend the cause and start the study again: it resumes."
+        )
