@@ -87,12 +87,19 @@ def _check_vocabulary(base: Checkpoint, expert: Checkpoint) -> None:
 def _vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
     from transformers import AutoTokenizer
 
+    # Without any of these, transformers builds an empty tokenizer and says nothing.
+    files = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    if not any((checkpoint.directory / name).is_file() for name in files):
+        raise SpecError(
+            f"A model needs its tokenizer, but {checkpoint.directory} has none of "
+            f"{', '.join(files)}. Copy the tokenizer's files there."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, local_files_only=True)
     except (OSError, ValueError) as error:
         raise SpecError(
-            f"A model needs its tokenizer, but none could be loaded from {checkpoint.directory} "
-            f"({type(error).__name__}). Copy tokenizer.json and tokenizer_config.json there."
+            f"A model needs its tokenizer, but the one in {checkpoint.directory} cannot be loaded "
+            f"({type(error).__name__}). Copy its files again."
         ) from error
     return dict(tokenizer.get_vocab())
 

@@ -1,0 +1,77 @@
+"""Question files: splits, templates and what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mergefront.errors import SpecError
+from mergefront.objectives.evaluation import TaskSource, load_task
+
+
+def _write(path: Path, lines: list[dict[str, object]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def _numbers(n: int) -> list[dict[str, object]]:
+    return [{"prompt": f"question {i}", "answer": i} for i in range(n)]
+
+
+def test_one_file_is_cut_into_disjoint_splits_that_ignore_its_order(tmp_path: Path) -> None:
+    fractions = {"search": 0.6, "validation": 0.3}
+    lines = _numbers(50)
+    tasks = [
+        load_task(TaskSource("t", {}, _write(tmp_path / name, rows), fractions=fractions))  # type: ignore[arg-type]
+        for name, rows in (("a", lines), ("b", lines[::-1]))
+    ]
+    splits = [{s: {q.prompt for q in qs} for s, qs in task.splits.items()} for task in tasks]
+    assert splits[0] == splits[1]
+    assert [len(qs) for qs in splits[0].values()] == [30, 15]
+    assert splits[0]["search"].isdisjoint(splits[0]["validation"])
+
+
+def test_template_and_answer_field_are_applied(tmp_path: Path) -> None:
+    path = _write(tmp_path / "q.jsonl", [{"q": "1+1", "id": "x", "gold": 2}])
+    source = TaskSource("t", {"search": path}, prompt="Solve {q}!", answer="gold")
+    (question,) = load_task(source).splits["search"]
+    assert (question.id, question.prompt, question.answer) == ("x", "Solve 1+1!", "2")
+
+
+def test_a_missing_field_names_the_line_and_the_field(tmp_path: Path) -> None:
+    path = _write(tmp_path / "q.jsonl", [{"prompt": "a", "answer": "b"}, {"prompt": "c"}])
+    with pytest.raises(SpecError, match=r"q\.jsonl:2 has no 'answer'; it has \['prompt'\]"):
+        load_task(TaskSource("t", {"search": path}))
+
+
+def test_a_line_that_is_no_json_names_its_place(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text("{}{\n")
+    with pytest.raises(SpecError, match=r"q\.jsonl:1 is not"):
+        load_task(TaskSource("t", {"search": tmp_path / "q.jsonl"}))
+
+
+def test_missing_files_and_empty_splits_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"task 't' must be in a file, but .*none\.jsonl"):
+        load_task(TaskSource("t", {"search": tmp_path / "none.jsonl"}))
+    with pytest.raises(SpecError, match="'search' of task 't' is empty"):
+        load_task(TaskSource("t", {"search": _write(tmp_path / "empty.jsonl", [])}))
+    path = _write(tmp_path / "one.jsonl", _numbers(1))
+    with pytest.raises(SpecError, match="'validation' of task 't' is empty"):
+        load_task(TaskSource("t", {}, path, fractions={"search": 0.9, "validation": 0.1}))
+
+
+def test_a_question_in_two_splits_is_refused(tmp_path: Path) -> None:
+    search = _write(tmp_path / "s.jsonl", _numbers(3))
+    other = _write(tmp_path / "v.jsonl", _numbers(1))
+    with pytest.raises(SpecError, match="'question 0'"):
+        load_task(TaskSource("t", {"search": search, "validation": other}))
+
+
+def test_the_content_hash_follows_what_decides_a_score(tmp_path: Path) -> None:
+    path = _write(tmp_path / "q.jsonl", _numbers(3))
+    reference = load_task(TaskSource("t", {"search": path})).content_hash()
+    assert load_task(TaskSource("renamed", {"search": path})).content_hash() == reference
+    templated = TaskSource("t", {"search": path}, prompt="Q: {prompt}")
+    assert load_task(templated).content_hash() != reference
+    fewer = TaskSource("t", {"search": _write(tmp_path / "fewer.jsonl", _numbers(2))})
+    assert load_task(fewer).content_hash() != reference

@@ -1,0 +1,26 @@
+"""What counts as the answer."""
+
+import pytest
+
+from mergefront.objectives.evaluation.scorers import exact_match, final_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("9", "9"),
+        (" 9\n", "9"),
+        ("<think>3+4=7</think>9", "9"),
+        ("<think>a</think>b</think> 9", "9"),
+        ("3+4=7</think>9", "9"),  # some templates write the opening marker themselves
+        ("<think>3+4=7; so 9", None),
+    ],
+)
+def test_final_answer_follows_the_reasoning(text: str, answer: str | None) -> None:
+    assert final_answer(text) == answer
+
+
+def test_an_answer_inside_unfinished_reasoning_is_wrong() -> None:
+    assert not exact_match("<think>9", "9")
+    assert exact_match("<think>8</think>9", " 9 ")
+    assert not exact_match("<think>9</think>8", "9")

@@ -1,0 +1,113 @@
+"""In place and on disk."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from mergefront.errors import LayoutError
+from mergefront.objectives.merging import (
+    OPERATORS,
+    Checkpoint,
+    MergePlan,
+    MergeSettings,
+    ModuleSink,
+    Recipe,
+    is_tied,
+    write_checkpoint,
+)
+
+
+def _llama(directory: Path, seed: int, tied: bool = False) -> Checkpoint:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        vocab_size=64,
+        tie_word_embeddings=tied,
+    )
+    LlamaForCausalLM(config).bfloat16().save_pretrained(directory, max_shard_size="20KB")
+    return Checkpoint(directory)
+
+
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> Recipe:
+    base = _llama(tmp_path / "base", 0, request.param)
+    expert = _llama(tmp_path / "expert", 1, request.param)
+    plan = MergePlan(base.layout, MergeSettings(head="search"), is_tied(base))
+    return Recipe(base, [expert], plan, torch.bfloat16)
+
+
+GROUPS = {"layer_000": (0.3,), "layer_001": (0.9,), "head": (0.5,)}
+
+
+def _load(directory: Path) -> nn.Module:
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16)
+    return model
+
+
+def test_a_written_checkpoint_equals_the_module_overwritten_in_place(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    live, expert = _load(recipe.base.directory), _load(recipe.experts[0].directory)
+    sink = ModuleSink(live, [expert], OPERATORS["linear"])
+    live_plan = MergePlan(sink.parameters, recipe.plan.settings, is_tied(recipe.base))
+    sink.write(live_plan.tensor_weights(GROUPS))
+    write_checkpoint(recipe, GROUPS, tmp_path / "out")
+    written = dict(_load(tmp_path / "out").named_parameters())
+    for name, parameter in live.named_parameters():
+        assert torch.equal(written[name], parameter), name
+
+
+def test_a_written_checkpoint_keeps_the_shards_and_names(recipe: Recipe, tmp_path: Path) -> None:
+    write_checkpoint(recipe, GROUPS, tmp_path / "out")
+    written = Checkpoint(tmp_path / "out")
+    assert len(written.files) > 1
+    assert written.layout == recipe.base.layout
+    assert written.config["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(("weight", "parent"), [(0.0, "base"), (1.0, "expert")])
+def test_ends_write_the_parents_bytes(
+    recipe: Recipe, tmp_path: Path, weight: float, parent: str
+) -> None:
+    write_checkpoint(recipe, dict.fromkeys(GROUPS, (weight,)), tmp_path / "out")
+    source = recipe.base if parent == "base" else recipe.experts[0]
+    for file in source.files:
+        expected, written = (load_file(d / file) for d in (source.directory, tmp_path / "out"))
+        assert all(torch.equal(expected[name], written[name]) for name in expected)
+
+
+def test_writing_a_then_b_then_a_gives_a_again(recipe: Recipe) -> None:
+    live, expert = _load(recipe.base.directory), _load(recipe.experts[0].directory)
+    sink = ModuleSink(live, [expert], OPERATORS["linear"])
+    plan = MergePlan(sink.parameters, recipe.plan.settings, is_tied(recipe.base))
+    states = []
+    for weight in (0.3, 0.8, 0.3):
+        sink.write(plan.tensor_weights(dict.fromkeys(GROUPS, (weight,))))
+        states.append({name: p.detach().clone() for name, p in live.named_parameters()})
+    assert all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_an_integer_tensor_is_copied_only_if_all_models_agree(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    for checkpoint, value in ((recipe.base, 1), (recipe.experts[0], 2)):
+        file = checkpoint.directory / checkpoint.layout["model.norm.weight"]
+        tensors = load_file(file) | {"model.norm.weight": torch.tensor([value])}
+        save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(LayoutError, match=r"'model\.norm\.weight' differs"):
+        write_checkpoint(recipe, GROUPS, tmp_path / "out")
+
+
+def test_modules_with_other_parameters_are_refused() -> None:
+    with pytest.raises(LayoutError, match="bias"):
+        ModuleSink(nn.Linear(2, 2), [nn.Linear(2, 2, bias=False)], OPERATORS["linear"])
+    with pytest.raises(LayoutError, match=r"\(2, 2\).*\(2, 3\)"):
+        ModuleSink(nn.Linear(2, 2), [nn.Linear(3, 2)], OPERATORS["linear"])

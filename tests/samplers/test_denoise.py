@@ -1,0 +1,54 @@
+"""Reading the surrogate off at measured trials."""
+
+import optuna
+import pytest
+import torch
+from optuna.distributions import FloatDistribution
+from optuna.trial import create_trial
+
+from mergefront.samplers import denoise
+
+
+def _add(study: optuna.Study, value: float, high: float = 1.0, **params: float) -> None:
+    distributions = {name: FloatDistribution(0.0, high) for name in params}
+    study.add_trial(create_trial(value=value, params=params, distributions=distributions))
+
+
+def test_a_study_without_trials_has_nothing_to_denoise() -> None:
+    denoised = denoise(optuna.create_study(directions=["maximize", "minimize"]))
+    assert denoised.trials == []
+    assert denoised.means.shape == (0, 2)
+
+
+def test_trials_that_share_no_parameter_keep_their_values() -> None:
+    study = optuna.create_study()
+    _add(study, 1.0, a=0.5)
+    _add(study, 2.0, b=0.5)
+    denoised = denoise(study)
+    assert denoised.means.tolist() == [[1.0], [2.0]]
+    assert denoised.relevance == [{}]
+
+
+def test_means_are_in_the_studys_own_direction() -> None:
+    study = optuna.create_study(direction="minimize")
+    for index in range(12):
+        _add(study, 100 + index / 11, a=index / 11)
+    means = denoise(study).means.flatten()
+    assert means.tolist() == pytest.approx([100 + i / 11 for i in range(12)], abs=0.1)
+
+
+def test_a_trial_with_wider_bounds_does_not_remove_the_parameter() -> None:
+    study = optuna.create_study()
+    _add(study, 5.0, high=2.0, a=2.0)
+    for index in range(6):
+        _add(study, index / 5, a=index / 5)
+    denoised = denoise(study)
+    assert list(denoised.relevance[0]) == ["a"]
+    assert bool(torch.isfinite(denoised.means).all())
+
+
+def test_importance_of_unnamed_parameters_is_the_mean() -> None:
+    study = optuna.create_study()
+    for index in range(6):
+        _add(study, float(index), a=index / 5, b=(index * 2 % 6) / 5)
+    assert len(denoise(study, importance={"a": 1.0}).trials) == 6

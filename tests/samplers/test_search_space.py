@@ -1,0 +1,91 @@
+"""The unit cube, and the order of uniform levels."""
+
+import optuna
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import create_trial
+
+from mergefront.samplers import signs, uniform_levels
+from mergefront.samplers._search_space import UnitCube, finite_trials, standard_errors
+
+SPACE = {
+    "c": CategoricalDistribution(("a", "b", "z")),
+    "f": FloatDistribution(-1.0, 3.0),
+    "i": IntDistribution(1, 9, step=2),
+    "l": FloatDistribution(1e-3, 1.0, log=True),
+}
+
+
+@given(
+    f=st.floats(-1, 3),
+    i=st.sampled_from([1, 3, 5, 7, 9]),
+    exponent=st.floats(-3, 0),
+    c=st.sampled_from(["a", "b", "z"]),
+)
+def test_parameters_survive_the_round_trip(f: float, i: int, exponent: float, c: str) -> None:
+    cube = UnitCube(SPACE)
+    params = {"c": c, "f": f, "i": i, "l": 10**exponent}
+    point = cube.encode([params])[0]
+    assert cube.dim == 6  # three choices and three numbers
+    assert bool(((point >= 0) & (point <= 1)).all())
+    decoded = cube.decode(point.numpy())
+    assert decoded["c"] == c
+    assert decoded["i"] == i
+    assert decoded["f"] == pytest.approx(f, abs=1e-9)
+    assert decoded["l"] == pytest.approx(10**exponent)
+    assert type(decoded["f"]) is float
+
+
+def test_both_bounds_decode_exactly() -> None:
+    cube = UnitCube({"w": FloatDistribution(0.0, 1.0)})
+    assert cube.decode(torch.ones(1).numpy()) == {"w": 1.0}
+    assert cube.decode(torch.zeros(1).numpy()) == {"w": 0.0}
+    assert cube.decode(torch.full((1,), 7.0).numpy()) == {"w": 1.0}
+
+
+def test_columns_name_their_parameters() -> None:
+    cube = UnitCube(SPACE)
+    assert cube.column_names == ["c", "c", "c", "f", "i", "l"]
+    assert cube.categorical_columns == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("n", "levels"),
+    [(0, []), (1, [0.0]), (2, [0.0, 1.0]), (3, [0, 1, 0.5]), (5, [0, 1, 0.5, 0.25, 0.75])],
+)
+def test_uniform_levels_start_with_the_parents(n: int, levels: list[float]) -> None:
+    assert uniform_levels(n) == levels
+
+
+def test_uniform_levels_are_an_even_grid() -> None:
+    assert sorted(uniform_levels(8)) == [i / 7 for i in range(8)]
+
+
+def test_minimized_objectives_change_sign() -> None:
+    flips = signs([StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE])
+    assert flips.tolist() == [-1.0, 1.0]
+
+
+def _trial(values: list[float], errors: list[float] | None) -> optuna.trial.FrozenTrial:
+    attributes = {} if errors is None else {"standard_errors": errors}
+    return create_trial(values=values, user_attrs=attributes)
+
+
+def test_errors_are_known_only_if_every_trial_has_them() -> None:
+    complete = [_trial([1.0, 2.0], [0.1, 0.2]), _trial([1.0, 2.0], [0.3, 0.4])]
+    expected = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.double)
+    known = standard_errors(complete)
+    assert known is not None
+    assert torch.equal(known, expected)
+    assert standard_errors([*complete, _trial([1.0, 2.0], None)]) is None
+    assert standard_errors([*complete, _trial([1.0, 2.0], [0.1])]) is None
+    assert standard_errors([*complete, _trial([1.0, 2.0], [0.1, float("nan")])]) is None
+
+
+def test_infinite_values_are_left_out() -> None:
+    trials = [_trial([1.0, float("inf")], None), _trial([1.0, 2.0], None)]
+    assert finite_trials(trials) == trials[1:]
