@@ -58,9 +58,9 @@ def test_posterior_means_are_closer_to_the_truth_than_measurements() -> None:
 
 
 def test_without_errors_the_noise_is_inferred() -> None:
-    observations = _observations(0.2, known=False)
+    observations = _observations(0.2, known=False, n=80)
     means, _ = fit_surrogate(observations).posterior(observations.X)
-    truth = _observations(0.0).Y
+    truth = _observations(0.0, n=80).Y
     assert (means - truth).square().mean() < 0.5 * (observations.Y - truth).square().mean()
 
 

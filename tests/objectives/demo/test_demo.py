@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS, task
 from mergefront.objectives.demo.tokenizer import build_tokenizer
 from mergefront.objectives.demo.train import (
-    Schedule,
     THINK_PRIOR,
+    Schedule,
     encode,
     opening_weight,
     train_pair,
