@@ -3,11 +3,13 @@
 from ._acqf import AcquisitionBudget, infer_reference_point
 from ._search_space import signs, uniform_levels
 from .denoise import Denoised, denoise
+from .per_trial import PerTrialSampler
 from .sip_sampler import SIPSampler
 
 __all__ = [
     "AcquisitionBudget",
     "Denoised",
+    "PerTrialSampler",
     "SIPSampler",
     "denoise",
     "infer_reference_point",

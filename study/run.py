@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import optuna
 
@@ -10,36 +10,37 @@ from ..errors import StudyError
 from ..objectives import MergeObjective, questions_of
 from ..objectives.evaluation import METRICS, Sampling
 from ..objectives.evaluation.transformers_backend import TransformersBackend
-from ..samplers import SIPSampler
+from ..samplers import PerTrialSampler, SIPSampler
 from .inputs import Inputs
 from .seeding import importance_of, init_study, search_space
 from .spec import StudySpec
 from .storage import load_study
 from .worker import Reporter, SilentReporter, Timings, Worker
 
+_OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=0),
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=0),
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
 
 def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSampler:
-    """Return the sampler that the spec's preset names."""
+    """Return the sampler that the spec's preset names.
+
+    Every preset proposes the same for the same seed, trial number and history.
+    """
     spec = inputs.spec
-    seed = spec.study.seed
-    match spec.sampler.preset:
-        case "mergefront" | "qnehvi":
-            plain = spec.sampler.preset == "qnehvi"
-            return SIPSampler(
-                importance=None if plain else importance_of(study),
-                n_startup_trials=spec.sampler.n_startup_trials,
-                seed=seed,
-                trust=spec.importance.trust,
-                search_space=search_space(spec, inputs.plan),
-            )
-        case "gp":
-            return optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
-        case "tpe":
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0)
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed)
-        case "random":
-            return optuna.samplers.RandomSampler(seed=seed)
+    preset, seed = spec.sampler.preset, spec.study.seed
+    if preset in _OPTUNA_SAMPLERS:
+        return PerTrialSampler(_OPTUNA_SAMPLERS[preset], seed)
+    return SIPSampler(
+        importance=importance_of(study) if preset == "mergefront" else None,
+        n_startup_trials=spec.sampler.n_startup_trials,
+        seed=seed,
+        trust=spec.importance.trust,
+        search_space=search_space(spec, inputs.plan),
+    )
 
 
 def make_objective(inputs: Inputs, split: str = "search") -> MergeObjective:

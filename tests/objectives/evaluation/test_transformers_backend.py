@@ -93,7 +93,7 @@ def test_apply_reports_seconds_and_overwrites_in_place(backend: TransformersBack
 
 
 def test_a_prompt_that_cannot_fit_is_an_error(backend: TransformersBackend) -> None:
-    with pytest.raises(EvaluationError, match="128 positions.*max_new_tokens=125"):
+    with pytest.raises(EvaluationError, match=r"128 positions.*max_new_tokens=125"):
         backend.generate(["1a+1b+1?"], Sampling(125))
 
 

@@ -1,0 +1,116 @@
+"""The commands, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from small_study import write_spec
+
+
+def mergefront(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "mergefront", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_init_run_status_front_and_report(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": 4}, sampler={"preset": "random"})
+    assert "has 4 trials" in mergefront("init", path).stdout
+    run = mergefront("run", path)
+    assert run.returncode == 0
+    assert run.stdout == ""
+    lines = run.stderr.splitlines()
+    assert lines[0].startswith("trial   0 of 4  base          accuracy ")
+    assert lines[-1].startswith("4 trials in ")
+    status = json.loads(mergefront("status", path, "--format", "json").stdout)
+    assert status["complete"] == status["budget"] == 4
+    assert "complete           4" in mergefront("status", path).stdout
+    table = mergefront("front", path).stdout
+    assert "hypervolume" in table
+    assert "uniform merges alone" in table
+    report = mergefront("report", path, "--out", tmp_path / "report").stdout
+    assert report.splitlines()[0] == str(tmp_path / "report" / "report.html")
+
+
+def test_front_as_json_is_all_of_stdout(finished: Path) -> None:
+    content = json.loads(mergefront("front", finished, "--format", "json").stdout)
+    assert content["metric_names"] == ["accuracy", "tokens"]
+
+
+def test_validate_and_importance_print_json(finished: Path) -> None:
+    content = json.loads(mergefront("validate", finished, "--format", "json").stdout)
+    assert content["split"] == "validation"
+    importance = json.loads(mergefront("importance", finished, "--format", "json").stdout)
+    assert max(value["importance"] for value in importance.values()) == 1.0
+
+
+def test_export_and_merge_write_checkpoints(finished: Path, tmp_path: Path) -> None:
+    exported = mergefront("export", finished, "--trial", 9, "--out", tmp_path / "a")
+    assert exported.stdout.strip() == str(tmp_path / "a")
+    (tmp_path / "w.json").write_text('{"uniform": 0.5}')
+    mergefront("merge", finished, "--weights", tmp_path / "w.json", "--out", tmp_path / "b")
+    for name in ("a", "b"):
+        files = {path.name for path in (tmp_path / name).iterdir()}
+        assert files >= {"model.safetensors", "config.json", "tokenizer.json", "README.md"}
+
+
+def test_storage_can_come_from_the_environment(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    url = f"sqlite:///{tmp_path}/elsewhere.db"
+    assert mergefront("init", path, MERGEFRONT_STORAGE=url).returncode == 0
+    assert (tmp_path / "elsewhere.db").exists()
+    assert not (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "none.yaml"), "none.yaml: No such file"),
+        (("front", "{spec}"), "There is no study 'small' in"),
+        (("worker", "{spec}"), "Start it with `mergefront run`"),
+        (("validate", "{spec}", "--split", "test"), "There is no study"),
+    ],
+)
+def test_mendable_errors_are_one_line_and_exit_1(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    path = write_spec(tmp_path)
+    result = mergefront(*(argument.format(spec=path) for argument in arguments))
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert message in line
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = mergefront("run", "none.yaml", "--debug")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_wrong_usage_exits_2(spec_path: Path) -> None:
+    assert mergefront("run").returncode == 2
+    assert mergefront("run", spec_path, "--trials", "0").returncode == 2
+    assert mergefront("fly").returncode == 2
+
+
+def test_changed_settings_are_refused_everywhere(finished: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(finished.read_text())
+    content["evaluation"]["max_new_tokens"] = 40
+    for split, name in content["evaluation"]["tasks"][0]["files"].items():
+        content["evaluation"]["tasks"][0]["files"][split] = str(finished.parent / name)
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(yaml.safe_dump(content))
+    for command in (("run",), ("validate",), ("export", "--trial", "0", "--out", "x")):
+        result = mergefront(command[0], changed, *command[1:])
+        assert result.returncode == 1
+        assert "evaluation.max_new_tokens was 48, is 40" in result.stderr
