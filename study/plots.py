@@ -152,7 +152,7 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
     Relevance is the inverse lengthscale, scaled so that the largest of an objective is 1.
     """
     names = sorted(report.denoised.relevance[0])
-    figure, axes = _axes(max(6.0, 0.34 * len(names) + 2), 3.4)
+    figure, axes = _axes(max(8.0, 0.34 * len(names) + 2), 3.4)
     series = [("prior importance", importance, _OTHER)] if importance else []
     for metric, row, colour in zip(
         report.metric_names, report.denoised.relevance, _PER_OBJECTIVE, strict=False
@@ -175,7 +175,7 @@ def plot_weights(report: FrontReport) -> Figure:
     trials = sorted(report.trials, key=lambda trial: trial.user_attrs["denoised"][-1])
     names = sorted(set.union(*(set(trial.params) for trial in trials)))
     grid = torch.tensor([[float(trial.params.get(n, np.nan)) for n in names] for trial in trials])
-    figure, axes = _axes(max(6.0, 0.34 * len(names) + 3.4), 0.3 * len(trials) + 1.6)
+    figure, axes = _axes(max(8.0, 0.34 * len(names) + 3.4), 0.24 * len(trials) + 1.6)
     axes.grid(visible=False)
     image = axes.imshow(grid.numpy(), aspect="auto", cmap="cividis", vmin=0.0, vmax=1.0)
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)

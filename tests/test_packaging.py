@@ -23,7 +23,9 @@ def _expected() -> set[str]:
         check=True,
     ).stdout.splitlines()
     files = [name for name in listed if not (REPOSITORY / name).is_symlink()]
-    return {name.removeprefix("src/") if "src/" in name else f"mergefront/{name}" for name in files}
+    return {
+        name.removeprefix("src/") if "src/" in name else f"mergefront/{name}" for name in files
+    }
 
 
 @pytest.fixture(scope="module")

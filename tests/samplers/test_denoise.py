@@ -3,14 +3,16 @@
 import optuna
 import pytest
 import torch
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import create_trial
 
 from mergefront.samplers import denoise
 
 
 def _add(study: optuna.Study, value: float, high: float = 1.0, **params: float) -> None:
-    distributions = {name: FloatDistribution(0.0, high) for name in params}
+    distributions: dict[str, BaseDistribution] = {
+        name: FloatDistribution(0.0, high) for name in params
+    }
     study.add_trial(create_trial(value=value, params=params, distributions=distributions))
 
 

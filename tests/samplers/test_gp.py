@@ -14,7 +14,8 @@ def _prior(importance: torch.Tensor | None, trust: float) -> torch.Tensor:
     kernel = make_kernel(4, importance, trust)
     prior = kernel.lengthscale_prior
     assert isinstance(prior, LogNormalPrior)
-    return prior.loc * torch.ones(4)
+    location: torch.Tensor = prior.loc
+    return location * torch.ones(4)
 
 
 IMPORTANCE = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.double)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,9 @@ from small_study import read_json_lines
 
 def _generate(directory: Path, prompts: list[str]) -> list[str]:
     """Answer with nothing but transformers, as a user of the checkpoint would."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    batch = tokenizer.apply_chat_template(
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory, padding_side="left")
+    model: Any = AutoModelForCausalLM.from_pretrained(directory)
+    batch: Any = tokenizer.apply_chat_template(
         [[{"role": "user", "content": prompt}] for prompt in prompts],
         return_tensors="pt",
         padding=True,

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -34,7 +35,7 @@ from mergefront.study.storage import load_study
     ],
 )
 def test_hypervolume_against_hand_calculations(
-    values: list[list[float]], reference: list[float], directions: list[str], volume: float
+    values: list[list[float]], reference: list[float], directions: list[Any], volume: float
 ) -> None:
     study = optuna.create_study(directions=directions)
     points = torch.tensor(values, dtype=torch.double)

@@ -190,7 +190,7 @@ def test_the_fingerprint_covers_what_changes_a_measurement(
     tmp_path: Path, section: str, key: str, value: Any, changes: bool
 ) -> None:
     reference = load_inputs(write_spec(tmp_path)).fingerprint()
-    changed = load_inputs(write_spec(tmp_path, **{section: {key: value}})).fingerprint()
+    changed = load_inputs(write_spec(tmp_path, 24, **{section: {key: value}})).fingerprint()
     assert (changed != reference) is changes
 
 

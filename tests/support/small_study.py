@@ -14,7 +14,7 @@ def _questions(split: str, n: int) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def write_spec(folder: Path, n_questions: int = 24, **changes: dict[str, Any]) -> Path:
+def write_spec(folder: Path, n_questions: int = 24, **changes: Any) -> Path:
     """Write a small spec of the demo pair, and its questions, into `folder`.
 
     Args:
