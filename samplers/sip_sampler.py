@@ -25,6 +25,9 @@ from ._search_space import UnitCube, finite_trials, signs, standard_errors, unif
 from ._threads import one_thread
 from .denoise import importance_tensor
 
+# Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
+# algebra, which differ between processes (memory alignment), do not reach the next proposal.
+_DECIMALS = 4
 _STATES = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -158,7 +161,7 @@ class SIPSampler(BaseSampler):
         reference = self._reference(study, means)
         acquisition = make_acquisition(surrogate, observations.X, X_pending, reference, sampler)
         candidate = maximize(acquisition, cube.dim, self._budget, seed)
-        return np.asarray(candidate.numpy(), dtype=np.float64)
+        return np.round(candidate.numpy(), _DECIMALS)
 
     def _observations(
         self, study: Study, cube: UnitCube, measured: list[FrozenTrial]
