@@ -4,18 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import SpecError
 from ..objectives.evaluation import METRICS, SPLITS, Models, Task, load_task
 from ..objectives.importance import relative_norms, rescale
 from ..objectives.merging import (
-    OPERATORS,
     Checkpoint,
     MergePlan,
+    MergeSettings,
     check_mergeable,
+    find_blocks,
     is_tied,
     resolve_model,
 )
-from ..objectives.merging.operators import check_weights
 from .hashing import cached_hash
 from .spec import StudySpec
 
@@ -54,10 +56,7 @@ class Inputs:
             Checkpoint(resolve_model(expert, spec.folder)) for expert in spec.models.experts
         )
         check_mergeable(base, experts)
-        settings = spec.merge.settings(len(experts))
-        check_weights(OPERATORS[settings.operator], [0.0] * len(experts))
-        plan = MergePlan(base.layout, settings, is_tied(base))
-        return cls(spec, base, experts, plan, tasks)
+        return cls(spec, base, experts, _plan(spec, base, experts), tasks)
 
     @property
     def models(self) -> Models:
@@ -104,6 +103,28 @@ class Inputs:
                     "Add it under `evaluation.tasks`."
                 )
         return list(self.tasks)
+
+
+def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:
+    blocks: tuple[int, ...] = ()
+    if spec.merge.granularity == "blocks":
+        fixed = MergeSettings(embeddings="base", head="base", n_experts=len(experts))
+        norms = relative_norms(base, experts, MergePlan(base.layout, fixed, is_tied(base)))
+        per_layer = np.array(list(norms.values())).reshape(-1, len(experts)).mean(axis=1)
+        blocks = find_blocks(per_layer.tolist(), spec.merge.n_blocks)
+    plan = MergePlan(base.layout, spec.merge.settings(len(experts), blocks), is_tied(base))
+    _check_densities(spec, plan)
+    return plan
+
+
+def _check_densities(spec: StudySpec, plan: MergePlan) -> None:
+    if isinstance(spec.merge.density, dict):
+        unknown = sorted(spec.merge.density.keys() - {*plan.groups, "default"})
+        if unknown:
+            raise SpecError(
+                f"merge.density must name search variables ({', '.join(plan.groups)}) or "
+                f"'default', but got {unknown}."
+            )
 
 
 def load_inputs(path: str | Path) -> Inputs:

@@ -12,9 +12,11 @@ from ..errors import SpecError
 from ..objectives.evaluation import METRICS, SCORERS, SPLITS, TaskSource
 from ..objectives.evaluation.tasks import Split
 from ..objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
+from ..objectives.merging.operators import check_operator
 
 Preset = Literal["mergefront", "qnehvi", "gp", "tpe", "nsga2", "random"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Density = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -53,7 +55,10 @@ class MergeSection(_Section):
     bounds: tuple[float, float] = (0.0, 1.0)
     embeddings: EdgeRule = "merge"
     head: EdgeRule = "merge"
-    density: float = Field(default=1.0, gt=0, le=1)
+    density: Density | dict[str, Density] = 1.0
+    parameters: dict[str, float] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+    n_blocks: int = Field(default=6, ge=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -66,18 +71,26 @@ class MergeSection(_Section):
                 if low > high
                 else f"bounds [{low:g}, {high:g}] are empty"
             )
-        if self.density != 1.0:
-            raise ValueError(
-                f"density applies to sparsifying operators, but operator {self.operator!r} has "
-                f"none; remove density={self.density:g}"
-            )
         return self
 
-    def settings(self, n_experts: int) -> MergeSettings:
-        """Return what the merge plan needs."""
+    def settings(self, n_experts: int, blocks: tuple[int, ...] = ()) -> MergeSettings:
+        """Return what the merge plan needs; `blocks` holds the first layer of each block."""
         return MergeSettings(
-            self.operator, self.granularity, self.embeddings, self.head, n_experts
+            operator=self.operator,
+            granularity=self.granularity,
+            embeddings=self.embeddings,
+            head=self.head,
+            n_experts=n_experts,
+            density=self.density,
+            parameters=self.parameters,
+            seed=self.seed,
+            blocks=blocks,
         )
+
+    @property
+    def densities(self) -> list[float]:
+        """All densities that occur."""
+        return list(self.density.values()) if isinstance(self.density, dict) else [self.density]
 
 
 class ImportanceSection(_Section):
@@ -196,6 +209,9 @@ class StudySpec(_Section):
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"objectives must be different metrics, but got {names}")
+        operator = OPERATORS[self.merge.operator]
+        n_experts = len(self.models.experts)
+        check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)
         return self
 
     @classmethod
@@ -279,7 +295,7 @@ def _explain_one(detail: ErrorDetails) -> str:
         return f"unknown key {place!r}; {hint}"
     if detail["type"] == "missing":
         return f"{place!r} is missing; add it."
-    message = detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"].removeprefix("Value error, ").removesuffix(".")
     shown = "" if detail["type"] == "value_error" else f", but got {detail['input']!r:.60}"
     return f"{place + ': ' if place else ''}{message}{shown}."
 

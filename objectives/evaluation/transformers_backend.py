@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import EvaluationError
-from ..merging import OPERATORS, MergePlan, ModuleSink
+from ..merging import OPERATORS, Checkpoint, MergePlan, ModuleSink
 from ..merging.engine import checksum
 from .backend import Completion, Models, Progress, Sampling
 
@@ -41,14 +41,19 @@ class TransformersBackend:
         self._stop_tokens = _stop_tokens(self._model)
         self._model.generation_config = self._greedy_config()
         experts = [self._load_model(path, models.dtype) for path in models.experts]
-        self._sink = ModuleSink(self._model, experts, OPERATORS[models.merge.operator])
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
-        self.plan = MergePlan(self._sink.parameters, models.merge, tied)
+        self._sink = ModuleSink(self._model, experts, models.merge, tied)
+        _check_names(self._sink.parameters, models)
+
+    @property
+    def plan(self) -> MergePlan:
+        """The search variables of the loaded models."""
+        return self._sink.plan
 
     def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
         """Overwrite the live parameters with the candidate; return the seconds it took."""
         start = time.perf_counter()
-        self._sink.write(self.plan.tensor_weights(weights))
+        self._sink.write(weights)
         if self.device.startswith("cuda"):
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -148,3 +153,20 @@ def _stop_tokens(model: Any) -> frozenset[int]:
             "has eos_token_id. Add it to the base's generation_config.json."
         )
     return frozenset(configured if isinstance(configured, Iterable) else [configured])
+
+
+def _check_names(names: Iterable[str], models: Models) -> None:
+    """Refuse operators that look at whole tensors where loading has fused tensors.
+
+    Raises:
+        EvaluationError: If the live tensors are not the checkpoint's.
+    """
+    operator = OPERATORS[models.merge.operator]
+    if operator.elementwise and operator.sparsify is None:
+        return
+    fused = sorted(set(names) - Checkpoint(models.base).layout.keys())
+    if fused:
+        raise EvaluationError(
+            f"Operator {operator.name!r} works on the checkpoint's own tensors, but loading fused "
+            f"some, e.g. {fused[0]!r}. Use an elementwise operator such as 'linear'."
+        )

@@ -5,10 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from ..merging import Checkpoint, MergePlan
-from ..merging.engine import check_same_tensor
+from ..merging.engine import CHUNK, Source
 
 
 def relative_norms(
@@ -18,7 +17,7 @@ def relative_norms(
 
     The tensors of a variable are pooled into one vector (Frobenius norms). AP-BMM averages the
     relative norms of single tensors instead, where the few numbers of a normalisation weigh as
-    much as a matrix. Streamed: one tensor of each model in memory.
+    much as a matrix. Streamed in parts of a tensor.
 
     Args:
         base: Weight 0.
@@ -31,23 +30,27 @@ def relative_norms(
     moved: dict[str, float] = defaultdict(float)
     total: dict[str, float] = defaultdict(float)
     group_of = {name: group for group in plan.groups for name in plan.tensors_of(group)}
-    for file in base.files:
-        for name, tensor in base.tensors(file):
-            if (group := group_of.get(name)) is not None and tensor.is_floating_point():
-                total[group] += _square(tensor)
-                for k, expert in enumerate(experts, start=1):
-                    counterpart = expert.tensor(name)
-                    check_same_tensor(name, tensor, counterpart)
-                    moved[_parameter(group, k, len(experts))] += _square(counterpart, tensor)
+    for name, group in group_of.items():
+        origin = base.tensor(name)
+        total[group] += _square(origin)
+        for k, expert in enumerate(experts, start=1):
+            moved[_parameter(group, k, len(experts))] += _square(expert.tensor(name), origin)
     return {
         name: math.sqrt(moved[name] / total[name.split("@")[0]]) if moved[name] else 0.0
         for name in plan.parameter_names
     }
 
 
-def _square(tensor: Tensor, origin: Tensor | None = None) -> float:
-    values = tensor.float() if origin is None else tensor.float() - origin.float()
-    return float(torch.linalg.vector_norm(values, dtype=torch.double)) ** 2
+def _square(source: Source, origin: Source | None = None) -> float:
+    """Return the squared norm of a tensor, or of its difference from another."""
+    square = 0.0
+    for start in range(0, source.numel(), CHUNK):
+        stop = min(start + CHUNK, source.numel())
+        values = source.read(start, stop)
+        if origin is not None:
+            values = values - origin.read(start, stop)
+        square += float(torch.linalg.vector_norm(values, dtype=torch.double)) ** 2
+    return square
 
 
 def _parameter(group: str, expert: int, n_experts: int) -> str:

@@ -1,11 +1,12 @@
 """Layer-wise merges: which variable moves which tensor, by which formula, into which sink."""
 
+from .blocks import find_blocks
 from .compatibility import check_mergeable, is_tied
 from .layers import Part, locate, locate_all
 from .operators import OPERATORS, Operator
 from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
 from .reader import Checkpoint, resolve_model
-from .sinks import ModuleSink, Recipe, write_checkpoint
+from .sinks import ModuleSink, Recipe, stream, write_checkpoint
 
 __all__ = [
     "OPERATORS",
@@ -20,9 +21,11 @@ __all__ = [
     "Recipe",
     "Weights",
     "check_mergeable",
+    "find_blocks",
     "is_tied",
     "locate",
     "locate_all",
     "resolve_model",
+    "stream",
     "write_checkpoint",
 ]

@@ -5,15 +5,18 @@ weight: a search variable, the mean of the layers' weights, or a constant (base 
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
 from ...errors import LayoutError
+from .engine import Merger
 from .layers import Part, count_layers, locate_all
+from .operators import OPERATORS
 
-Granularity = Literal["uniform", "layer", "layer-module"]
+Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds"]
 EdgeRule = Literal["base", "expert", "merge", "search"]
 
 # One number an expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
@@ -26,13 +29,18 @@ class MergeSettings:
 
     Args:
         operator: Name in `operators.OPERATORS`.
-        granularity: One variable for the model, for each layer, or for each layer's attention
-            and feed-forward module.
+        granularity: One variable for the model (`uniform`), each third of its layers, each block
+            of similar layers, each layer, or each layer's attention and feed-forward module.
         embeddings: Rule for the input embeddings: `base`, `expert` (the last one), `merge`
             (mean layer weight) or `search` (a variable of its own).
         head: The same for the final norm and the output matrix. In a model with tied
             embeddings the output matrix is the embeddings, and this rule moves the norm alone.
         n_experts: Number of experts merged into the base.
+        density: Share of each task vector that is kept: one number, or one a search variable
+            with `default` for the rest.
+        parameters: Of the operator, where they differ from its defaults.
+        seed: Of random masks.
+        blocks: First layer of every block, for granularity `blocks`; see `find_blocks`.
     """
 
     operator: str = "linear"
@@ -40,6 +48,15 @@ class MergeSettings:
     embeddings: EdgeRule = "merge"
     head: EdgeRule = "merge"
     n_experts: int = 1
+    density: float | Mapping[str, float] = 1.0
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    blocks: tuple[int, ...] = ()
+
+    def merger(self, remember: bool = False) -> Merger:
+        """Return what applies the operator to tensors."""
+        operator = OPERATORS[self.operator]
+        return Merger(operator, operator.options(self.parameters), self.seed, remember)
 
 
 class MergePlan:
@@ -60,6 +77,7 @@ class MergePlan:
         self.settings = settings
         self.parts: dict[str, Part] = locate_all(tensor_names, tied)
         self.n_layers = count_layers(self.parts.values())
+        self._block_starts = self._starts()
         self._variable_of = {name: self._variable(part) for name, part in self.parts.items()}
         self.groups = self._ordered_groups()
 
@@ -169,6 +187,33 @@ class MergePlan:
                 return f"layer_{part.index:03d}"
             case "layer-module":
                 return f"layer_{part.index:03d}.{part.module}"
+            case "blocks" | "thirds":
+                assert part.index is not None
+                return f"block_{bisect_right(self._block_starts, part.index) - 1:03d}"
+
+    def _starts(self) -> tuple[int, ...]:
+        """Return the first layer of each block."""
+        if self.settings.granularity == "thirds":
+            return tuple(sorted({round(third * self.n_layers / 3) for third in range(3)}))
+        starts = self.settings.blocks
+        if self.settings.granularity == "blocks" and (
+            not starts
+            or starts[0] != 0
+            or starts[-1] >= self.n_layers
+            or sorted(set(starts)) != [*starts]
+        ):
+            raise LayoutError(
+                f"Blocks must start at increasing layers from 0 to {self.n_layers - 1}, but got "
+                f"{list(starts)}."
+            )
+        return starts
+
+    def density_of(self, name: str) -> float:
+        """Return the share of a tensor's task vectors that is kept."""
+        density = self.settings.density
+        if isinstance(density, Mapping):
+            return density.get(self._variable_of[name], density.get("default", 1.0))
+        return density
 
     def _ordered_groups(self) -> tuple[str, ...]:
         """Layers by index, then the edges; every group moves at least one tensor."""

@@ -1,15 +1,15 @@
-"""Read checkpoints tensor by tensor: safetensors only, memory-mapped, never a pickle."""
+"""Read checkpoints tensor by tensor, part by part: safetensors only, never a pickle."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import safe_open
+import torch
 from torch import Tensor
 
 from ...errors import SpecError
@@ -30,6 +30,88 @@ TOKENIZER_FILES = (
 )
 
 
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor in a safetensors file.
+
+    Read with `pread` into memory of our own: pages of a mapped file would count as the process's
+    memory for as long as the file is open, which is as long as a shard takes to merge.
+
+    Args:
+        path: The file.
+        offset: Of the tensor's first byte.
+        shape: Its shape.
+        dtype: As stored.
+        cast: What elements are cast to before anything is computed; None keeps them.
+    """
+
+    path: Path
+    offset: int
+    shape: torch.Size
+    dtype: torch.dtype
+    cast: torch.dtype | None = None
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return self.shape.numel()
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Return elements `start` to `stop` of the flattened tensor as float32."""
+        part = self._stored(start, stop)
+        return (part if self.cast is None else part.to(self.cast)).float()
+
+    def load(self) -> Tensor:
+        """Return the whole tensor as it is stored."""
+        return self._stored(0, self.numel()).view(self.shape)
+
+    def _stored(self, start: int, stop: int) -> Tensor:
+        part = torch.empty(stop - start, dtype=self.dtype)
+        if stop > start:
+            buffer = memoryview(part.view(torch.uint8).numpy())  # type: ignore[arg-type]
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.offset + start * self.dtype.itemsize)
+                while buffer and (n := file.readinto(buffer)):
+                    buffer = buffer[n:]
+            if buffer:
+                raise SpecError(f"{self.path} ends before its last tensor. Fetch the file again.")
+        return part
+
+
+def _parse_header(path: Path) -> dict[str, FileTensor]:
+    """Read a file's header: safetensors' own, eight bytes of length and then JSON."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        content: dict[str, Any] = json.loads(file.read(length))
+    content.pop("__metadata__", None)
+    entries = sorted(content.items(), key=lambda item: item[1]["data_offsets"])
+    return {name: _file_tensor(path, 8 + length, name, entry) for name, entry in entries}
+
+
+def _file_tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> FileTensor:
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise SpecError(
+            f"Tensors must be stored as one of {', '.join(_DTYPES)}, but {name!r} in {path} is "
+            f"{entry['dtype']}. Dequantize the checkpoint first."
+        )
+    offset = start + int(entry["data_offsets"][0])
+    return FileTensor(path, offset, torch.Size(entry["shape"]), dtype)
+
+
 class Checkpoint:
     """A model directory with safetensors weights.
 
@@ -42,6 +124,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._parsed: dict[str, dict[str, FileTensor]] = {}
         if not (directory / "config.json").is_file():
             raise SpecError(
                 f"A model must be a directory with config.json and safetensors weights, but "
@@ -64,33 +147,29 @@ class Checkpoint:
         if (self.directory / _INDEX).is_file():
             index = json.loads((self.directory / _INDEX).read_text())
             return cast(dict[str, str], index["weight_map"])
-        with safe_open(self.directory / _SINGLE, "pt") as file:
-            return dict.fromkeys(file.keys(), _SINGLE)
+        return dict.fromkeys(self._headers(_SINGLE), _SINGLE)
 
     @property
     def files(self) -> list[str]:
         """The weight files, each once, in the order of first use."""
         return list(dict.fromkeys(self.layout.values()))
 
-    def tensors(self, file: str) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) of one weight file; the data are mapped, not copied."""
-        with safe_open(self.directory / file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
-                yield name, opened.get_tensor(name)
+    def names(self, file: str) -> list[str]:
+        """Names of one file's tensors, in the order of their bytes."""
+        return list(self._headers(file))
 
-    def tensor(self, name: str) -> Tensor:
-        """Return one tensor."""
-        with safe_open(self.directory / self.layout[name], "pt") as opened:
-            return cast(Tensor, opened.get_tensor(name))
+    def tensor(self, name: str) -> "FileTensor":
+        """Return one tensor, to be read in parts."""
+        return self._headers(self.layout[name])[name]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return every tensor's shape, from the headers alone."""
-        shapes = {}
-        for file in self.files:
-            with safe_open(self.directory / file, "pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a mapping
-                    shapes[name] = tuple(opened.get_slice(name).get_shape())
-        return shapes
+        return {name: tuple(self.tensor(name).shape) for name in self.layout}
+
+    def _headers(self, file: str) -> dict[str, "FileTensor"]:
+        if file not in self._parsed:
+            self._parsed[file] = _parse_header(self.directory / file)
+        return self._parsed[file]
 
     def weights_hash(self) -> str:
         """Return `sha256:...` over the weight files' names and bytes."""

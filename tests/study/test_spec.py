@@ -39,6 +39,9 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         "embeddings": "merge",
         "head": "merge",
         "density": 1.0,
+        "parameters": {},
+        "seed": 0,
+        "n_blocks": 6,
     }
     assert spec.evaluation.splits == {"search": 0.6, "validation": 0.4}
     assert spec.sampler.preset == "mergefront"
@@ -56,6 +59,8 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         ("merge", "bounds", [0.5, 0.5], r"bounds \[0\.5, 0\.5\] are empty"),
         ("merge", "operator", "liner", "but got 'liner'; did you mean 'linear'"),
         ("merge", "density", 0.5, "remove density=0.5"),
+        ("merge", "density", 1.5, "less than or equal to 1, but got 1.5"),
+        ("merge", "parameters", {"lambda": 2}, "but got 'lambda'. Remove it"),
         ("merge", "granularity", "tensor", r"merge\.granularity: .* but got 'tensor'"),
         ("models", "experts", [], "at least 1 item"),
         ("models", "dtype", "int8", "but got 'int8'"),

@@ -1,14 +1,38 @@
 """What an operator declares, checked before any tensor is read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ....errors import SpecError
 
-# (base, experts, weights) -> merged, all float32 of one shape; one weight an expert.
-Combine = Callable[[Tensor, Sequence[Tensor], Sequence[float]], Tensor]
+Options = Mapping[str, float]
+
+# (base, inputs, weights, options) -> merged, all float32 of one shape, one weight an expert. The
+# inputs are the experts' tensors, or their task vectors where `Operator.on_deltas` says so.
+Combine = Callable[[Tensor, Sequence[Tensor], Sequence[float], Options], Tensor]
+
+# (task vector in its own shape, density, options, generator) -> boolean mask of what is kept.
+Sparsify = Callable[[Tensor, float, Options, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A number that an operator takes beside weight and density; switches are 0 or 1.
+
+    Args:
+        name: The key under `merge.parameters`.
+        default: Used where the spec says nothing.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+    """
+
+    name: str
+    default: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -17,28 +41,80 @@ class Operator:
 
     Args:
         name: The name used in specs.
-        combine: The formula, for one tensor at a time.
+        combine: The formula, for one tensor, or a part of it, at a time.
         elementwise: Whether an element of the result depends on that element of the inputs
-            alone, so that a tensor may be merged in chunks, packed or sharded.
+            alone, given the masks, so that a tensor may be merged in chunks.
+        on_deltas: Whether `combine` gets task vectors (`expert - base`) instead of experts.
+        sparsify: Chooses the elements of a task vector that are kept; never sees a weight.
+        min_experts: The fewest experts that it is defined for.
         max_experts: The most experts that it is defined for; None for any number.
+        exact_ends: Whether one expert with weight 1, all others at 0, is that expert exactly.
+        parameters: What may stand under `merge.parameters`.
     """
 
     name: str
     combine: Combine
-    elementwise: bool
+    elementwise: bool = False
+    on_deltas: bool = False
+    sparsify: Sparsify | None = None
+    min_experts: int = 1
     max_experts: int | None = None
+    exact_ends: bool = False
+    parameters: tuple[Parameter, ...] = ()
+
+    def options(self, given: Mapping[str, float]) -> dict[str, float]:
+        """Return all parameters, given or default.
+
+        Raises:
+            SpecError: If one is unknown or out of its range.
+        """
+        known = {parameter.name: parameter for parameter in self.parameters}
+        for name, value in given.items():
+            if name not in known:
+                raise SpecError(
+                    f"Operator {self.name!r} takes the parameters {sorted(known)}, but got "
+                    f"{name!r}. Remove it from `merge.parameters`."
+                )
+            low, high = known[name].low, known[name].high
+            if not low <= value <= high:
+                raise SpecError(
+                    f"`{low:g} <= {name} <= {high:g}` must hold for operator {self.name!r}, but "
+                    f"got {name}={value:g}."
+                )
+        return {name: float(given.get(name, p.default)) for name, p in known.items()}
 
 
-def check_weights(operator: Operator, weights: Sequence[float]) -> None:
-    """Refuse weights that the operator is not defined for.
+def check_operator(
+    operator: Operator, n_experts: int, given: Mapping[str, float], densities: Sequence[float]
+) -> None:
+    """Refuse what the operator is not defined for.
 
     Raises:
-        SpecError: If there are too many experts, or a weight is not finite.
+        SpecError: If the number of experts, a parameter or a density does not fit.
     """
-    if operator.max_experts is not None and len(weights) > operator.max_experts:
+    most = operator.max_experts
+    if n_experts < operator.min_experts or (most is not None and n_experts > most):
+        wanted = f"{operator.min_experts} or more" if most is None else f"at most {most}"
         raise SpecError(
-            f"Operator {operator.name!r} merges at most {operator.max_experts} expert(s), but got "
-            f"{len(weights)}. Choose another operator or fewer experts."
+            f"Operator {operator.name!r} merges {wanted} expert(s), but got {n_experts}. Choose "
+            "another operator or change `models.experts`."
         )
-    if not all(abs(weight) < float("inf") for weight in weights):
-        raise SpecError(f"Weights must be finite, but got {list(weights)}.")
+    options = operator.options(given)
+    sparse = [density for density in densities if density != 1.0]
+    if sparse and operator.sparsify is None:
+        raise SpecError(
+            f"density applies to sparsifying operators, but operator {operator.name!r} has none; "
+            f"remove density={sparse[0]:g}."
+        )
+    if options.get("normalize") and n_experts == 1:
+        raise SpecError(
+            "With one expert and normalize=1 the weight cancels: every candidate would be the "
+            "same. Remove normalize from `merge.parameters`."
+        )
+    if sparse and (epsilon := options.get("epsilon")):
+        for density in sparse:
+            if not (density - epsilon > 0 and density + epsilon < 1):
+                raise SpecError(
+                    "`0 < density - epsilon` and `density + epsilon < 1` must hold, but got "
+                    f"density={density:g} and epsilon={epsilon:g}."
+                )

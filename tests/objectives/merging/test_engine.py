@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mergefront.objectives.merging import OPERATORS
-from mergefront.objectives.merging.engine import _CHUNK, checksum, merge_tensor
+from mergefront.objectives.merging.engine import CHUNK, Inputs, Merger, Resident, checksum
 
 LINEAR = OPERATORS["linear"]
 
 
 def _merge(base: torch.Tensor, experts: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
     out = torch.empty_like(base)
-    merge_tensor(LINEAR, base, experts, weights, out)
+    inputs = Inputs("t", Resident(base), [Resident(expert) for expert in experts])
+    Merger(LINEAR, LINEAR.options({})).merge(inputs, weights, out)
     return out
 
 
@@ -31,8 +32,8 @@ def test_linear_is_the_weighted_mean_of_the_parents(weight: float, seed: int) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_ends_are_the_parents_bit_for_bit(dtype: torch.dtype) -> None:
-    base = torch.randn(_CHUNK + 3).to(dtype)
-    expert = torch.randn(_CHUNK + 3).to(dtype) * 1e3
+    base = torch.randn(CHUNK + 3).to(dtype)
+    expert = torch.randn(CHUNK + 3).to(dtype) * 1e3
     base[:4] = torch.tensor([0.0, -0.0, 1.0, -1.0])
     expert[:4] = torch.tensor([-0.0, 0.0, -0.0, 1e-7])
     bits = torch.int32 if dtype == torch.float32 else torch.int16
@@ -41,7 +42,7 @@ def test_ends_are_the_parents_bit_for_bit(dtype: torch.dtype) -> None:
 
 
 def test_chunks_join_without_a_seam() -> None:
-    base, expert = torch.zeros(3, _CHUNK), torch.arange(3 * _CHUNK).reshape(3, _CHUNK).float()
+    base, expert = torch.zeros(3, CHUNK), torch.arange(3 * CHUNK).reshape(3, CHUNK).float()
     assert torch.equal(_merge(base, [expert], [0.5]), expert / 2)
 
 
