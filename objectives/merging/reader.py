@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +44,20 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class _File:
+    """A file that is opened when first read, by threads at once too, and closed with its owner."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def descriptor(self) -> int:
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
 
 @dataclass(frozen=True)
@@ -52,14 +68,14 @@ class FileTensor:
     memory for as long as the file is open, which is as long as a shard takes to merge.
 
     Args:
-        path: The file.
+        file: Open for as long as one of its tensors is in use.
         offset: Of the tensor's first byte.
         shape: Its shape.
         dtype: As stored.
         cast: What elements are cast to before anything is computed; None keeps them.
     """
 
-    path: Path
+    file: "_File"
     offset: int
     shape: torch.Size
     dtype: torch.dtype
@@ -71,23 +87,28 @@ class FileTensor:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Return elements `start` to `stop` of the flattened tensor as float32."""
-        part = self._stored(start, stop)
-        return (part if self.cast is None else part.to(self.cast)).float()
+        return self.stored(start, stop).float()
+
+    def stored(self, start: int, stop: int) -> Tensor:
+        """Return the same elements as cast."""
+        part = self._bytes(start, stop)
+        return part if self.cast is None else part.to(self.cast)
 
     def load(self) -> Tensor:
-        """Return the whole tensor as it is stored."""
-        return self._stored(0, self.numel()).view(self.shape)
+        """Return the whole tensor as it is in the file."""
+        return self._bytes(0, self.numel()).view(self.shape)
 
-    def _stored(self, start: int, stop: int) -> Tensor:
+    def _bytes(self, start: int, stop: int) -> Tensor:
         part = torch.empty(stop - start, dtype=self.dtype)
         if stop > start:
             buffer = memoryview(part.view(torch.uint8).numpy())  # type: ignore[arg-type]
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(self.offset + start * self.dtype.itemsize)
-                while buffer and (n := file.readinto(buffer)):
-                    buffer = buffer[n:]
+            offset = self.offset + start * self.dtype.itemsize
+            while buffer and (n := os.preadv(self.file.descriptor, [buffer], offset)):
+                buffer, offset = buffer[n:], offset + n
             if buffer:
-                raise SpecError(f"{self.path} ends before its last tensor. Fetch the file again.")
+                raise SpecError(
+                    f"{self.file.path} ends before its last tensor. Fetch the file again."
+                )
         return part
 
 
@@ -98,18 +119,19 @@ def _parse_header(path: Path) -> dict[str, FileTensor]:
         content: dict[str, Any] = json.loads(file.read(length))
     content.pop("__metadata__", None)
     entries = sorted(content.items(), key=lambda item: item[1]["data_offsets"])
-    return {name: _file_tensor(path, 8 + length, name, entry) for name, entry in entries}
+    owner = _File(path)
+    return {name: _file_tensor(owner, 8 + length, name, entry) for name, entry in entries}
 
 
-def _file_tensor(path: Path, start: int, name: str, entry: dict[str, Any]) -> FileTensor:
+def _file_tensor(file: _File, start: int, name: str, entry: dict[str, Any]) -> FileTensor:
     dtype = _DTYPES.get(entry["dtype"])
     if dtype is None:
         raise SpecError(
-            f"Tensors must be stored as one of {', '.join(_DTYPES)}, but {name!r} in {path} is "
+            f"Tensors must be stored as one of {', '.join(_DTYPES)}, but {name!r} in {file.path} is "
             f"{entry['dtype']}. Dequantize the checkpoint first."
         )
     offset = start + int(entry["data_offsets"][0])
-    return FileTensor(path, offset, torch.Size(entry["shape"]), dtype)
+    return FileTensor(file, offset, torch.Size(entry["shape"]), dtype)
 
 
 class Checkpoint:

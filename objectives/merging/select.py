@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,17 +51,26 @@ def _bracket(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _divide(values: Tensor, low: Tensor, high: Tensor) -> tuple[int, Tensor]:
     """Return how many values lie above the bracket, and those inside it."""
+    if values.device.type != "cpu":
+        over = values > high
+        return int(over.sum()), values[(values >= low) & ~over]
+    # On CPUs numpy compares, counts and selects several times faster than torch.
     above, inside = 0, []
+    low_, high_ = low.numpy(), high.numpy()
     for chunk in values.split(_CHUNK):
-        over = chunk > high
-        above += int(over.sum())
-        inside.append(chunk[(chunk >= low) & ~over])
-    return above, torch.cat(inside)
+        array = chunk.numpy()
+        over_ = array > high_
+        above += int(np.count_nonzero(over_))
+        inside.append(array[(array >= low_) ^ over_])
+    return above, torch.from_numpy(np.concatenate(inside))
 
 
 def _mask(values: Tensor, threshold: Tensor, n_equal: int) -> Tensor:
     """Return what is above the threshold, and the first `n_equal` elements equal to it."""
-    mask = values > threshold
+    if values.device.type == "cpu":
+        mask = torch.from_numpy(values.numpy() > threshold.numpy())
+    else:
+        mask = values > threshold
     for start in range(0, values.numel(), _CHUNK):
         if n_equal == 0:
             break

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...errors import LayoutError
 from .engine import Inputs, Merger, Resident, check_finite
 from .plan import MergePlan, MergeSettings, Weights
-from .reader import TOKENIZER_FILES, Checkpoint
+from .reader import DTYPE_NAMES, TOKENIZER_FILES, Checkpoint, FileTensor
 from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
@@ -48,8 +47,12 @@ class ModuleSink:
         self.parameters: dict[str, Tensor] = dict(module.named_parameters())
         self.plan = MergePlan(self.parameters, settings, tied)
         self._merger = settings.merger(remember=True)
-        parents = [_named(module, copy=True), *(_named(e, copy=False) for e in experts)]
+        parents = [_named(model) for model in (module, *experts)]
         _check_same_names(parents)
+        # Loaded weights are pages of a mapped file, shared by all processes of a host. The parents
+        # stay that way; only what is overwritten gets memory of its own, before the first merge.
+        for parameter in self.parameters.values():
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         self._inputs = {
             name: Inputs(
                 name, Resident(parents[0][name]), [Resident(p[name]) for p in parents[1:]]
@@ -83,12 +86,11 @@ class ModuleSink:
             self._merger.merge(self._inputs[name], weights, out, self.plan.density_of(name))
 
 
-def _named(module: nn.Module, copy: bool) -> dict[str, Tensor]:
+def _named(module: nn.Module) -> dict[str, Tensor]:
     tensors = {}
     for name, parameter in module.named_parameters():
         check_finite(name, parameter)
-        tensor = parameter.detach().contiguous()
-        tensors[name] = tensor.clone() if copy else tensor
+        tensors[name] = parameter.detach().contiguous()
     return tensors
 
 
@@ -114,6 +116,11 @@ class Recipe:
     experts: Sequence[Checkpoint]
     plan: MergePlan
     dtype: torch.dtype
+
+    def sources(self, name: str) -> list[FileTensor]:
+        """Return one tensor in all models, base first, cast as it is loaded for a search."""
+        models = (self.base, *self.experts)
+        return [replace(model.tensor(name), cast=self.dtype) for model in models]
 
 
 def stream(
@@ -149,45 +156,89 @@ def by_layer(plan: MergePlan) -> list[str]:
     )
 
 
+def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights) -> Tensor:
+    sources = recipe.sources(name)
+    if not sources[0].dtype.is_floating_point:
+        return _copied(name, sources)
+    out = torch.empty(sources[0].shape, dtype=recipe.dtype)
+    inputs = Inputs(name, sources[0], sources[1:])
+    merger.merge(inputs, weights, out, recipe.plan.density_of(name))
+    check_finite(name, out)
+    return out
+
+
+def _copied(name: str, sources: Sequence[FileTensor]) -> Tensor:
+    tensors = [source.load() for source in sources]
+    if not all(torch.equal(tensors[0], tensor) for tensor in tensors[1:]):
+        raise LayoutError(f"An integer tensor must be equal in all models, but {name!r} differs.")
+    return tensors[0]
+
+
 def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out: Path) -> None:
     """Write the merged model with the base's shards, tokenizer and configuration.
 
-    Needs the memory of one shard, whatever the model's size.
+    Elementwise operators need the memory of a chunk, others that of a tensor.
 
     Args:
         recipe: The sources and the rule of every tensor.
         groups: The weights of every search variable, one number an expert.
         out: The directory; created.
+
+    Raises:
+        LayoutError: As `stream` does. What was written by then is not a checkpoint: its
+            configuration comes last.
     """
     out.mkdir(parents=True, exist_ok=True)
-    total = 0
-    for file in recipe.base.files:
-        shard = dict(stream(recipe, groups, recipe.base.names(file)))
-        save_file(shard, out / file, metadata={"format": "pt"})
-        total += sum(tensor.nbytes for tensor in shard.values())
-        del shard  # before the next one is read
+    weights = recipe.plan.tensor_weights(groups)
+    merger = recipe.plan.settings.merger()
+    with one_thread(), torch.no_grad():
+        total = sum(_write_shard(recipe, merger, weights, f, out / f) for f in recipe.base.files)
     _write_index(recipe.base, total, out)
-    _write_config(recipe, out)
     for name in _COPIED_FILES:
         if (recipe.base.directory / name).is_file():
             shutil.copyfile(recipe.base.directory / name, out / name)
+    _write_config(recipe, out)
 
 
-def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights) -> Tensor:
-    sources = [checkpoint.tensor(name) for checkpoint in (recipe.base, *recipe.experts)]
+def _write_shard(
+    recipe: Recipe, merger: Merger, weights: Mapping[str, Weights], file: str, path: Path
+) -> int:
+    """Write one file, every part as soon as it is merged; return the bytes of its tensors."""
+    names = recipe.base.names(file)
+    header, n_bytes = _header(recipe, names)
+    with path.open("wb", buffering=0) as out:
+        out.write(header)
+        for name in names:
+            for part in _parts(recipe, merger, name, weights[name]):
+                check_finite(name, part)
+                out.write(memoryview(part.view(torch.uint8).numpy()))  # type: ignore[arg-type]
+    return n_bytes
+
+
+def _parts(recipe: Recipe, merger: Merger, name: str, weights: Weights) -> Iterator[Tensor]:
+    sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:
-        return _copied(name, [source.load() for source in sources])
-    cast = [replace(source, cast=recipe.dtype) for source in sources]
-    out = torch.empty(sources[0].shape, dtype=recipe.dtype)
-    merger.merge(Inputs(name, cast[0], cast[1:]), weights, out, recipe.plan.density_of(name))
-    check_finite(name, out)
-    return out
+        yield _copied(name, sources).view(-1)
+        return
+    inputs = Inputs(name, sources[0], sources[1:])
+    for _, part in merger.parts(inputs, weights, recipe.plan.density_of(name)):
+        yield part.to(recipe.dtype)
 
 
-def _copied(name: str, tensors: Sequence[Tensor]) -> Tensor:
-    if not all(torch.equal(tensors[0], tensor) for tensor in tensors[1:]):
-        raise LayoutError(f"An integer tensor must be equal in all models, but {name!r} differs.")
-    return tensors[0]
+def _header(recipe: Recipe, names: Sequence[str]) -> tuple[bytes, int]:
+    """Return a safetensors header: eight bytes of length, JSON padded to eight, and data size."""
+    content: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name in names:
+        tensor = recipe.base.tensor(name)
+        dtype = recipe.dtype if tensor.dtype.is_floating_point else tensor.dtype
+        end = offset + tensor.numel() * dtype.itemsize
+        stored = {"dtype": DTYPE_NAMES[dtype], "shape": list(tensor.shape)}
+        content[name] = stored | {"data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, offset
 
 
 def _write_index(base: Checkpoint, total_bytes: int, out: Path) -> None:

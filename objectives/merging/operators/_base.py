@@ -14,7 +14,7 @@ Options = Mapping[str, float]
 # inputs are the experts' tensors, or their task vectors where `Operator.on_deltas` says so.
 Combine = Callable[[Tensor, Sequence[Tensor], Sequence[float], Options], Tensor]
 
-# (task vector in its own shape, density, options, generator) -> boolean mask of what is kept.
+# (absolute task vector in its own shape, density, options, generator) -> mask of what is kept.
 Sparsify = Callable[[Tensor, float, Options, torch.Generator], Tensor]
 
 
@@ -50,6 +50,8 @@ class Operator:
         max_experts: The most experts that it is defined for; None for any number.
         exact_ends: Whether one expert with weight 1, all others at 0, is that expert exactly.
         parameters: What may stand under `merge.parameters`.
+        between: The same formula for base and one expert, on tensors of the stored precision, if
+            that gives the same bits as float32 arithmetic rounded once, and sooner.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Operator:
     max_experts: int | None = None
     exact_ends: bool = False
     parameters: tuple[Parameter, ...] = ()
+    between: Callable[[Tensor, Tensor, float], Tensor] | None = None
 
     def options(self, given: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters, given or default.

@@ -46,7 +46,8 @@ def _passthrough(
     return options["scale"] * expert if weight >= 0.5 else base
 
 
-LINEAR = Operator("linear", _linear, elementwise=True, exact_ends=True)
+# `torch.lerp` computes in float32 whatever it is given, and rounds once.
+LINEAR = Operator("linear", _linear, elementwise=True, exact_ends=True, between=torch.lerp)
 NEARSWAP = Operator("nearswap", _nearswap, elementwise=True, max_experts=1)
 PASSTHROUGH = Operator(
     "passthrough",

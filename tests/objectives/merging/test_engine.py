@@ -55,6 +55,17 @@ def test_arithmetic_is_float32_and_rounds_once() -> None:
     assert _merge(base, [expert], [0.25]).item() == base.item()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weight", [0.1, 1 / 3, 0.5, 0.7, 0.999, 1.3])
+def test_the_shortcut_for_one_expert_gives_the_bits_of_float32_arithmetic(
+    dtype: torch.dtype, weight: float
+) -> None:
+    base = torch.randn(CHUNK + 7).to(dtype)
+    expert = (base.float() + 0.1 * torch.randn(CHUNK + 7)).to(dtype)
+    expected = torch.lerp(base.float(), expert.float(), weight).to(dtype)
+    assert torch.equal(_merge(base, [expert], [weight]), expected)
+
+
 def test_several_experts_add_their_task_vectors() -> None:
     base = torch.tensor([1.0, 2.0])
     experts = [torch.tensor([2.0, 2.0]), torch.tensor([1.0, 6.0])]
