@@ -9,7 +9,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from ..errors import SpecError, StudyError
-from ..objectives.merging import Checkpoint, Recipe, write_checkpoint
+from ..objectives.merging import Checkpoint, Recipe, mergekit_yaml, write_checkpoint
 from ..objectives.merging.card import Provenance, model_card, recipe_yaml
 from .hashing import cached_hash
 from .inputs import Inputs
@@ -31,6 +31,24 @@ def export_trial(inputs: Inputs, study: optuna.Study, number: int, out: Path) ->
     write_checkpoint(recipe_of(inputs), groups, out)
     provenance = _provenance(inputs, groups, f"{study.study_name}, trial {number}", trial)
     _write_texts(provenance, out)
+
+
+def export_mergekit(inputs: Inputs, study: optuna.Study, number: int, out: Path) -> Path:
+    """Write `mergekit.yaml` with which mergekit makes a trial's model; return its path.
+
+    Raises:
+        StudyError: If the trial does not exist.
+        SpecError: If `out` is not empty, or mergekit cannot make the model.
+    """
+    trial = _trial(study, number)
+    check_empty(out)
+    models = [str(checkpoint.directory) for checkpoint in (inputs.base, *inputs.experts)]
+    groups = inputs.plan.group_weights(trial.params)
+    text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "mergekit.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def merge_weights(inputs: Inputs, weights: Path, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from .blocks import find_blocks
 from .compatibility import check_mergeable, is_tied
+from .interchange import mergekit_yaml
 from .layers import Part, locate, locate_all
 from .operators import OPERATORS, Operator
 from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
@@ -25,6 +26,7 @@ __all__ = [
     "is_tied",
     "locate",
     "locate_all",
+    "mergekit_yaml",
     "resolve_model",
     "stream",
     "write_checkpoint",

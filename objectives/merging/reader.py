@@ -127,8 +127,8 @@ def _file_tensor(file: _File, start: int, name: str, entry: dict[str, Any]) -> F
     dtype = _DTYPES.get(entry["dtype"])
     if dtype is None:
         raise SpecError(
-            f"Tensors must be stored as one of {', '.join(_DTYPES)}, but {name!r} in {file.path} is "
-            f"{entry['dtype']}. Dequantize the checkpoint first."
+            f"Tensors must be stored as one of {', '.join(_DTYPES)}, but {name!r} is "
+            f"{entry['dtype']} in {file.path}. Dequantize the checkpoint first."
         )
     offset = start + int(entry["data_offsets"][0])
     return FileTensor(file, offset, torch.Size(entry["shape"]), dtype)

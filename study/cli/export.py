@@ -1,10 +1,18 @@
 """`mergefront export`."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from ._app import OutOption, SpecArgument, StorageOption, command, read_spec
+
+
+class ExportFormat(StrEnum):
+    """What is written."""
+
+    CHECKPOINT = "checkpoint"
+    MERGEKIT = "mergekit"
 
 
 @command("export")
@@ -13,12 +21,15 @@ def export(
     trial: Annotated[int, typer.Option("--trial", help="The trial's number.")],
     out: OutOption,
     storage: StorageOption = None,
+    format: Annotated[
+        ExportFormat, typer.Option("--format", help="A checkpoint, or a mergekit configuration.")
+    ] = ExportFormat.CHECKPOINT,
 ) -> None:
     """Write a trial's merged model as a checkpoint with its card and recipe.
 
     Example: mergefront export examples/demo.yaml --trial 17 --out merged
     """
-    from ..export import export_trial
+    from ..export import export_mergekit, export_trial
     from ..inputs import Inputs
     from ..seeding import check_same_study
     from ..storage import load_study
@@ -26,5 +37,8 @@ def export(
     parsed = read_spec(spec, storage)
     study, inputs = load_study(parsed), Inputs.of(parsed)
     check_same_study(study, inputs)
+    if format is ExportFormat.MERGEKIT:
+        typer.echo(export_mergekit(inputs, study, trial, out))
+        return
     export_trial(inputs, study, trial, out)
     typer.echo(out)

@@ -1,0 +1,116 @@
+"""Write a candidate as a mergekit configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ...errors import SpecError
+from .operators import OPERATORS
+from .plan import MergePlan, Weights
+
+# Operators whose formula mergekit applies with the same weights. The others draw random masks from
+# another stream, or have no weights there.
+_SAME = (
+    "linear",
+    "task_arithmetic",
+    "ties",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "slerp",
+    "nearswap",
+)
+
+
+def mergekit_yaml(
+    plan: MergePlan, groups: Mapping[str, Sequence[float]], models: Sequence[str], dtype: str
+) -> str:
+    """Return a configuration with which mergekit makes the same model, up to rounding.
+
+    Every weight is tied to its tensors by a filter. Without filters mergekit would give the
+    embeddings and the head the first layer's weight.
+
+    Args:
+        plan: Of the study.
+        groups: The weights of every search variable, one number an expert.
+        models: Base and experts, as paths or hub ids.
+        dtype: Of the merged model; mergekit computes in float32, as we do.
+
+    Raises:
+        SpecError: If mergekit has no operator that gives the same model.
+    """
+    name = plan.settings.operator
+    if name not in _SAME:
+        raise SpecError(
+            f"A mergekit configuration can be written for {', '.join(_SAME)}, but operator "
+            f"{name!r} gives another model there. Export the checkpoint instead."
+        )
+    weights = plan.tensor_weights(groups)
+    content: dict[str, Any] = {"merge_method": name, "dtype": "float32", "out_dtype": dtype}
+    content |= _METHODS.get(name, _task_vectors)(plan, weights, models)
+    return str(yaml.safe_dump(content, sort_keys=False))
+
+
+def _linear(
+    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[str]
+) -> dict[str, Any]:
+    """Every input has a weight; the base has what is left to 1."""
+    shares = {name: (1 - sum(w), *w) for name, w in weights.items()}
+    listed = [
+        {"model": model, "parameters": {"weight": _filters(plan, shares, k)}}
+        for k, model in enumerate(models)
+    ]
+    return {"models": listed, "parameters": {"normalize": False}}
+
+
+def _task_vectors(
+    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[str]
+) -> dict[str, Any]:
+    density = {name: (plan.density_of(name),) for name in weights}
+    sparse = OPERATORS[plan.settings.operator].sparsify is not None
+    options = OPERATORS[plan.settings.operator].options(plan.settings.parameters)
+    shared = {key: bool(value) if key in _SWITCHES else value for key, value in options.items()}
+    of_models = {"gamma": shared.pop("gamma")} if "gamma" in shared else {}
+    listed = []
+    for k, model in enumerate(models[1:]):
+        parameters: dict[str, Any] = {"weight": _filters(plan, weights, k), **of_models}
+        if sparse:
+            parameters["density"] = _filters(plan, density, 0)
+        listed.append({"model": model, "parameters": parameters})
+    return {"base_model": models[0], "models": listed, "parameters": shared}
+
+
+_SWITCHES = ("normalize", "rescale")
+
+
+def _slerp(
+    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "base_model": models[0],
+        "models": [{"model": model} for model in models],
+        "parameters": {"t": _filters(plan, weights, 0)},
+    }
+
+
+_METHODS = {"linear": _linear, "slerp": _slerp, "nearswap": _slerp}
+
+
+def _filters(
+    plan: MergePlan, values: Mapping[str, Sequence[float]], k: int
+) -> list[dict[str, Any]]:
+    """Return one entry a layer where its tensors agree, else one a tensor."""
+    by_layer: dict[str, set[float]] = {}
+    for name, row in values.items():
+        by_layer.setdefault(_place(plan, name), set()).add(row[k])
+    entries: dict[str, float] = {}
+    for name, row in values.items():
+        place = _place(plan, name)
+        entries[place if len(by_layer[place]) == 1 else name] = row[k]
+    return [{"filter": place, "value": value} for place, value in entries.items()]
+
+
+def _place(plan: MergePlan, name: str) -> str:
+    """Return text that is part of the names of this tensor's layer alone."""
+    index = plan.parts[name].index
+    return name if index is None else f"layers.{index}."
