@@ -129,7 +129,10 @@ def _provenance(
         operator=spec.merge.operator,
         dtype=spec.models.dtype,
         weights={g: w[0] if single else list(w) for g, w in groups.items()},
-        rules={"embeddings": spec.merge.embeddings, "head": spec.merge.head},
+        settings={
+            **spec.merge.model_dump(mode="json", exclude={"operator", "bounds"}),
+            "blocks": list(inputs.plan.settings.blocks),
+        },
         scores=_scores(trial, spec.metric_names) if trial else {},
         measured_on=f"{n_questions} questions of the search split",
     )

@@ -23,8 +23,7 @@ def cached_hash(checkpoint: Checkpoint) -> str:
 
 def _state(checkpoint: Checkpoint) -> str:
     parts = []
-    for file in sorted(checkpoint.files):
-        path = (checkpoint.directory / file).resolve()
+    for path in checkpoint.paths:
         status = path.stat()
         parts.append(f"{path}|{status.st_size}|{status.st_mtime_ns}")
     return "\n".join(parts)

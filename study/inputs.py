@@ -11,10 +11,12 @@ from ..objectives.evaluation import METRICS, SPLITS, Models, Task, load_task
 from ..objectives.importance import relative_norms, rescale
 from ..objectives.merging import (
     Checkpoint,
+    LoraCheckpoint,
     MergePlan,
     MergeSettings,
     check_mergeable,
     find_blocks,
+    is_adapter,
     is_tied,
     resolve_model,
 )
@@ -52,8 +54,9 @@ class Inputs:
         sources = [task.source(spec.folder, fractions) for task in spec.evaluation.tasks]
         tasks = tuple(load_task(source) for source in sources)
         base = Checkpoint(resolve_model(spec.models.base, spec.folder))
+        paths = [resolve_model(expert, spec.folder) for expert in spec.models.experts]
         experts = tuple(
-            Checkpoint(resolve_model(expert, spec.folder)) for expert in spec.models.experts
+            LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
         )
         check_mergeable(base, experts)
         return cls(spec, base, experts, _plan(spec, base, experts), tasks)

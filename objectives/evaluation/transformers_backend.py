@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from ...errors import EvaluationError
-from ..merging import OPERATORS, Checkpoint, MergePlan, ModuleSink
+from ..merging import (
+    OPERATORS,
+    Checkpoint,
+    LoraCheckpoint,
+    MergePlan,
+    ModuleSink,
+    is_adapter,
+)
 from ..merging.engine import checksum
 from .backend import Completion, Models, Progress, Sampling
 
@@ -40,7 +47,7 @@ class TransformersBackend:
         self._model = self._load_model(models.base, models.dtype)
         self._stop_tokens = _stop_tokens(self._model)
         self._model.generation_config = self._greedy_config()
-        experts = [self._load_model(path, models.dtype) for path in models.experts]
+        experts = [self._load_expert(path, models) for path in models.experts]
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
         self._sink = ModuleSink(self._model, experts, models.merge, tied)
         _check_names(self._sink.parameters, models)
@@ -81,6 +88,17 @@ class TransformersBackend:
         """Release the models."""
         self._model = self._tokenizer = None
         del self._sink
+
+    def _load_expert(self, path: Path, models: Models) -> Any:
+        if not is_adapter(path):
+            return self._load_model(path, models.dtype)
+        expert = self._load_model(models.base, models.dtype)
+        adapter = LoraCheckpoint(path, Checkpoint(models.base))
+        for name in adapter.changed:
+            expert.get_parameter(name).data = (
+                adapter.tensor(name).load().to(self.device, getattr(torch, models.dtype))
+            )
+        return expert
 
     def _load_model(self, path: Path, dtype: str) -> Any:
         from transformers import AutoModelForCausalLM

@@ -4,6 +4,7 @@ from .blocks import find_blocks
 from .compatibility import check_mergeable, is_tied
 from .interchange import mergekit_yaml
 from .layers import Part, locate, locate_all
+from .lora import LoraCheckpoint, is_adapter
 from .operators import OPERATORS, Operator
 from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
 from .reader import Checkpoint, resolve_model
@@ -14,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "EdgeRule",
     "Granularity",
+    "LoraCheckpoint",
     "MergePlan",
     "MergeSettings",
     "ModuleSink",
@@ -23,6 +25,7 @@ __all__ = [
     "Weights",
     "check_mergeable",
     "find_blocks",
+    "is_adapter",
     "is_tied",
     "locate",
     "locate_all",

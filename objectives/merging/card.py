@@ -17,7 +17,8 @@ class Provenance:
         operator: Of the merge.
         dtype: Of the merge's inputs and output.
         weights: Search variable -> one number an expert.
-        rules: Rules of the tensors outside the search variables.
+        settings: What else decides the bytes: granularity, rules of embeddings and head, density,
+            parameters, seed.
         scores: Metric -> (value, standard error), as measured; empty for an unmeasured merge.
         measured_on: What the scores were measured on.
     """
@@ -27,7 +28,7 @@ class Provenance:
     operator: str
     dtype: str
     weights: Mapping[str, Any]
-    rules: Mapping[str, str]
+    settings: Mapping[str, Any]
     scores: Mapping[str, tuple[float, float]]
     measured_on: str
 
@@ -38,7 +39,7 @@ def recipe_yaml(provenance: Provenance) -> str:
         "parents": {role: dict(parent) for role, parent in provenance.parents.items()},
         "operator": provenance.operator,
         "dtype": provenance.dtype,
-        "rules": dict(provenance.rules),
+        "settings": dict(provenance.settings),
         "weights": dict(provenance.weights),
     }
     return str(yaml.safe_dump(content, sort_keys=False))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from ...errors import SpecError
+from .lora import LoraCheckpoint
 from .reader import Checkpoint
 
 # Compared in this order, so that the first difference named is the most telling one.
@@ -38,6 +39,8 @@ def check_mergeable(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
         SpecError: At the first difference, with both values.
     """
     for expert in experts:
+        if isinstance(expert, LoraCheckpoint):
+            continue  # checked against the base when it was opened
         _check_architecture(base, expert)
         _check_tensors(base, expert)
         _check_vocabulary(base, expert)

@@ -113,12 +113,20 @@ class Merger:
             mask, so the order of tensors never matters.
         remember: Whether to keep the masks for the next candidate: they do not depend on its
             weights. Costs one byte an element and expert.
+        chunk: Elements merged at once: few enough for a CPU's cache, many for a GPU, where
+            every chunk costs launches.
     """
 
     def __init__(
-        self, operator: Operator, options: Options, seed: int = 0, remember: bool = False
+        self,
+        operator: Operator,
+        options: Options,
+        seed: int = 0,
+        remember: bool = False,
+        chunk: int = CHUNK,
     ) -> None:
         self.operator, self.options, self.seed = operator, options, seed
+        self._chunk = chunk
         self._memory: dict[tuple[str, int, float], _Sparse] | None = {} if remember else None
 
     def merge(
@@ -147,11 +155,11 @@ class Merger:
         source = self._copied(inputs, weights, density)
         active = [k for k, weight in enumerate(weights) if weight != 0.0]
         if source is not None:
-            for start, stop in _ranges(source.numel()):
+            for start, stop in _ranges(source.numel(), self._chunk):
                 yield start, source.stored(start, stop)
         elif self.operator.between is not None and len(active) == 1:
             expert, weight = inputs.experts[active[0]], weights[active[0]]
-            for start, stop in _ranges(inputs.base.numel()):
+            for start, stop in _ranges(inputs.base.numel(), self._chunk):
                 pair = inputs.base.stored(start, stop), expert.stored(start, stop)
                 yield start, self.operator.between(*pair, weight)
         elif self.operator.elementwise:
@@ -176,7 +184,7 @@ class Merger:
         self, inputs: Inputs, weights: Sequence[float], density: float
     ) -> Iterator[tuple[int, Tensor]]:
         sparse = self._sparse(inputs, density)
-        for start, stop in _ranges(inputs.base.numel()):
+        for start, stop in _ranges(inputs.base.numel(), self._chunk):
             base = inputs.base.read(start, stop)
             parts = [expert.read(start, stop) for expert in inputs.experts]
             if self.operator.on_deltas:
@@ -232,10 +240,10 @@ def _whole(source: Source) -> Tensor:
     return whole.view(source.shape)
 
 
-def _ranges(n: int) -> Iterator[tuple[int, int]]:
+def _ranges(n: int, chunk: int = CHUNK) -> Iterator[tuple[int, int]]:
     """Yield the bounds of the chunks of `n` elements."""
-    for start in range(0, n, CHUNK):
-        yield start, min(start + CHUNK, n)
+    for start in range(0, n, chunk):
+        yield start, min(start + chunk, n)
 
 
 def _l1_scale(size: Tensor, mask: Tensor) -> float:

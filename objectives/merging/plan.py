@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Literal
 
 from ...errors import LayoutError
-from .engine import Merger
+from .engine import CHUNK, Merger
 from .layers import Part, count_layers, locate_all
 from .operators import OPERATORS
 
@@ -53,10 +53,10 @@ class MergeSettings:
     seed: int = 0
     blocks: tuple[int, ...] = ()
 
-    def merger(self, remember: bool = False) -> Merger:
-        """Return what applies the operator to tensors."""
+    def merger(self, remember: bool = False, chunk: int = CHUNK) -> Merger:
+        """Return what applies the operator to tensors; see `Merger`."""
         operator = OPERATORS[self.operator]
-        return Merger(operator, operator.options(self.parameters), self.seed, remember)
+        return Merger(operator, operator.options(self.parameters), self.seed, remember, chunk)
 
 
 class MergePlan:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import weakref
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,7 +113,7 @@ class FileTensor:
         return part
 
 
-def _parse_header(path: Path) -> dict[str, FileTensor]:
+def parse_header(path: Path) -> dict[str, FileTensor]:
     """Read a file's header: safetensors' own, eight bytes of length and then JSON."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -176,6 +177,11 @@ class Checkpoint:
         """The weight files, each once, in the order of first use."""
         return list(dict.fromkeys(self.layout.values()))
 
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that decides the weights."""
+        return [(self.directory / file).resolve() for file in sorted(self.files)]
+
     def names(self, file: str) -> list[str]:
         """Names of one file's tensors, in the order of their bytes."""
         return list(self._headers(file))
@@ -190,29 +196,35 @@ class Checkpoint:
 
     def _headers(self, file: str) -> dict[str, "FileTensor"]:
         if file not in self._parsed:
-            self._parsed[file] = _parse_header(self.directory / file)
+            self._parsed[file] = parse_header(self.directory / file)
         return self._parsed[file]
 
     def weights_hash(self) -> str:
         """Return `sha256:...` over the weight files' names and bytes."""
-        paths = [self.directory / file for file in sorted(self.files)]
+        return self.hash_files([self.directory / file for file in sorted(self.files)])
+
+    @staticmethod
+    def hash_files(paths: Sequence[Path]) -> str:
+        """Return `sha256:...` over files' names and bytes."""
         with ThreadPoolExecutor(max_workers=4) as pool:
             digests = list(pool.map(_file_hash, paths))
-        return _hash_of([f"{p.name} {d}" for p, d in zip(paths, digests, strict=True)])
+        lines = [f"{path.name} {digest}" for path, digest in zip(paths, digests, strict=True)]
+        return Checkpoint.hash_lines(lines)
+
+    @staticmethod
+    def hash_lines(lines: Sequence[str]) -> str:
+        """Return `sha256:...` over lines."""
+        return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def tokenizer_hash(self) -> str:
         """Return `sha256:...` over the tokenizer files and the chat template."""
         present = [self.directory / n for n in TOKENIZER_FILES if (self.directory / n).is_file()]
-        return _hash_of([f"{path.name} {_file_hash(path)}" for path in present])
+        return self.hash_lines([f"{path.name} {_file_hash(path)}" for path in present])
 
 
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _hash_of(lines: list[str]) -> str:
-    return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def resolve_model(reference: str, folder: Path) -> Path:

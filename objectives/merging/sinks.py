@@ -4,20 +4,22 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import LayoutError
-from .engine import Inputs, Merger, Resident, check_finite
+from .engine import CHUNK, Inputs, Merger, Resident, check_finite
+from .lora import LoraTensor, with_cast
 from .plan import MergePlan, MergeSettings, Weights
 from .reader import DTYPE_NAMES, TOKENIZER_FILES, Checkpoint, FileTensor
 from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
 _WORTH_THREADS = 10_000_000
+_CHUNK_ON_ACCELERATOR = 1 << 26
 _COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
 
@@ -46,7 +48,9 @@ class ModuleSink:
     ) -> None:
         self.parameters: dict[str, Tensor] = dict(module.named_parameters())
         self.plan = MergePlan(self.parameters, settings, tied)
-        self._merger = settings.merger(remember=True)
+        self._on_cpu = next(iter(self.parameters.values())).device.type == "cpu"
+        chunk = CHUNK if self._on_cpu else _CHUNK_ON_ACCELERATOR
+        self._merger = settings.merger(remember=True, chunk=chunk)
         parents = [_named(model) for model in (module, *experts)]
         _check_same_names(parents)
         # Loaded weights are pages of a mapped file, shared by all processes of a host. The parents
@@ -72,7 +76,7 @@ class ModuleSink:
         weights = self.plan.tensor_weights(groups)
         size = {name: tensor.numel() for name, tensor in self.parameters.items()}
         with one_thread() as n_threads, torch.no_grad():
-            if n_threads == 1 or sum(size.values()) < _WORTH_THREADS:
+            if n_threads == 1 or not self._on_cpu or sum(size.values()) < _WORTH_THREADS:
                 for name in size:
                     self._write_one(name, weights[name])
                 return
@@ -117,10 +121,10 @@ class Recipe:
     plan: MergePlan
     dtype: torch.dtype
 
-    def sources(self, name: str) -> list[FileTensor]:
+    def sources(self, name: str) -> list[FileTensor | LoraTensor]:
         """Return one tensor in all models, base first, cast as it is loaded for a search."""
         models = (self.base, *self.experts)
-        return [replace(model.tensor(name), cast=self.dtype) for model in models]
+        return [with_cast(model.tensor(name), self.dtype) for model in models]
 
 
 def stream(
@@ -167,7 +171,7 @@ def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights) -> Tens
     return out
 
 
-def _copied(name: str, sources: Sequence[FileTensor]) -> Tensor:
+def _copied(name: str, sources: Sequence[FileTensor | LoraTensor]) -> Tensor:
     tensors = [source.load() for source in sources]
     if not all(torch.equal(tensors[0], tensor) for tensor in tensors[1:]):
         raise LayoutError(f"An integer tensor must be equal in all models, but {name!r} differs.")

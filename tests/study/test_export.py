@@ -18,7 +18,7 @@ from mergefront.study.export import export_trial, merge_weights
 from mergefront.study.inputs import load_inputs
 from mergefront.study.run import make_objective
 from mergefront.study.storage import load_study
-from small_study import read_json_lines
+from small_study import read_json_lines, write_spec
 
 
 def _generate(directory: Path, prompts: list[str]) -> list[str]:
@@ -98,6 +98,24 @@ def test_given_weights_are_merged_without_a_study(spec_path: Path, tmp_path: Pat
     assert "Not measured." in (tmp_path / "out" / "README.md").read_text()
     recipe = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
     assert set(recipe["weights"].values()) == {1.0}
+
+
+@pytest.mark.parametrize("operator", ["linear", "dare_ties"])
+def test_the_recipe_gives_the_same_bytes_again(tmp_path: Path, operator: str) -> None:
+    merge = {"operator": operator, "seed": 3} | ({} if operator == "linear" else {"density": 0.5})
+    inputs = load_inputs(write_spec(tmp_path, merge=merge))
+    (tmp_path / "w.json").write_text(
+        json.dumps({group: 0.1 * i for i, group in enumerate(inputs.plan.groups)})
+    )
+    merge_weights(inputs, tmp_path / "w.json", tmp_path / "first")
+    recipe = yaml.safe_load((tmp_path / "first" / "recipe.yaml").read_text())
+    assert recipe["settings"]["seed"] == 3
+    settings = {k: v for k, v in recipe["settings"].items() if k != "blocks"}
+    again = load_inputs(write_spec(tmp_path, merge={"operator": recipe["operator"], **settings}))
+    (tmp_path / "again.json").write_text(json.dumps(recipe["weights"]))
+    merge_weights(again, tmp_path / "again.json", tmp_path / "second")
+    files = [tmp_path / name / "model.safetensors" for name in ("first", "second")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 @pytest.mark.parametrize(

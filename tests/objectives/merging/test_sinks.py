@@ -92,6 +92,21 @@ def test_ends_write_the_parents_bytes(
         assert all(torch.equal(expected[name], written[name]) for name in expected)
 
 
+def test_threads_give_what_one_thread_gives(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mergefront.objectives.merging.sinks._WORTH_THREADS", 0)
+    states = []
+    for n_threads in (1, 2):
+        torch.set_num_threads(n_threads)
+        live, expert = _load(recipe.base.directory), _load(recipe.experts[0].directory)
+        ModuleSink(live, [expert], recipe.plan.settings, is_tied(recipe.base)).write(GROUPS)
+        assert torch.get_num_threads() == n_threads
+        states.append({name: p.detach().clone() for name, p in live.named_parameters()})
+    torch.set_num_threads(1)
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 def test_writing_a_then_b_then_a_gives_a_again(recipe: Recipe) -> None:
     live, expert = _load(recipe.base.directory), _load(recipe.experts[0].directory)
     sink = ModuleSink(live, [expert], recipe.plan.settings, is_tied(recipe.base))
