@@ -37,7 +37,7 @@ def _cache_file() -> Path:
 def _read(path: Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}  # a cache that cannot be read costs time, nothing else
 
 

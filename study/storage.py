@@ -75,7 +75,13 @@ def sqlite_path(url: str) -> Path | None:
 
 def _make_sqlite_folder(url: str) -> None:
     if (path := sqlite_path(url)) is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StudyError(
+                f"An SQLite storage needs a directory, but {path.parent} cannot be made "
+                f"({error.strerror}). Correct `study.storage`."
+            ) from error
 
 
 def state_dir(spec: StudySpec) -> Path:
