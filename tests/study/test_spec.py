@@ -206,3 +206,21 @@ def test_the_fingerprint_follows_questions_and_weights(tmp_path: Path) -> None:
     base = {"base": str(REPOSITORY / "objectives" / "demo" / "expert")}
     other = load_inputs(write_spec(tmp_path, models=base)).fingerprint()
     assert "models.base" in {k for k in reference if reference[k] != other[k]}
+
+
+def test_blocks_are_found_in_the_models(tmp_path: Path) -> None:
+    merge = {"granularity": "blocks", "n_blocks": 3}
+    plan = load_inputs(write_spec(tmp_path, merge=merge)).plan
+    assert plan.groups == ("block_000", "block_001", "block_002", "embeddings", "head")
+    assert plan.settings.blocks[0] == 0
+    assert len(plan.settings.blocks) == 3
+
+
+def test_densities_name_search_variables(tmp_path: Path) -> None:
+    merge = {"operator": "ties", "density": {"default": 0.5, "layer_003": 0.9}}
+    plan = load_inputs(write_spec(tmp_path, merge=merge)).plan
+    assert plan.density_of(plan.tensors_of("layer_003")[0]) == 0.9
+    assert plan.density_of(plan.tensors_of("layer_004")[0]) == 0.5
+    wrong = {"operator": "ties", "density": {"layer_3": 0.9}}
+    with pytest.raises(SpecError, match=r"or 'default', but got \['layer_3'\]"):
+        load_inputs(write_spec(tmp_path, merge=wrong))
