@@ -1,5 +1,6 @@
 """What is installed is what is in the tree."""
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,15 +14,16 @@ REPOSITORY = Path(__file__).parents[1]
 FOLDERS = {"study", "samplers", "objectives", "examples"}
 
 
+def _tracked(*folders: str) -> list[str]:
+    result = subprocess.run(
+        ["git", "ls-files", *folders], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return result.stdout.splitlines()
+
+
 def _expected() -> set[str]:
     """Return every tracked file of the package, as a path inside the wheel."""
-    listed = subprocess.run(
-        ["git", "ls-files", *FOLDERS, "src/mergefront"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
+    listed = _tracked(*FOLDERS, "src/mergefront")
     files = [name for name in listed if not (REPOSITORY / name).is_symlink()]
     return {
         name.removeprefix("src/") if "src/" in name else f"mergefront/{name}" for name in files
@@ -30,10 +32,16 @@ def _expected() -> set[str]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source distribution and the wheel built from it."""
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out)]
-    subprocess.run([*command, str(REPOSITORY)], check=True, capture_output=True)
+    """A source distribution and the wheel built from it.
+
+    Built from a copy: the build writes beside the sources, and test processes run at once.
+    """
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in _tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, source / name, follow_symlinks=False)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
     return out
 
 
