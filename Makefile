@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint bench-engine bench-demo clean
 
 install: $(STAMP)
 
@@ -32,6 +32,12 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 600 -q
+
+bench-engine: install
+	$(BIN)/python benchmarks/engine/merge_speed.py --work runs/engine $(if $(MERGEKIT),--mergekit $(MERGEKIT))
+
+bench-demo: install
+	$(BIN)/python benchmarks/demo/presets.py --out runs/presets
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
