@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpecError
-from ..objectives.evaluation import METRICS, SPLITS, Models, Task, load_task
+from ..objectives.evaluation import SPLITS, Models, Task, load_task
 from ..objectives.importance import relative_norms, rescale
 from ..objectives.merging import (
     Checkpoint,
@@ -133,8 +133,3 @@ def _check_densities(spec: StudySpec, plan: MergePlan) -> None:
 def load_inputs(path: str | Path) -> Inputs:
     """Read a spec file and check all it names."""
     return Inputs.of(StudySpec.from_yaml(path))
-
-
-def metrics_of(spec: StudySpec) -> list[Any]:
-    """Return the spec's metrics in order."""
-    return [METRICS[name] for name in spec.metric_names]

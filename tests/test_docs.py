@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
@@ -74,3 +75,18 @@ def test_nothing_names_a_machine() -> None:
             continue
         if path.suffix in {".py", ".md", ".yaml", ".toml", ".json", ".txt"}:
             assert not pattern.search(path.read_text(encoding="utf-8")), name
+
+
+def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(snippet, "README.md", "exec"), {})
+    lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\d+ \[", line)]
+    assert len(lines) >= 3
+
+
+def test_the_readmes_spec_is_valid() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    spec = spec_module.StudySpec.parse(yaml.safe_load(block), REPOSITORY)
+    assert spec.study.trials == 88

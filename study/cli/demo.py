@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ._app import command
+from ._app import StorageOption, command
 
 
 @command("demo")
@@ -15,6 +15,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")] = Path(
         "runs/demo"
     ),
+    storage: StorageOption = None,
 ) -> None:
     """Run the study of the embedded pair, print its front and write its report.
 
@@ -30,7 +31,7 @@ def demo(
     from .front import print_front
 
     with resources.as_file(resources.files("mergefront.examples") / "demo.yaml") as path:
-        spec = StudySpec.from_yaml(path).with_overrides(storage=f"sqlite:///{out}/study.db")
+        spec = StudySpec.from_yaml(path).with_overrides(storage or f"sqlite:///{out}/study.db")
         reporter, start = ConsoleReporter(spec), time.perf_counter()
         timings = run(Inputs.of(spec), reporter)
     reporter.summary(timings, time.perf_counter() - start)
