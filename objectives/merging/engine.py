@@ -213,6 +213,7 @@ class Merger:
     def _sparsify(self, inputs: Inputs, k: int, density: float) -> _Sparse:
         assert self.operator.sparsify is not None
         size = _absolute_delta(inputs.experts[k], inputs.base)
+        check_finite(inputs.name, size)  # a mask could hide what is not
         generator = torch.Generator().manual_seed(_mask_seed(self.seed, k, inputs.name))
         mask = self.operator.sparsify(size, density, self.options, generator)
         flat = mask.view(-1).view(torch.uint8)
