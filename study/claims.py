@@ -18,6 +18,7 @@ MAX_RETRIES = 2
 
 _RETRIES = "retry_history"
 _FIRST = "failed_trial"
+_CLONE_OF = "mergefront:clone_of"
 
 
 class Outcome(Enum):
@@ -120,9 +121,16 @@ def requeue(study: optuna.Study, trial: FrozenTrial, reason: str, retry: bool) -
         "" if again else (f" {MAX_RETRIES + 1} times" if complete else " while it was proposed")
     )
     study._storage.set_trial_user_attr(trial._trial_id, "failure", reason + suffix)
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    if again:
+    # The clone first: a process killed in between must not lose the candidate, a parent perhaps.
+    # Whoever reclaims the trial then finds the clone, and does not make a second one.
+    if again and not _is_requeued(study, trial):
         study.add_trial(_clone(trial, [*history, trial.number] if retry else history))
+    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def _is_requeued(study: optuna.Study, trial: FrozenTrial) -> bool:
+    trials = study.get_trials(deepcopy=False)
+    return any(other.system_attrs.get(_CLONE_OF) == trial.number for other in trials)
 
 
 def _clone(trial: FrozenTrial, history: list[int]) -> FrozenTrial:
@@ -134,7 +142,7 @@ def _clone(trial: FrozenTrial, history: list[int]) -> FrozenTrial:
         distributions=trial.distributions,
         user_attrs=kept,
         # The names that Optuna's own helpers read (`RetryHeartbeatStaleTrialCallback`).
-        system_attrs={_FIRST: first, _RETRIES: history},
+        system_attrs={_FIRST: first, _RETRIES: history, _CLONE_OF: trial.number},
     )
 
 

@@ -20,6 +20,7 @@ _SAME = (
     "slerp",
     "nearswap",
 )
+_SWITCHES = ("normalize", "rescale")
 
 
 def mergekit_yaml(
@@ -78,9 +79,6 @@ def _task_vectors(
             parameters["density"] = _filters(plan, density, 0)
         listed.append({"model": model, "parameters": parameters})
     return {"base_model": models[0], "models": listed, "parameters": shared}
-
-
-_SWITCHES = ("normalize", "rescale")
 
 
 def _slerp(

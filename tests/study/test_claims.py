@@ -109,7 +109,8 @@ def test_what_the_dead_held_is_queued_again_as_a_whole(
     assert failed.user_attrs["failure"] == "its worker died"
     assert clone.params == failed.params
     assert clone.constraints == {}
-    assert clone.system_attrs == {"failed_trial": 0, "retry_history": [0]}
+    assert clone.system_attrs["failed_trial"] == 0
+    assert clone.system_attrs["retry_history"] == [0]
     assert "worker" not in clone.user_attrs
 
 
@@ -131,5 +132,22 @@ def test_a_point_that_kills_every_worker_ends(study: optuna.Study, workers: Work
         reclaim(study, workers)
     trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.FAIL] * 3
-    assert trials[-1].system_attrs == {"failed_trial": 0, "retry_history": [0, 1]}
+    assert trials[-1].system_attrs["failed_trial"] == 0
+    assert trials[-1].system_attrs["retry_history"] == [0, 1]
     assert trials[-1].user_attrs["failure"] == "its worker died 3 times"
+
+
+def test_a_process_killed_while_it_queues_again_neither_loses_nor_doubles(
+    study: optuna.Study, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(_claim(study, "dead"), optuna.Trial)
+
+    def killed(self: optuna.Study, *arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, "tell", killed)
+        reclaim(study, workers)
+    assert _states(study) == [TrialState.RUNNING, TrialState.WAITING]
+    assert reclaim(study, workers) == [0]
+    assert _states(study) == [TrialState.FAIL, TrialState.WAITING]
