@@ -51,7 +51,9 @@ def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.St
     if storage is None:
         if (path := sqlite_path(spec.study.storage)) is not None and not path.exists():
             raise _missing(spec)
-        storage = open_storage(spec.study.storage)
+        # Opening creates missing tables, and two processes that do so at once fail.
+        with study_lock(spec):
+            storage = open_storage(spec.study.storage)
     try:
         return optuna.load_study(study_name=spec.study.name, storage=storage)
     except KeyError:
