@@ -4,7 +4,9 @@ Everything inside the samplers lives in the cube `[0, 1]^d` over the distributio
 which never move with the data, and is maximized.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from torch import Tensor
+
+_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
 
 
 def uniform_levels(n: int) -> list[float]:
@@ -66,6 +70,23 @@ class UnitCube:
             for i, name in enumerate(self.column_names)
             if isinstance(self.search_space[name], CategoricalDistribution)
         ]
+
+    @property
+    def jumps(self) -> Tensor:
+        """Return the pairs of columns that are neighbours in depth, a `2 x p`-dim tensor.
+
+        Parameters whose names differ in one number alone ("layer_000.mlp", "layer_001.mlp") are
+        layers, in the order of that number; three at least make a profile.
+        """
+        profiles: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        for column, name in enumerate(self.column_names):
+            match = _NUMBERED.fullmatch(name)
+            if match and column not in self.categorical_columns:
+                stem, number, rest = match.groups()
+                profiles.setdefault((stem, rest), []).append((int(number), column))
+        ordered = [[c for _, c in sorted(p)] for p in profiles.values() if len(p) > 2]
+        pairs = [pair for columns in ordered for pair in pairwise(columns)]
+        return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
 
     def covers(self, params: Mapping[str, Any]) -> bool:
         """Whether a trial has a value for every parameter of the space."""

@@ -53,7 +53,11 @@ def denoise(
     cube = UnitCube(space)
     X = cube.encode([trial.params for trial in trials])
     observations = Observations(
-        X, values * flips, standard_errors(trials), importance_tensor(cube, importance)
+        X,
+        values * flips,
+        standard_errors(trials),
+        importance_tensor(cube, importance),
+        cube.jumps,
     )
     surrogate = fit_surrogate(observations, trust)
     means, deviations = surrogate.posterior(X)

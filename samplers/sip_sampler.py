@@ -2,10 +2,11 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from botorch.acquisition import AcquisitionFunction
 from botorch.sampling import SobolQMCNormalSampler
 from botorch.utils.sampling import manual_seed
 from numpy.typing import NDArray
@@ -17,9 +18,18 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 from torch.quasirandom import SobolEngine
 
-from ._acqf import AcquisitionBudget, infer_reference_point, make_acquisition, maximize
-from ._gp import Observations, Trust, fit_surrogate
-from ._gp.surrogate import quiet_numerics
+from ._acqf import (
+    AcquisitionBudget,
+    KnowledgeGradient,
+    Scale,
+    front_span,
+    infer_reference_point,
+    make_acquisition,
+    maximize,
+    preference_grid,
+    raw_points,
+)
+from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._pending import pending_params, publish
 from ._search_space import UnitCube, finite_trials, signs, standard_errors, uniform_levels
 from ._threads import one_thread
@@ -28,6 +38,7 @@ from .denoise import importance_tensor
 # Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
 # algebra, which differ between processes (memory alignment), do not reach the next proposal.
 _DECIMALS = 4
+Acquisition = Literal["knowledge-gradient", "qlognehvi"]
 _STATES = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -80,8 +91,10 @@ class SIPSampler(BaseSampler):
         trust: Trust = "learned",
         search_space: Mapping[str, BaseDistribution] | None = None,
         budget: AcquisitionBudget | None = None,
+        acquisition: Acquisition = "knowledge-gradient",
     ) -> None:
         _check_options(importance, n_startup_trials, startup, trust)
+        _check_acquisition(acquisition)
         self._importance = dict(importance) if importance else None
         self._reference_point = None if reference_point is None else list(reference_point)
         self._n_startup_trials = n_startup_trials
@@ -90,6 +103,7 @@ class SIPSampler(BaseSampler):
         self._trust = trust
         self._search_space = dict(search_space) if search_space else None
         self._budget = budget or AcquisitionBudget()
+        self._acquisition = acquisition
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -141,7 +155,7 @@ class SIPSampler(BaseSampler):
         if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
             return self._sobol_point(trial.number, cube)
         pending = pending_params(trials, cube, trial.number)
-        with one_thread(), quiet_numerics(), manual_seed(self._torch_seed(trial.number)):
+        with one_thread(), manual_seed(self._torch_seed(trial.number)):
             return self._model_point(study, trial.number, cube, measured, pending)
 
     def _model_point(
@@ -153,15 +167,29 @@ class SIPSampler(BaseSampler):
         pending: list[dict[str, Any]],
     ) -> NDArray[np.float64]:
         observations = self._observations(study, cube, measured)
+        X_pending = cube.encode(pending) if pending else None
         surrogate = fit_surrogate(observations, self._trust)
         means, _ = surrogate.posterior(observations.X)
-        seed = self._torch_seed(number)
-        sampler = SobolQMCNormalSampler(torch.Size([self._budget.n_samples]), seed=seed)
-        X_pending = cube.encode(pending) if pending else None
-        reference = self._reference(study, means)
-        acquisition = make_acquisition(surrogate, observations.X, X_pending, reference, sampler)
-        candidate = maximize(acquisition, cube.dim, self._budget, seed)
+        rng = self._rng(number, stream=1)
+        acquisition = self._acquire(study, surrogate, observations.X, X_pending, number)
+        raw = raw_points(observations.X, means, self._budget.n_raw, rng)
+        steps = (self._budget.n_restarts, self._budget.n_steps)
+        candidate = maximize(acquisition, raw, *steps, rng)
         return np.round(candidate.numpy(), _DECIMALS)
+
+    def _acquire(
+        self, study: Study, surrogate: Surrogate, X: Tensor, pending: Tensor | None, number: int
+    ) -> AcquisitionFunction:
+        means, _ = surrogate.posterior(X)
+        reference, seed = self._reference(study, means), self._torch_seed(number)
+        n_samples = self._budget.n_samples
+        if self._acquisition == "qlognehvi":
+            sampler = SobolQMCNormalSampler(torch.Size([4 * n_samples]), seed=seed)
+            return make_acquisition(surrogate, X, pending, reference, sampler)
+        candidates = X if pending is None else torch.cat([X, pending])
+        scale = Scale(reference, front_span(means, reference), preference_grid(means.shape[1]))
+        expected = surrogate.with_pending(pending)
+        return KnowledgeGradient(expected, candidates, scale, n_samples, seed)
 
     def _observations(
         self, study: Study, cube: UnitCube, measured: list[FrozenTrial]
@@ -172,6 +200,7 @@ class SIPSampler(BaseSampler):
             values * signs(study.directions),
             standard_errors(measured),
             importance_tensor(cube, self._importance),
+            cube.jumps,
         )
 
     def _reference(self, study: Study, means: Tensor) -> Tensor:
@@ -215,6 +244,13 @@ class SIPSampler(BaseSampler):
 def _n_failed(study: Study) -> int:
     """Count failed trials: they used up start-up points without leaving a measurement."""
     return len(study._get_trials(deepcopy=False, states=(TrialState.FAIL, TrialState.PRUNED)))
+
+
+def _check_acquisition(acquisition: str) -> None:
+    if acquisition not in get_args(Acquisition):
+        raise ValueError(
+            f"acquisition must be one of {get_args(Acquisition)}, but got {acquisition!r}."
+        )
 
 
 def _check_options(

@@ -1,7 +1,18 @@
 """Acquisition: what to evaluate next."""
 
-from .optimize import AcquisitionBudget, maximize
+from .knowledge_gradient import KnowledgeGradient, Scale, preference_grid
+from .optimize import AcquisitionBudget, maximize, raw_points
 from .qlognehvi import make_acquisition
-from .reference_point import infer_reference_point
+from .reference_point import front_span, infer_reference_point
 
-__all__ = ["AcquisitionBudget", "infer_reference_point", "make_acquisition", "maximize"]
+__all__ = [
+    "AcquisitionBudget",
+    "KnowledgeGradient",
+    "Scale",
+    "front_span",
+    "infer_reference_point",
+    "make_acquisition",
+    "maximize",
+    "preference_grid",
+    "raw_points",
+]

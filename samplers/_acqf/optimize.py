@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
-from botorch.optim import optimize_acqf
+from botorch.generation.gen import gen_candidates_scipy
+from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
+
+# How strongly better raw points are preferred as starts, in standard deviations of the scores.
+_GREED = 2.0
+_FEW_COLUMNS = (4, 10)
+_STEP_SIZES = (0.05, 0.15, 0.4)
 
 
 @dataclass(frozen=True)
@@ -13,41 +20,83 @@ class AcquisitionBudget:
     """What one suggestion may cost.
 
     Args:
-        n_samples: Posterior samples (Sobol).
-        n_raw: Points screened to start from, half of them near the best evaluated ones.
-        n_restarts: Starts of the gradient ascent.
+        n_samples: Samples of a measurement's outcome (Sobol).
+        n_raw: Points screened to start from.
+        n_restarts: Starts of the gradient ascent, all at once.
         n_steps: Its steps at most.
     """
 
-    n_samples: int = 128
-    n_raw: int = 256
-    n_restarts: int = 6
-    n_steps: int = 100
+    n_samples: int = 24
+    n_raw: int = 300
+    n_restarts: int = 5
+    n_steps: int = 20
 
 
 def maximize(
-    acquisition: AcquisitionFunction, dim: int, budget: AcquisitionBudget, seed: int
+    acquisition: AcquisitionFunction,
+    raw: Tensor,
+    n_restarts: int,
+    n_steps: int,
+    rng: np.random.Generator,
 ) -> Tensor:
     """Return the best point found, a `d`-dim tensor in the unit cube.
 
     Args:
         acquisition: Scores a `b x 1 x d`-dim tensor.
-        dim: Number of columns.
-        budget: How hard to try.
-        seed: Of the raw points.
+        raw: An `r x d`-dim tensor of points to choose the starts from.
+        n_restarts: Starts of the gradient ascent.
+        n_steps: Its steps at most.
+        rng: Chooses the starts.
     """
-    bounds = torch.stack([torch.zeros(dim), torch.ones(dim)]).double()
-    candidate, _ = optimize_acqf(
-        acquisition,
-        bounds=bounds,
-        q=1,
-        num_restarts=budget.n_restarts,
-        raw_samples=budget.n_raw,
-        options={
-            "seed": seed,
-            "sample_around_best": True,
-            "maxiter": budget.n_steps,
-            "batch_limit": budget.n_restarts,
-        },
+    with torch.no_grad():
+        scores = acquisition(raw.unsqueeze(-2))
+    starts = raw[_choose(scores.numpy(), n_restarts, rng)]
+    climbed, _ = gen_candidates_scipy(
+        starts.unsqueeze(-2), acquisition, 0.0, 1.0, options={"maxiter": n_steps}
     )
-    return candidate[0].detach()
+    finalists = torch.cat([climbed.detach().squeeze(-2), starts])
+    with torch.no_grad():
+        best = acquisition(finalists.unsqueeze(-2)).argmax()
+    return finalists[best]
+
+
+def _choose(scores: np.ndarray, n: int, rng: np.random.Generator) -> list[int]:
+    """Return the best index, and others drawn in proportion to `exp(greed * z-score)`."""
+    z = (scores - scores.mean()) / max(float(scores.std()), 1e-12)
+    chances = np.exp(_GREED * (z - z.max())) + 1e-300
+    drawn = rng.choice(len(z), size=min(n, len(z)), replace=False, p=chances / chances.sum())
+    return list(dict.fromkeys([int(z.argmax()), *drawn.tolist()]))[:n]
+
+
+def raw_points(X: Tensor, means: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+    """Return points worth screening, `r x d`-dim: most around the believed front.
+
+    A half of `n` are front points with a few columns moved, a quarter lie on the lines between
+    neighbours on the front, an eighth on the diagonal of uniform merges, an eighth anywhere; the
+    evaluated points come on top, because measuring one again may be worth most.
+
+    Args:
+        X: An `n x d`-dim tensor of evaluated points.
+        means: Their posterior means, `n x m`-dim.
+        n: How many.
+        rng: Draws them.
+    """
+    dim = X.shape[1]
+    rows = is_non_dominated(means).nonzero().flatten()
+    front = X[rows[means[rows, 0].argsort()]]
+    groups = [X, _moved(front, n // 2, rng), torch.from_numpy(rng.random((n // 8, dim)))]
+    groups.append(torch.from_numpy(rng.random((n // 8, 1))).expand(-1, dim))
+    if len(front) > 1:
+        left = torch.from_numpy(rng.integers(len(front) - 1, size=n // 4))
+        share = torch.from_numpy(rng.random((n // 4, 1)))
+        groups.append(front[left] * (1 - share) + front[left + 1] * share)
+    return torch.cat(groups)
+
+
+def _moved(front: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+    dim = front.shape[1]
+    origins = front[torch.from_numpy(rng.integers(len(front), size=n))]
+    n_columns = rng.choice([*_FEW_COLUMNS, dim], size=(n, 1))
+    moves = rng.normal(size=(n, dim)) * rng.choice(_STEP_SIZES, size=(n, 1))
+    moves *= rng.random((n, dim)) < n_columns / dim
+    return (origins + torch.from_numpy(moves)).clamp(0.0, 1.0)

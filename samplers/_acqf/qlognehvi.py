@@ -3,11 +3,11 @@
 from botorch.acquisition import AcquisitionFunction, qLogNoisyExpectedImprovement
 from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
-from botorch.models import SingleTaskGP
 from botorch.sampling import SobolQMCNormalSampler
 from torch import Tensor
 
-from .._gp.surrogate import Surrogate
+from .._gp import Surrogate
+from .botorch_surrogate import BoTorchSurrogate
 
 # BoTorch compiles a C++ kernel on first use: half a minute, results that depend on the machine
 # it was compiled for, and, if a worker is killed meanwhile, a stale lock that stops every later
@@ -35,17 +35,10 @@ def make_acquisition(
         reference_point: An `m`-dim tensor; ignored for one objective.
         sampler: Draws the posterior samples.
     """
+    common = {"sampler": sampler, "X_pending": pending, "prune_baseline": True}
+    model = BoTorchSurrogate(surrogate)
     if reference_point.numel() == 1:
-        single = surrogate.model.models[0]
-        assert isinstance(single, SingleTaskGP)
-        return qLogNoisyExpectedImprovement(
-            single, X, sampler=sampler, X_pending=pending, prune_baseline=True
-        )
+        return qLogNoisyExpectedImprovement(model, X, cache_root=False, **common)  # type: ignore[arg-type]
     return qLogNoisyExpectedHypervolumeImprovement(
-        surrogate.model,
-        reference_point,
-        X,
-        sampler=sampler,
-        X_pending=pending,
-        prune_baseline=True,
-    )
+        model, reference_point, X, cache_root=False, **common  # type: ignore[arg-type]
+    )  # fmt: skip

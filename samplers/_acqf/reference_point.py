@@ -25,3 +25,15 @@ def infer_reference_point(Y: Tensor) -> Tensor:
     span = best - worst
     scale = torch.where(worst.abs() > 0, worst.abs(), torch.ones_like(worst))
     return worst - _MARGIN * torch.where(span > 0, span, scale)
+
+
+def front_span(Y: Tensor, reference: Tensor) -> Tensor:
+    """Return how far the front reaches beyond the reference point, an `m`-dim positive tensor.
+
+    Args:
+        Y: An `n x m`-dim tensor of values to maximize, `n >= 1`.
+        reference: An `m`-dim tensor. Where no value beats it, the span is that of all values.
+    """
+    reach = Y[is_non_dominated(Y)].amax(dim=0) - reference
+    spread = (Y.amax(dim=0) - Y.amin(dim=0)).clamp_min(1e-9)
+    return torch.where(reach > 0, reach, spread)

@@ -1,6 +1,6 @@
 """The Gaussian process surrogate."""
 
-from .lengthscale_prior import Trust
+from .priors import Priors, Trust
 from .surrogate import Observations, Surrogate, fit_surrogate
 
-__all__ = ["Observations", "Surrogate", "Trust", "fit_surrogate"]
+__all__ = ["Observations", "Priors", "Surrogate", "Trust", "fit_surrogate"]

@@ -1,13 +1,23 @@
 """The inferred reference point and the acquisition functions."""
 
+import numpy as np
 import pytest
 import torch
+from botorch.acquisition import AcquisitionFunction
 from botorch.acquisition.multi_objective import logei
 from botorch.sampling import SobolQMCNormalSampler
 
-from mergefront.samplers import AcquisitionBudget, infer_reference_point
-from mergefront.samplers._acqf import make_acquisition, maximize
-from mergefront.samplers._gp import Observations, fit_surrogate
+from mergefront.samplers import infer_reference_point
+from mergefront.samplers._acqf import (
+    KnowledgeGradient,
+    Scale,
+    front_span,
+    make_acquisition,
+    maximize,
+    preference_grid,
+    raw_points,
+)
+from mergefront.samplers._gp import Observations, Surrogate, fit_surrogate
 
 
 def test_reference_point_is_a_tenth_of_the_front_beyond_its_worst() -> None:
@@ -19,22 +29,87 @@ def test_reference_point_of_one_point_lies_below_it() -> None:
     assert infer_reference_point(torch.tensor([[2.0, 0.0]])).tolist() == pytest.approx([1.8, -0.1])
 
 
+def test_span_reaches_from_the_reference_point_to_the_fronts_best() -> None:
+    Y = torch.tensor([[0.0, 10.0], [1.0, 0.0], [-100.0, -100.0]])
+    assert front_span(Y, torch.tensor([-1.0, -2.0])).tolist() == [2.0, 12.0]
+    # A reference point that nothing beats: the range of all values.
+    assert front_span(Y, torch.tensor([5.0, -2.0])).tolist() == [101.0, 12.0]
+
+
 def test_no_kernel_is_compiled() -> None:
     assert logei._load_attempted
     assert logei._C is None
 
 
 @pytest.mark.parametrize("n_objectives", [1, 2, 3])
-def test_acquisition_is_finite_and_its_maximum_inside_the_cube(n_objectives: int) -> None:
+def test_preferences_are_positive_and_sum_to_one(n_objectives: int) -> None:
+    preferences = preference_grid(n_objectives)
+    assert preferences.shape[1] == n_objectives
+    assert bool((preferences > 0).all())
+    assert preferences.sum(dim=1).tolist() == pytest.approx([1.0] * len(preferences), abs=0.06)
+
+
+def _surrogate(n_objectives: int) -> tuple[Surrogate, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     X = torch.rand(8, 3, generator=generator, dtype=torch.double)
     Y = torch.stack([X[:, i % 3] * (-1) ** i for i in range(n_objectives)], dim=1)
-    surrogate = fit_surrogate(Observations(X, Y, torch.full_like(Y, 0.05)))
+    return fit_surrogate(Observations(X, Y, torch.full_like(Y, 0.05))), X
+
+
+def _knowledge_gradient(surrogate: Surrogate, X: torch.Tensor) -> KnowledgeGradient:
+    means, _ = surrogate.posterior(X)
+    reference = infer_reference_point(means)
+    scale = Scale(reference, front_span(means, reference), preference_grid(means.shape[1]))
+    return KnowledgeGradient(surrogate, X, scale, n_samples=64, seed=0)
+
+
+def _nehvi(surrogate: Surrogate, X: torch.Tensor) -> AcquisitionFunction:
     sampler = SobolQMCNormalSampler(torch.Size([16]), seed=0)
-    reference = infer_reference_point(Y)
-    acquisition = make_acquisition(surrogate, X, X[:2] + 0.01, reference, sampler)
-    budget = AcquisitionBudget(n_samples=16, n_raw=16, n_restarts=2, n_steps=10)
-    point = maximize(acquisition, 3, budget, seed=0)
+    reference = infer_reference_point(surrogate.posterior(X)[0])
+    return make_acquisition(surrogate, X, X[:2] + 0.01, reference, sampler)
+
+
+@pytest.mark.parametrize("n_objectives", [1, 2, 3])
+@pytest.mark.parametrize("make", [_knowledge_gradient, _nehvi])
+def test_acquisition_is_finite_and_its_maximum_inside_the_cube(
+    make: "type[AcquisitionFunction]", n_objectives: int
+) -> None:
+    surrogate, X = _surrogate(n_objectives)
+    acquisition = make(surrogate, X)  # type: ignore[call-arg, arg-type]
+    rng = np.random.default_rng(0)
+    raw = raw_points(X, surrogate.posterior(X)[0], 32, rng)
+    point = maximize(acquisition, raw, 2, 10, rng)
     assert point.shape == (3,)
     assert bool(((point >= 0) & (point <= 1)).all())
-    assert bool(torch.isfinite(acquisition(point[None, None])).all())
+    best_raw = acquisition(raw[:, None]).max()
+    assert acquisition(point[None, None]) >= best_raw
+
+
+def test_knowledge_gradient_is_zero_where_nothing_can_be_learned() -> None:
+    surrogate, X = _surrogate(2)
+    acquisition = _knowledge_gradient(surrogate, X)
+    grid = torch.rand(200, 1, 3, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    # The utility is concave, so a gain may fall a little below zero.
+    assert bool((acquisition(grid) > -0.02 * acquisition(grid).max()).all())
+    # After a hundred measurements of one point, another one of it is worth next to nothing.
+    known = surrogate.with_pending(X[:1].expand(100, -1))
+    again = _knowledge_gradient(known, X)(X[:1, None])
+    assert float(again) < 0.02 * float(acquisition(grid).max())
+
+
+def test_knowledge_gradient_measures_promising_points_again() -> None:
+    """A noisy favourite is worth another look; a hopeless point with the same error is not."""
+    X = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.double)
+    Y = torch.tensor([[0.0], [0.9], [1.0]], dtype=torch.double)
+    surrogate = fit_surrogate(Observations(X, Y, torch.full_like(Y, 0.3)))
+    hopeless, _, favourite = _knowledge_gradient(surrogate, X)(X[:, None]).tolist()
+    assert favourite > 3 * max(hopeless, 0.0)
+
+
+def test_raw_points_lie_in_the_cube_and_contain_the_evaluated_ones() -> None:
+    surrogate, X = _surrogate(2)
+    raw = raw_points(X, surrogate.posterior(X)[0], 64, np.random.default_rng(0))
+    assert bool(((raw >= 0) & (raw <= 1)).all())
+    assert torch.equal(raw[:8], X)
+    diagonal = (raw == raw[:, :1]).all(dim=1)
+    assert int(diagonal.sum()) == 8

@@ -1,43 +1,87 @@
-"""The surrogate and its priors."""
+"""The surrogate, its priors and its kernel."""
 
-import math
-
+import numpy as np
 import pytest
 import torch
-from gpytorch.priors import LogNormalPrior
+from scipy.optimize import approx_fprime
 
 from mergefront.samplers._gp import Observations, fit_surrogate
-from mergefront.samplers._gp.lengthscale_prior import SHIFT, make_kernel, standardize
-
-
-def _prior(importance: torch.Tensor | None, trust: float) -> torch.Tensor:
-    kernel = make_kernel(4, importance, trust)
-    prior = kernel.lengthscale_prior
-    assert isinstance(prior, LogNormalPrior)
-    location: torch.Tensor = prior.loc
-    return location * torch.ones(4)
-
+from mergefront.samplers._gp.fit import Column, _Objective, fit_column
+from mergefront.samplers._gp.priors import SHIFT, Priors, standardize
+from mergefront.samplers._gp.process import Kernel, Process, roughness
 
 IMPORTANCE = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.double)
+NO_JUMPS = torch.zeros((2, 0), dtype=torch.long)
+CHAIN = torch.tensor([[0, 1, 2], [1, 2, 3]])
 
 
-def test_without_importance_the_prior_is_botorchs_dimension_scaled_one() -> None:
-    expected = math.sqrt(2) + math.log(4) / 2
-    assert _prior(None, 0.0).tolist() == pytest.approx([expected] * 4)
-    assert _prior(IMPORTANCE, 0.0).tolist() == pytest.approx([expected] * 4)
+def _column(noise: float | None = 0.05, importance: torch.Tensor | None = IMPORTANCE) -> Column:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(20, 4, generator=generator, dtype=torch.double)
+    y = torch.sin(3 * X[:, 3]) + 0.1 * torch.randn(20, generator=generator, dtype=torch.double)
+    variances = None if noise is None else torch.full((20,), noise, dtype=torch.double)
+    return Column(X, (y - y.mean()) / y.std(), variances, importance, CHAIN, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("noise", [None, 0.05])
+def test_gradient_of_the_posterior_density(noise: float | None) -> None:
+    objective = _Objective(_column(noise), Priors())
+    packed = np.random.default_rng(0).normal(size=8) * 0.3
+    expected = approx_fprime(packed, lambda v: objective(v)[0], 1e-6)
+    assert objective(packed)[1] == pytest.approx(expected, abs=1e-3)
 
 
 def test_important_columns_expect_shorter_lengthscales() -> None:
     # Standardized: (-0.5, -0.5, -0.5, 1.5), with the sample deviation 0.5.
-    centre = math.sqrt(2) + math.log(4) / 2
-    expected = [centre + 0.5 * SHIFT] * 3 + [centre - 1.5 * SHIFT]
-    assert _prior(IMPORTANCE, 1.0).tolist() == pytest.approx(expected)
-    assert _prior(IMPORTANCE, 0.5).tolist() == pytest.approx([(a + centre) / 2 for a in expected])
+    objective = _Objective(_column(), Priors())
+    packed = torch.zeros(8, dtype=torch.double)
+    # No scale, no trust: sqrt(d) for all.
+    assert objective.lengthscales(packed).tolist() == pytest.approx([2.0] * 4)
+    packed[1] = 1.0
+    expected = [2 * np.exp(0.5 * SHIFT)] * 3 + [2 * np.exp(-1.5 * SHIFT)]
+    assert objective.lengthscales(packed).tolist() == pytest.approx(expected)
 
 
 def test_constant_importance_is_no_knowledge() -> None:
     assert standardize(torch.full((5,), 0.3)).tolist() == [0.0] * 5
     assert standardize(torch.tensor([0.7])).tolist() == [0.0]
+
+
+def test_roughness_is_one_for_independent_weights_and_zero_for_uniform_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    X = torch.rand(5000, 4, generator=generator, dtype=torch.double)
+    assert float(roughness(X, CHAIN).mean()) == pytest.approx(1.0, abs=0.03)
+    assert roughness(torch.full((1, 4), 0.3), CHAIN).tolist() == [0.0]
+    assert roughness(X[:2], NO_JUMPS).tolist() == [0.0, 0.0]
+
+
+def _process(noise: float = 0.1) -> Process:
+    column = _column(noise)
+    kernel = Kernel(torch.ones(4, dtype=torch.double), CHAIN)
+    assert column.noise is not None
+    return Process(kernel, column.X, column.y, column.noise, 0.2, 1.0, 2.0)
+
+
+def test_posterior_is_the_textbooks() -> None:
+    process = _process()
+    A = torch.rand(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    K = process.kernel(process.X, process.X) + 0.1 * torch.eye(20, dtype=torch.double)
+    cross = process.kernel(A, process.X)
+    mean = 0.2 + cross @ torch.linalg.solve(K, process.y - 0.2)
+    covariance = process.kernel(A, A) - cross @ torch.linalg.solve(K, cross.T)
+    means, joint = process.joint(A)
+    assert means.tolist() == pytest.approx((1.0 + 2.0 * mean).tolist(), abs=1e-4)
+    assert torch.allclose(joint, 4.0 * covariance, atol=1e-4)
+    assert torch.allclose(process.posterior(A)[1].square(), joint.diagonal(), atol=1e-6)
+
+
+def test_pending_points_leave_the_mean_and_shrink_the_variance() -> None:
+    process = _process()
+    P = torch.rand(2, 4, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+    mean, deviation = process.posterior(P)
+    mean_after, deviation_after = process.with_pending(P, 0.1).posterior(P)
+    assert torch.allclose(mean, mean_after, atol=1e-6)
+    assert bool((deviation_after < 0.9 * deviation).all())
 
 
 def _observations(noise: float, known: bool = True, n: int = 40) -> Observations:
@@ -58,10 +102,11 @@ def test_posterior_means_are_closer_to_the_truth_than_measurements() -> None:
     assert bool((deviations < 0.2).all())
 
 
-def test_without_errors_the_noise_is_inferred() -> None:
-    observations = _observations(0.2, known=False, n=80)
+@pytest.mark.parametrize("n", [30, 80])
+def test_without_errors_the_noise_is_inferred(n: int) -> None:
+    observations = _observations(0.2, known=False, n=n)
     means, _ = fit_surrogate(observations).posterior(observations.X)
-    truth = _observations(0.0, n=80).Y
+    truth = _observations(0.0, n=n).Y
     assert (means - truth).square().mean() < 0.5 * (observations.Y - truth).square().mean()
 
 
@@ -72,9 +117,13 @@ def test_relevance_finds_the_columns_that_matter() -> None:
 
 def test_trust_is_learned_for_each_objective() -> None:
     # Column 3 matters for the first objective, as the prior says; column 0 for the second.
-    trust = fit_surrogate(_observations(0.05, n=16)).trust
-    assert trust == (1.0, 0.0)
+    right, wrong = fit_surrogate(_observations(0.05, n=16)).trust
+    assert right > 1.0 > wrong
     assert fit_surrogate(_observations(0.05), trust=0.5).trust == (0.5, 0.5)
+
+
+def test_without_importance_there_is_nothing_to_trust() -> None:
+    assert fit_column(_column(importance=None), trust=1.0).trust == 0.0
 
 
 def test_one_trial_and_equal_trials_can_be_fitted() -> None:

@@ -1,0 +1,44 @@
+"""The problems by name: the ones to tune on, and the ones to report."""
+
+from functools import cache
+
+from .base import Problem
+from .embedded import Embedded
+from .synthetic import Noise, Shape, Synthetic
+from .tabulated import Tabulated
+
+_SHAPES = {
+    "plain": Shape(),
+    "steep": Shape(steepness=5.0),
+    "coupled": Shape(coupling=0.3),
+    "inner": Shape(peaks=(0.45, 1.1)),
+    "spread": Shape(n_influential=8, background=0.3, roughness=0.8),
+}
+_NOISES: tuple[Noise, Noise] = ("independent", "shared")
+
+# Group -> names. Settings were chosen on "tune" alone; its problems are in no other group.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "tune": tuple(f"plain/{noise}/{seed}" for noise in _NOISES for seed in range(3)),
+    "synthetic": tuple(
+        f"{shape}/{noise}/{seed}"
+        for noise in _NOISES
+        for seed, shape in enumerate(("plain", "steep", "coupled", "inner", "spread"), 100)
+    ),
+    "deep": ("plain80/independent/110", "plain80/shared/111"),
+    "demo": ("demo/0/0",),
+    "embedded": ("zdt1/0/0", "zdt2/0/0", "dtlz2/0/0"),
+}
+
+
+@cache
+def make_problem(name: str) -> Problem:
+    """Return a problem by its name, `kind/noise/seed`."""
+    kind, noise, seed = name.split("/")
+    if kind == "demo":
+        return Tabulated(int(seed))
+    if kind in ("zdt1", "zdt2", "dtlz2"):
+        return Embedded(kind, int(seed))
+    dim = 80 if kind.endswith("80") else 36
+    shape = _SHAPES[kind.removesuffix("80")]
+    assert noise in _NOISES
+    return Synthetic(int(seed), shape, "shared" if noise == "shared" else "independent", dim, kind)

@@ -1,0 +1,189 @@
+"""Maximum a posteriori hyperparameters of one process."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from .priors import SHIFT, Priors, Trust, standardize
+from .process import Kernel, Process, log_likelihood, roughness, squared_distance
+
+# More points than this do not change the hyperparameters, only the cost of finding them.
+_MAX_POINTS = 200
+_MAX_STEPS = 60
+_JITTER = 1e-6
+_PENALTY = 1e10  # where the covariance is not positive definite
+# Log noise variances to start from where noise is inferred: the likelihood has two optima, a
+# smooth function with noise and a rough one without.
+_NOISE_STARTS = (-4.0, -1.0)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One objective's data, standardized.
+
+    Args:
+        X: An `n x d`-dim tensor in the unit cube.
+        y: An `n`-dim tensor.
+        noise: An `n`-dim tensor of variances, or None to infer one.
+        importance: A `d`-dim tensor, larger is more important, or None.
+        jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
+        location: What was subtracted from the values.
+        spread: What they were divided by.
+    """
+
+    X: Tensor
+    y: Tensor
+    noise: Tensor | None
+    importance: Tensor | None
+    jumps: Tensor
+    location: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted process.
+
+    Args:
+        process: Conditioned on all points.
+        trust: In the importance.
+        noise: Typical noise variance, standardized.
+        value: Log posterior density of the hyperparameters, up to a constant.
+    """
+
+    process: Process
+    trust: float
+    noise: float
+    value: float
+
+
+class _Objective:
+    """Negative log posterior density and its gradient in the packed hyperparameters.
+
+    Packed: common scale, trust, `d` deviations, mean, log noise.
+    """
+
+    def __init__(self, column: Column, priors: Priors) -> None:
+        keep = torch.from_numpy(_subset(len(column.X)))
+        self.X, self.y = column.X[keep], column.y[keep]
+        self.noise = None if column.noise is None else column.noise[keep]
+        self.priors, self.dim = priors, column.X.shape[1]
+        zeros = torch.zeros(self.dim, dtype=torch.double)
+        known = column.importance is not None
+        self.z = standardize(column.importance) if known else zeros  # type: ignore[arg-type]
+        rough = roughness(self.X, column.jumps)
+        self.fixed = torch.outer(rough, rough)
+
+    def lengthscales(self, theta: Tensor) -> Tensor:
+        """Return the `d` lengthscales."""
+        location = 0.5 * math.log(self.dim) + theta[0] - theta[1] * SHIFT * self.z
+        return (location + theta[2 : 2 + self.dim]).exp()
+
+    def __call__(self, packed: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        theta = torch.from_numpy(packed)
+        scaled = self.X / self.lengthscales(theta)
+        smooth = torch.exp(-0.5 * squared_distance(scaled, scaled))
+        noise = theta[-1].exp().expand(len(self.y)) if self.noise is None else self.noise
+        try:
+            value, solved, G = log_likelihood(
+                smooth + self.fixed + torch.diag(noise + _JITTER), self.y - theta[-2]
+            )
+        except RuntimeError:  # torch's LinAlgError: not positive definite
+            return _PENALTY, np.zeros_like(packed)
+        H = G * smooth
+        per_length = 2 * ((H.sum(1)[:, None] * scaled - H @ scaled) * scaled).sum(0)
+        common = torch.stack([per_length.sum(), -SHIFT * (per_length * self.z).sum()])
+        of_noise = G.diagonal().sum() * theta[-1].exp() if self.noise is None else value * 0
+        ends = torch.stack([solved.sum(), of_noise])
+        prior, prior_gradient = self._prior(theta)
+        gradient = torch.cat([common, per_length, ends]) + prior_gradient
+        return -float(value + prior), -gradient.numpy()
+
+    def _prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.priors
+        centres = torch.tensor([p.scale[0], p.trust[0], 0.0, p.noise[0]], dtype=torch.double)
+        widths = torch.tensor([p.scale[1], p.trust[1], p.mean, p.noise[1]], dtype=torch.double)
+        normal = (torch.cat([theta[:2], theta[-2:]]) - centres) / widths
+        deviations = theta[2 : 2 + self.dim] / p.deviation
+        tail = 1.0 + deviations.square() / p.freedom
+        value = -0.5 * normal.square().sum() - 0.5 * (p.freedom + 1) * tail.log().sum()
+        slopes = -normal / widths
+        of_deviations = -(p.freedom + 1) / p.freedom * deviations / tail / p.deviation
+        return value, torch.cat([slopes[:2], of_deviations, slopes[2:]])
+
+    def bounds(self, trust: Trust, known: bool) -> list[tuple[float, float]]:
+        """Return the box; what is given is fixed."""
+        fixed = (0.0, 0.0) if not known else (trust, trust)
+        allowed = (0.0, 3.0) if known and trust == "learned" else fixed
+        return [(-4.0, 4.0), allowed, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]  # type: ignore[list-item]
+
+
+def fit_column(column: Column, trust: Trust = "learned", priors: Priors | None = None) -> Fit:
+    """Maximize the posterior density of the hyperparameters.
+
+    Args:
+        column: At least one point.
+        trust: "learned", or a fixed number; without importance it does not matter.
+        priors: Defaults to None: `Priors()`.
+    """
+    priors = priors or Priors()
+    objective = _Objective(column, priors)
+    starts = _NOISE_STARTS if column.noise is None else (priors.noise[0],)
+    bounds = objective.bounds(trust, column.importance is not None)
+    results = [_minimize(objective, priors, bounds, start) for start in starts]
+    best = min(results, key=lambda result: result[1])
+    return _finish(column, objective, *best)
+
+
+def _minimize(
+    objective: _Objective,
+    priors: Priors,
+    bounds: list[tuple[float, float]],
+    log_noise: float,
+) -> tuple[NDArray[np.float64], float]:
+    start = np.zeros(objective.dim + 4)
+    start[[0, 1, -1]] = priors.scale[0], priors.trust[0], log_noise
+    low, high = np.array(bounds).T
+    options = {"maxiter": _MAX_STEPS, "gtol": 1e-3}
+    result = minimize(
+        objective, start.clip(low, high), jac=True, method="L-BFGS-B", bounds=bounds,
+        options=options,
+    )  # fmt: skip
+    return result.x, float(result.fun)
+
+
+def _finish(
+    column: Column, objective: _Objective, packed: NDArray[np.float64], loss: float
+) -> Fit:
+    theta = torch.from_numpy(packed)
+    noise = column.noise
+    if noise is None:
+        noise = theta[-1].exp().expand(len(column.y))
+    kernel = Kernel(objective.lengthscales(theta), column.jumps)
+    process = Process(
+        kernel, column.X, column.y, noise, float(theta[-2]), column.location, column.spread
+    )
+    return Fit(process, float(theta[1]), float(noise.mean()), -loss)
+
+
+def _subset(n: int) -> NDArray[np.int64]:
+    """Return evenly spaced indices, first and last included."""
+    return np.unique(np.linspace(0, n - 1, min(n, _MAX_POINTS)).round().astype(np.int64))
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Make new tensors double inside the block."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.double)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(previous)

@@ -1,0 +1,136 @@
+"""An exact Gaussian process with a squared exponential kernel and known noise.
+
+Written out, not taken from GPyTorch: a fit of 50 points in 36 dimensions takes a twentieth of a
+CPU second instead of one, and the gradient of the marginal likelihood is three matrix products.
+
+Notation: `n` points, `d` columns, values standardized.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_JITTER = 1e-6
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Squared exponential in all columns, plus a linear term in the roughness of a profile.
+
+    Args:
+        lengthscales: A `d`-dim tensor.
+        jumps: A `2 x p`-dim integer tensor: pairs of columns that are neighbouring layers.
+    """
+
+    lengthscales: Tensor
+    jumps: Tensor
+
+    def __call__(self, A: Tensor, B: Tensor) -> Tensor:
+        """Return the covariance of a `... x a x d` with a `... x b x d`-dim tensor."""
+        smooth = torch.exp(-0.5 * squared_distance(A / self.lengthscales, B / self.lengthscales))
+        rough = roughness(A, self.jumps).unsqueeze(-1) * roughness(B, self.jumps).unsqueeze(-2)
+        return smooth + rough
+
+    def variance(self, A: Tensor) -> Tensor:
+        """Return the prior variance at each point, a `... x a`-dim tensor."""
+        return 1.0 + roughness(A, self.jumps).square()
+
+
+def squared_distance(A: Tensor, B: Tensor) -> Tensor:
+    """Return squared Euclidean distances, `... x a x b`-dim; differentiable at distance zero."""
+    squares = A.square().sum(-1).unsqueeze(-1) + B.square().sum(-1).unsqueeze(-2)
+    return (squares - 2.0 * A @ B.mT).clamp_min(0.0)
+
+
+def roughness(X: Tensor, jumps: Tensor) -> Tensor:
+    """Return the mean squared jump between neighbouring layers; 1 for independent weights.
+
+    Merged models suffer when neighbouring layers come from different parents; how much, and in
+    which objective, is a coefficient with a normal prior that the data decide.
+    """
+    if jumps.shape[1] == 0:
+        return torch.zeros_like(X[..., 0])
+    return 6.0 * (X[..., jumps[0]] - X[..., jumps[1]]).square().mean(dim=-1)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process conditioned on observations.
+
+    Args:
+        kernel: Of the standardized values.
+        X: An `n x d`-dim tensor.
+        y: An `n`-dim tensor, standardized.
+        noise: An `n`-dim tensor of variances, standardized.
+        mean: Constant prior mean, standardized.
+        location: What was subtracted from the values.
+        spread: What they were divided by.
+    """
+
+    kernel: Kernel
+    X: Tensor
+    y: Tensor
+    noise: Tensor
+    mean: float
+    location: float
+    spread: float
+
+    def __post_init__(self) -> None:
+        K = self.kernel(self.X, self.X) + torch.diag(self.noise + _JITTER)
+        cholesky = torch.linalg.cholesky(K)
+        solved = torch.cholesky_solve((self.y - self.mean)[:, None], cholesky)[:, 0]
+        object.__setattr__(self, "_cholesky", cholesky)
+        object.__setattr__(self, "_solved", solved)
+
+    def project(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the standardized posterior mean, `... x a`, and `L^-1 k(X, A)`, `... x n x a`.
+
+        The posterior covariance of `A` and `B` is `k(A, B)` less the product of their second
+        results.
+        """
+        cross = self.kernel(A, self.X)
+        solved: Tensor = self._solved  # type: ignore[attr-defined]
+        cholesky: Tensor = self._cholesky  # type: ignore[attr-defined]
+        half = torch.linalg.solve_triangular(cholesky, cross.mT, upper=False)
+        return self.mean + cross @ solved, half
+
+    def posterior(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return posterior mean and standard deviation of the noise-free values."""
+        mean, half = self.project(A)
+        variance = (self.kernel.variance(A) - half.square().sum(-2)).clamp_min(1e-12)
+        return self.location + self.spread * mean, self.spread * variance.sqrt()
+
+    def joint(self, A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return posterior mean and covariance of the noise-free values, `... x a (x a)`-dim."""
+        mean, half = self.project(A)
+        covariance = self.kernel(A, A) - half.mT @ half
+        return self.location + self.spread * mean, covariance * self.spread**2
+
+    def with_pending(self, P: Tensor, noise: float) -> "Process":
+        """Condition on points in flight as if they were to measure what is expected of them.
+
+        The mean stays; the variance shrinks as it will (Ginsbourger et al. 2010, "believer").
+
+        Args:
+            P: A `p x d`-dim tensor.
+            noise: Their variance, standardized.
+        """
+        mean, _ = self.project(P)
+        X, y = torch.cat([self.X, P]), torch.cat([self.y, mean])
+        variances = torch.cat([self.noise, torch.full((len(P),), noise, dtype=X.dtype)])
+        return Process(self.kernel, X, y, variances, self.mean, self.location, self.spread)
+
+
+def log_likelihood(K: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the log marginal likelihood, `K^-1 r` and the gradient in every entry of `K`.
+
+    Raises:
+        torch.linalg.LinAlgError: If `K` is not positive definite.
+    """
+    L = torch.linalg.cholesky(K)
+    solved = torch.cholesky_solve(residual[:, None], L)[:, 0]
+    value = -0.5 * residual @ solved - L.diagonal().log().sum()
+    gradient = 0.5 * (torch.outer(solved, solved) - torch.cholesky_inverse(L))
+    return value - 0.5 * len(K) * math.log(2 * math.pi), solved, gradient
