@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from ._gp import Observations, Trust, fit_surrogate
+from ._knowledge import recall
 from ._search_space import UnitCube, finite_trials, signs, standard_errors
 
 
@@ -32,7 +33,9 @@ class Denoised:
 
 
 def denoise(
-    study: Study, importance: Mapping[str, float] | None = None, trust: Trust = "learned"
+    study: Study,
+    importance: Mapping[str, float] | None = None,
+    trust: Trust | None = None,
 ) -> Denoised:
     """Fit the sampler's surrogate to a whole study and read it off at the trials.
 
@@ -41,9 +44,12 @@ def denoise(
 
     Args:
         study: With one objective or more.
-        importance: Parameter name -> importance in [0, 1], as given to the sampler.
-        trust: See `SIPSampler`.
+        importance: Parameter name -> importance in [0, 1]. Defaults to None: what the study's
+            `SIPSampler` was told, if it has one.
+        trust: See `SIPSampler`. Defaults to None: the study's, or else "learned".
     """
+    told, told_trust = recall(study)
+    importance, trust = importance or told, told_trust if trust is None else trust
     trials = finite_trials(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     space = _shared_space(study, trials)
     flips = signs(study.directions)

@@ -30,6 +30,7 @@ from ._acqf import (
     raw_points,
 )
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
+from ._knowledge import remember
 from ._pending import pending_params, publish
 from ._search_space import UnitCube, finite_trials, signs, standard_errors, uniform_levels
 from ._threads import one_thread
@@ -127,6 +128,7 @@ class SIPSampler(BaseSampler):
         point = self._propose(study, trial, cube, trials)
         params = cube.decode(point)
         publish(study, trial, params)
+        remember(study, self._importance, self._trust)
         return params
 
     def sample_independent(

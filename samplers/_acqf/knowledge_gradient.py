@@ -29,6 +29,8 @@ from .botorch_surrogate import BoTorchSurrogate
 _SMALLEST_UTILITY = 0.1
 _N_BEST = 4
 _LUCK = (0.0, 1.0)
+# Weight of the plain uncertainty: decides where no measurement promises any gain.
+_CURIOSITY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class KnowledgeGradient(AcquisitionFunction):
         surrogate: Conditioned on the points in flight.
         candidates: An `n x d`-dim tensor of the points that can be picked.
         scale: Of the utilities.
-        n_samples: Sobol samples of the outcome.
+        n_samples: Sobol samples of the outcome, an even number.
         seed: Of the samples.
     """
 
@@ -74,9 +76,11 @@ class KnowledgeGradient(AcquisitionFunction):
         widest = scale.preferences.amax(dim=-1)
         self._gain_unit = torch.maximum(best, _SMALLEST_UTILITY / widest)
         self._best = best
-        self._z = draw_sobol_normal_samples(
-            len(surrogate.fits), n_samples, dtype=torch.double, seed=seed
+        half = draw_sobol_normal_samples(
+            len(surrogate.fits), n_samples // 2, dtype=torch.double, seed=seed
         )
+        # In pairs that cancel, so a point that nothing can overtake gains exactly nothing.
+        self._z = torch.cat([half, -half])
         self._halves = [fit.process.project(self._points)[1] for fit in surrogate.fits]
 
     def forward(self, X: Tensor) -> Tensor:
@@ -86,7 +90,13 @@ class KnowledgeGradient(AcquisitionFunction):
         utilities = self._scale.utilities(torch.stack(outcomes, dim=-1))  # b x z x n+1 x w
         gains = (utilities.amax(dim=2) - self._best) / self._gain_unit
         value: Tensor = 100.0 * gains.mean(dim=(1, 2))
-        return value
+        return value + _CURIOSITY * self._unknown(points)
+
+    def _unknown(self, points: Tensor) -> Tensor:
+        """Return the standardized deviation, mean over objectives."""
+        fits = self._surrogate.fits
+        deviations = [fit.process.posterior(points)[1] / fit.process.spread for fit in fits]
+        return torch.stack(deviations).mean(dim=0)
 
     def _outcomes(self, points: Tensor, j: int) -> Tensor:
         """Return the posterior means of candidates and point after measuring, `b x z x n+1`."""

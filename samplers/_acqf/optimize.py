@@ -1,10 +1,12 @@
 """Maximize an acquisition function over the unit cube."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
+from botorch.exceptions import BotorchWarning
 from botorch.generation.gen import gen_candidates_scipy
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
@@ -51,9 +53,12 @@ def maximize(
     with torch.no_grad():
         scores = acquisition(raw.unsqueeze(-2))
     starts = raw[_choose(scores.numpy(), n_restarts, rng)]
-    climbed, _ = gen_candidates_scipy(
-        starts.unsqueeze(-2), acquisition, 0.0, 1.0, options={"maxiter": n_steps}
-    )
+    with warnings.catch_warnings():
+        # Few steps are allowed, and utilities have kinks: an ascent rarely ends by itself.
+        warnings.simplefilter("ignore", BotorchWarning)
+        climbed, _ = gen_candidates_scipy(
+            starts.unsqueeze(-2), acquisition, 0.0, 1.0, options={"maxiter": n_steps}
+        )
     finalists = torch.cat([climbed.detach().squeeze(-2), starts])
     with torch.no_grad():
         best = acquisition(finalists.unsqueeze(-2)).argmax()

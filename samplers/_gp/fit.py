@@ -31,7 +31,8 @@ class Column:
     Args:
         X: An `n x d`-dim tensor in the unit cube.
         y: An `n`-dim tensor.
-        noise: An `n`-dim tensor of variances, or None to infer one.
+        noise: An `n`-dim tensor of variances, up to a factor that is fitted.
+        known_noise: Whether that factor is believed to be near one.
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
         location: What was subtracted from the values.
@@ -40,7 +41,8 @@ class Column:
 
     X: Tensor
     y: Tensor
-    noise: Tensor | None
+    noise: Tensor
+    known_noise: bool
     importance: Tensor | None
     jumps: Tensor
     location: float
@@ -67,14 +69,15 @@ class Fit:
 class _Objective:
     """Negative log posterior density and its gradient in the packed hyperparameters.
 
-    Packed: common scale, trust, `d` deviations, mean, log noise.
+    Packed: common scale, trust, `d` deviations, mean, log of the factor on the noise.
     """
 
     def __init__(self, column: Column, priors: Priors) -> None:
         keep = torch.from_numpy(_subset(len(column.X)))
         self.X, self.y = column.X[keep], column.y[keep]
-        self.noise = None if column.noise is None else column.noise[keep]
+        self.noise = column.noise[keep]
         self.priors, self.dim = priors, column.X.shape[1]
+        self.noise_prior = priors.noise_scale if column.known_noise else priors.noise
         zeros = torch.zeros(self.dim, dtype=torch.double)
         known = column.importance is not None
         self.z = standardize(column.importance) if known else zeros  # type: ignore[arg-type]
@@ -90,7 +93,7 @@ class _Objective:
         theta = torch.from_numpy(packed)
         scaled = self.X / self.lengthscales(theta)
         smooth = torch.exp(-0.5 * squared_distance(scaled, scaled))
-        noise = theta[-1].exp().expand(len(self.y)) if self.noise is None else self.noise
+        noise = self.noise * theta[-1].exp()
         try:
             value, solved, G = log_likelihood(
                 smooth + self.fixed + torch.diag(noise + _JITTER), self.y - theta[-2]
@@ -100,16 +103,16 @@ class _Objective:
         H = G * smooth
         per_length = 2 * ((H.sum(1)[:, None] * scaled - H @ scaled) * scaled).sum(0)
         common = torch.stack([per_length.sum(), -SHIFT * (per_length * self.z).sum()])
-        of_noise = G.diagonal().sum() * theta[-1].exp() if self.noise is None else value * 0
-        ends = torch.stack([solved.sum(), of_noise])
+        ends = torch.stack([solved.sum(), (G.diagonal() * noise).sum()])
         prior, prior_gradient = self._prior(theta)
         gradient = torch.cat([common, per_length, ends]) + prior_gradient
         return -float(value + prior), -gradient.numpy()
 
     def _prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         p = self.priors
-        centres = torch.tensor([p.scale[0], p.trust[0], 0.0, p.noise[0]], dtype=torch.double)
-        widths = torch.tensor([p.scale[1], p.trust[1], p.mean, p.noise[1]], dtype=torch.double)
+        centre, width = self.noise_prior
+        centres = torch.tensor([p.scale[0], p.trust[0], 0.0, centre], dtype=torch.double)
+        widths = torch.tensor([p.scale[1], p.trust[1], p.mean, width], dtype=torch.double)
         normal = (torch.cat([theta[:2], theta[-2:]]) - centres) / widths
         deviations = theta[2 : 2 + self.dim] / p.deviation
         tail = 1.0 + deviations.square() / p.freedom
@@ -135,7 +138,7 @@ def fit_column(column: Column, trust: Trust = "learned", priors: Priors | None =
     """
     priors = priors or Priors()
     objective = _Objective(column, priors)
-    starts = _NOISE_STARTS if column.noise is None else (priors.noise[0],)
+    starts = (priors.noise_scale[0],) if column.known_noise else _NOISE_STARTS
     bounds = objective.bounds(trust, column.importance is not None)
     results = [_minimize(objective, priors, bounds, start) for start in starts]
     best = min(results, key=lambda result: result[1])
@@ -163,9 +166,7 @@ def _finish(
     column: Column, objective: _Objective, packed: NDArray[np.float64], loss: float
 ) -> Fit:
     theta = torch.from_numpy(packed)
-    noise = column.noise
-    if noise is None:
-        noise = theta[-1].exp().expand(len(column.y))
+    noise = column.noise * theta[-1].exp()
     kernel = Kernel(objective.lengthscales(theta), column.jumps)
     process = Process(
         kernel, column.X, column.y, noise, float(theta[-2]), column.location, column.spread

@@ -37,14 +37,17 @@ class Priors:
         trust: Mean and standard deviation of the trust (a normal, cut off at 0).
         mean: Standard deviation of the constant mean, in standard deviations of the values.
         noise: Mean and standard deviation of the log noise variance, where it is inferred.
+        noise_scale: The same of the log factor on the known noise variance. Where candidates
+            answer the same questions, they differ by less than their standard errors say.
     """
 
     scale: tuple[float, float] = (-0.25, 0.5)
     deviation: float = 0.5
     freedom: float = 4.0
-    trust: tuple[float, float] = (1.0, 0.5)
+    trust: tuple[float, float] = (0.5, 1.0)
     mean: float = 1.0
     noise: tuple[float, float] = (-3.0, 1.5)
+    noise_scale: tuple[float, float] = (-0.25, 0.4)
 
 
 def standardize(importance: Tensor) -> Tensor:

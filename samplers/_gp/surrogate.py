@@ -96,12 +96,18 @@ def _column(observations: Observations, j: int) -> Column:
     location = float(values.mean())
     spread = float(values.std()) if len(values) > 1 else 0.0
     spread = spread if spread > 1e-12 else 1.0
-    noise = None
+    noise = torch.ones_like(values)
     if observations.errors is not None:
         typical = observations.errors[:, j].square().mean() / spread**2
         noise = typical.clamp_min(_NOISE_FLOOR).expand(len(values))
     standardized = (values - location) / spread
     return Column(
-        observations.X, standardized, noise, observations.importance, observations.jumps,
-        location, spread,
-    )  # fmt: skip
+        X=observations.X,
+        y=standardized,
+        noise=noise,
+        known_noise=observations.errors is not None,
+        importance=observations.importance,
+        jumps=observations.jumps,
+        location=location,
+        spread=spread,
+    )

@@ -29,6 +29,12 @@ def test_reference_point_of_one_point_lies_below_it() -> None:
     assert infer_reference_point(torch.tensor([[2.0, 0.0]])).tolist() == pytest.approx([1.8, -0.1])
 
 
+def test_reference_point_looks_behind_a_front_of_one_point() -> None:
+    Y = torch.tensor([[0.0, 0.0], [-1.0, -3.0], [-2.0, -2.0], [-4.0, -4.0], [-100.0, -100.0]])
+    assert infer_reference_point(Y).tolist() == pytest.approx([-4.4, -4.4])
+    assert infer_reference_point(Y[1:]).tolist() == pytest.approx([-2.1, -3.1])
+
+
 def test_span_reaches_from_the_reference_point_to_the_fronts_best() -> None:
     Y = torch.tensor([[0.0, 10.0], [1.0, 0.0], [-100.0, -100.0]])
     assert front_span(Y, torch.tensor([-1.0, -2.0])).tolist() == [2.0, 12.0]
@@ -101,7 +107,7 @@ def test_knowledge_gradient_measures_promising_points_again() -> None:
     """A noisy favourite is worth another look; a hopeless point with the same error is not."""
     X = torch.tensor([[0.0], [0.5], [1.0]], dtype=torch.double)
     Y = torch.tensor([[0.0], [0.9], [1.0]], dtype=torch.double)
-    surrogate = fit_surrogate(Observations(X, Y, torch.full_like(Y, 0.3)))
+    surrogate = fit_surrogate(Observations(X, Y, torch.full_like(Y, 0.1)))
     hopeless, _, favourite = _knowledge_gradient(surrogate, X)(X[:, None]).tolist()
     assert favourite > 3 * max(hopeless, 0.0)
 

@@ -6,7 +6,7 @@ import torch
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import create_trial
 
-from mergefront.samplers import denoise
+from mergefront.samplers import SIPSampler, denoise
 
 
 def _add(study: optuna.Study, value: float, high: float = 1.0, **params: float) -> None:
@@ -54,3 +54,13 @@ def test_importance_of_unnamed_parameters_is_the_mean() -> None:
     for index in range(6):
         _add(study, float(index), a=index / 5, b=(index * 2 % 6) / 5)
     assert len(denoise(study, importance={"a": 1.0}).trials) == 6
+
+
+def test_the_samplers_own_importance_is_used_by_default() -> None:
+    study = optuna.create_study(
+        sampler=SIPSampler(importance={"a": 1.0, "b": 0.0}, n_startup_trials=3, seed=0)
+    )
+    study.optimize(lambda t: t.suggest_float("a", 0, 1) - t.suggest_float("b", 0, 1), 5)
+    told = denoise(study, {"a": 1.0, "b": 0.0})
+    assert denoise(study).relevance == told.relevance
+    assert denoise(study, {"a": 0.0, "b": 1.0}).relevance != told.relevance

@@ -157,8 +157,8 @@ def test_known_errors_change_the_proposal() -> None:
     points = []
     for errors in ([0.001, 0.001], [0.3, 0.3]):
         study = _study(n_startup_trials=4)
-        _fill(study, 6, errors)
-        points.append(_point(study.ask()))
+        _fill(study, 8, errors)
+        points.append([_point(study.ask()), list(study.trials[-2].params.values())])
     assert not np.allclose(points[0], points[1])
 
 
@@ -181,9 +181,9 @@ def test_a_reference_point_of_the_wrong_length_is_an_error() -> None:
 def test_a_given_reference_point_is_in_the_objectives_own_direction() -> None:
     # Only points with accuracy above 0.85 and cost below 0.6 gain anything.
     study = _study(n_startup_trials=4, reference_point=[0.85, 0.6])
-    _fill(study, 14, [0.001, 0.001])
-    late = [trial.values for trial in study.trials[9:]]
-    assert sum(accuracy > 0.85 and cost < 0.6 for accuracy, cost in late) >= 4
+    _fill(study, 20, [0.001, 0.001])
+    late = [trial.values for trial in study.trials[12:]]
+    assert sum(accuracy > 0.85 and cost < 0.6 for accuracy, cost in late) >= 6
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Compare samplers on noisy merge-like problems with a known truth: tables and a plot.
+
+    python benchmarks/sampler/bench.py --out runs/sampler
+
+Every sampler gets 48 evaluations of 70 questions. Finished runs are kept in the folder and not
+repeated. `--groups tune` runs the problems that settings were chosen on; all others are held
+out.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+from problems import GROUPS
+from rivals import Importance
+from runs import Run, Task, load_or_run
+from tables import print_importance_table, print_main_table, print_problem_table
+
+RIVALS = ("random", "nsga2", "tpe", "gp")
+
+
+def main() -> None:
+    """Run what is missing, then print the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS)[1:])
+    parser.add_argument("--seeds", type=int, default=2, help="runs a problem")
+    parser.add_argument("--botorch", action="store_true", help="BoTorchSampler too: slow")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--plot", type=Path, help="write the plot to this file")
+    parser.add_argument("--only", nargs="+", help="run these samplers, and print nothing")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tasks = _tasks(arguments)
+    if arguments.only:
+        tasks = [task for task in tasks if task.sampler in arguments.only]
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        runs = list(pool.map(partial(load_or_run, folder=arguments.out), tasks))
+        if not arguments.only:
+            _print(runs, arguments, pool)
+
+
+def _tasks(arguments: argparse.Namespace) -> list[Task]:
+    problems = [name for group in arguments.groups for name in GROUPS[group]]
+    rivals = (*RIVALS, "botorch") if arguments.botorch else RIVALS
+    tasks = []
+    for seed in range(arguments.seeds):
+        for problem in problems:
+            tasks.append(Task(problem, "mergefront", seed=seed))
+            tasks += [Task(problem, rival, "own", seed, "none") for rival in rivals]
+            tasks += [Task(problem, rival, "uniform", seed, "none") for rival in rivals]
+            if problem in GROUPS["synthetic"]:
+                tasks.append(Task(problem, "sip-nehvi", seed=seed))
+                kinds = [kind for kind in get_args(Importance) if kind != "true"]
+                tasks += [Task(problem, "mergefront", "uniform", seed, kind) for kind in kinds]
+    return tasks
+
+
+def _print(
+    runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExecutor
+) -> None:
+    for group in arguments.groups:
+        of_group = [run for run in runs if run.task.problem in GROUPS[group]]
+        if group in ("tune", "synthetic"):
+            for noise in ("independent", "shared"):
+                chosen = [run for run in of_group if f"/{noise}/" in run.task.problem]
+                print_main_table(f"{group}, {noise} questions", chosen, pool)
+        else:
+            print_main_table(group, of_group, pool)
+    synthetic = [run for run in runs if run.task.problem in GROUPS["synthetic"]]
+    print_importance_table(synthetic, pool)
+    print_problem_table(runs, pool)
+    if arguments.plot:
+        from plot import draw
+
+        draw(synthetic, arguments.plot, pool)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Both scores over the evaluations, mean and error bands."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from runs import BUDGET, Run
+from scores import hypervolume_regret, reported_regret
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+_CHECKPOINTS = range(8, BUDGET + 1, 8)
+# Label, sampler, what its user reads; all from the uniform start.
+_LINES = (
+    ("random, observed", "random", "observed"),
+    ("TPE, observed", "tpe", "observed"),
+    ("GPSampler, observed", "gp", "observed"),
+    ("GPSampler, model means", "gp", "botorch"),
+    ("MergeFront, denoised", "mergefront", "denoised"),
+)
+
+
+def draw(runs: Sequence[Run], path: Path, pool: Executor) -> None:
+    """Draw the runs that started from uniform merges."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
+    for label, sampler, reported in _LINES:
+        members = [
+            run
+            for run in runs
+            if run.task.sampler == sampler
+            and run.task.start == "uniform"
+            and run.task.importance == ("true" if sampler == "mergefront" else "none")
+        ]
+        picked = partial(reported_regret, reported=reported)
+        _band(axes[0], label, [list(pool.map(partial(picked, n=n), members)) for n in _CHECKPOINTS])
+        if reported != "botorch":
+            search = [list(pool.map(partial(hypervolume_regret, n=n), members)) for n in _CHECKPOINTS]
+            _band(axes[1], label.split(",")[0], search)
+    for axis, title in zip(axes, ("selection regret", "hypervolume regret"), strict=True):
+        axis.set(xlabel="evaluations", title=title, ylim=(0, None), xticks=list(_CHECKPOINTS))
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def _band(axis: Axes, label: str, columns: list[list[float]]) -> None:
+    values = np.array(columns)
+    mean = values.mean(axis=1)
+    error = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
+    (line,) = axis.plot(_CHECKPOINTS, mean, marker="o", markersize=3, label=label)
+    axis.fill_between(_CHECKPOINTS, mean - error, mean + error, alpha=0.2, color=line.get_color())

@@ -1,0 +1,93 @@
+"""The benchmark's tables, as Markdown on standard output."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from math import sqrt
+from statistics import fmean, stdev
+
+from rivals import MODEL_BASED, N_START
+from runs import BUDGET, Run
+from scores import best_choice_regret, hypervolume_regret, reported_regret
+
+Score = Callable[[Run], float]
+
+
+def print_main_table(title: str, runs: Sequence[Run], pool: Executor) -> None:
+    """Print both scores of every sampler and start, and of the uniform merges alone."""
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.task.importance in ("true", "none") and (
+            run.task.importance == "true" or not run.task.sampler.startswith(("merge", "sip"))
+        ):
+            groups[run.task.sampler, run.task.start].append(run)
+    ours = groups["mergefront", "uniform"]
+    print(f"\n**{title}** ({len(ours)} runs a row)\n")
+    print("| sampler | start | hypervolume regret | selection regret: observed |", end="")
+    print(" own model | denoised | best choice |\n|---|---|---|---|---|---|---|")
+    _print_row("uniform merges alone", "", ours, pool, n=N_START)
+    for (sampler, start), members in sorted(groups.items(), key=_order):
+        _print_row(sampler, start, members, pool)
+
+
+def _order(item: tuple[tuple[str, str], list[Run]]) -> tuple[int, str, str]:
+    names = ("random", "nsga2", "tpe", "gp", "botorch", "sip-nehvi", "mergefront")
+    sampler, start = item[0]
+    return names.index(sampler), start, sampler
+
+
+def _print_row(
+    sampler: str, start: str, runs: Sequence[Run], pool: Executor, n: int = BUDGET
+) -> None:
+    cells = [_mean(pool.map(partial(hypervolume_regret, n=n), runs))]
+    cells.append(_mean(pool.map(partial(reported_regret, n=n, reported="observed"), runs)))
+    has_model = sampler in MODEL_BASED
+    model = partial(reported_regret, n=n, reported="botorch")
+    cells.append(_mean(pool.map(model, runs)) if has_model else "")
+    denoised = partial(reported_regret, n=n, reported="denoised")
+    cells.append(_mean(pool.map(denoised, runs)) if n == BUDGET else "")
+    cells.append(_mean(pool.map(partial(best_choice_regret, n=n), runs)))
+    print(f"| {sampler} | {start} | " + " | ".join(cells) + " |", flush=True)
+
+
+def print_importance_table(runs: Sequence[Run], pool: Executor) -> None:
+    """Print what true and wrong importances do to our sampler, against none in pairs."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.task.sampler == "mergefront":
+            groups[run.task.importance].append(run)
+    scores: dict[str, tuple[list[float], list[float]]] = {}
+    for kind, members in groups.items():
+        picked = pool.map(partial(reported_regret, n=BUDGET, reported="denoised"), members)
+        searched = pool.map(partial(hypervolume_regret, n=BUDGET), members)
+        scores[kind] = list(picked), list(searched)
+    print("\n**What the importance does** (differences from none on the same problems)\n")
+    print("| importance | selection regret | less none's | hypervolume regret | less none's |")
+    print("|---|---|---|---|---|")
+    for kind, values in scores.items():
+        pairs = zip(values, scores["none"], strict=True)
+        cells = [
+            f"{_mean(value)} | {_mean([a - b for a, b in zip(value, none, strict=True)])}"
+            for value, none in pairs
+        ]
+        print(f"| {kind} | " + " | ".join(cells) + " |")
+
+
+def print_problem_table(runs: Sequence[Run], pool: Executor) -> None:
+    """Print our sampler's selection regret beside that of the uniform merges, per problem."""
+    ours = [r for r in runs if r.task.sampler == "mergefront" and r.task.importance == "true"]
+    print("\n**Problem by problem**: selection regret\n")
+    print("| problem | uniform merges, observed | mergefront, denoised |\n|---|---|---|")
+    for name in dict.fromkeys(run.task.problem for run in ours):
+        members = [run for run in ours if run.task.problem == name]
+        uniform = partial(reported_regret, n=N_START, reported="observed")
+        denoised = partial(reported_regret, n=BUDGET, reported="denoised")
+        print(f"| {name} | {_mean(pool.map(uniform, members))} | ", end="")
+        print(f"{_mean(pool.map(denoised, members))} |")
+
+
+def _mean(values: Iterable[float]) -> str:
+    numbers = list(values)
+    error = stdev(numbers) / sqrt(len(numbers)) if len(numbers) > 1 else float("nan")
+    return f"{fmean(numbers):.3f} ± {error:.3f}"

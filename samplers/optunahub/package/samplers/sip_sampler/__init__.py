@@ -1,0 +1,5 @@
+"""SIPSampler for OptunaHub: the class lives in `mergefront.samplers`."""
+
+from mergefront.samplers import SIPSampler
+
+__all__ = ["SIPSampler"]
