@@ -36,6 +36,7 @@ def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSam
         return PerTrialSampler(_OPTUNA_SAMPLERS[preset], seed)
     return SIPSampler(
         importance=importance_of(study) if preset == "mergefront" else None,
+        acquisition="knowledge-gradient" if preset == "mergefront" else "qlognehvi",
         n_startup_trials=spec.sampler.n_startup_trials,
         seed=seed,
         trust=spec.importance.trust,

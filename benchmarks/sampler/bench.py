@@ -58,9 +58,7 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
     return tasks
 
 
-def _print(
-    runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExecutor
-) -> None:
+def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
     for group in arguments.groups:
         of_group = [run for run in runs if run.task.problem in GROUPS[group]]
         if group in ("tune", "synthetic"):

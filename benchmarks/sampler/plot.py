@@ -9,14 +9,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from runs import BUDGET, Run
-from scores import hypervolume_regret, reported_regret
+from scores import Reported, hypervolume_regret, reported_regret
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 _CHECKPOINTS = range(8, BUDGET + 1, 8)
 # Label, sampler, what its user reads; all from the uniform start.
-_LINES = (
+_LINES: tuple[tuple[str, str, Reported], ...] = (
     ("random, observed", "random", "observed"),
     ("TPE, observed", "tpe", "observed"),
     ("GPSampler, observed", "gp", "observed"),
@@ -29,23 +29,24 @@ def draw(runs: Sequence[Run], path: Path, pool: Executor) -> None:
     """Draw the runs that started from uniform merges."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
     for label, sampler, reported in _LINES:
-        members = [
-            run
-            for run in runs
-            if run.task.sampler == sampler
-            and run.task.start == "uniform"
-            and run.task.importance == ("true" if sampler == "mergefront" else "none")
-        ]
-        picked = partial(reported_regret, reported=reported)
-        _band(axes[0], label, [list(pool.map(partial(picked, n=n), members)) for n in _CHECKPOINTS])
+        members = [run for run in runs if _belongs(run, sampler)]
+        picked = [partial(reported_regret, n=n, reported=reported) for n in _CHECKPOINTS]
+        _band(axes[0], label, [list(pool.map(score, members)) for score in picked])
         if reported != "botorch":
-            search = [list(pool.map(partial(hypervolume_regret, n=n), members)) for n in _CHECKPOINTS]
-            _band(axes[1], label.split(",")[0], search)
+            searched = [partial(hypervolume_regret, n=n) for n in _CHECKPOINTS]
+            columns = [list(pool.map(score, members)) for score in searched]
+            _band(axes[1], label.split(",")[0], columns)
     for axis, title in zip(axes, ("selection regret", "hypervolume regret"), strict=True):
         axis.set(xlabel="evaluations", title=title, ylim=(0, None), xticks=list(_CHECKPOINTS))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def _belongs(run: Run, sampler: str) -> bool:
+    importance = "true" if sampler == "mergefront" else "none"
+    task = run.task
+    return (task.sampler, task.start, task.importance) == (sampler, "uniform", importance)
 
 
 def _band(axis: Axes, label: str, columns: list[list[float]]) -> None:

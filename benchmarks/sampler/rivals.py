@@ -11,7 +11,7 @@ from problems import Problem
 from mergefront.samplers import SIPSampler
 
 Start = Literal["own", "uniform"]
-Importance = Literal["true", "none", "flat", "permuted", "inverted"]
+Importance = Literal["true", "none", "permuted", "inverted"]
 N_START = 8
 
 # Those whose proposals come from a model of the objectives.
@@ -69,7 +69,6 @@ def known_importance(problem: Problem, seed: int, kind: Importance) -> dict[str,
     rng = np.random.default_rng([seed, 23])
     values = {
         "true": true,
-        "flat": np.full_like(true, 0.5),
         "permuted": rng.permutation(true),
         "inverted": 1.0 - true,
     }[kind]

@@ -100,13 +100,14 @@ class KnowledgeGradient(AcquisitionFunction):
 
     def _outcomes(self, points: Tensor, j: int) -> Tensor:
         """Return the posterior means of candidates and point after measuring, `b x z x n+1`."""
-        fit = self._surrogate.fits[j]
-        process, kernel = fit.process, fit.process.kernel
+        process = self._surrogate.fits[j].process
+        kernel = process.kernel
         mean, half = process.project(points)
         variance = (kernel.variance(points) - half.square().sum(0)).clamp_min(1e-9)
         covariance = kernel(points, self._points) - half.T @ self._halves[j]
         moves = torch.cat([covariance, variance[:, None]], dim=1)
-        moves = process.spread * moves / (variance + fit.noise).sqrt()[:, None]
+        noise = process.expected_noise(mean.detach())
+        moves = process.spread * moves / (variance + noise).sqrt()[:, None]
         here = (process.location + process.spread * mean)[:, None]
         means = torch.cat([self._means[:, j].expand(len(points), -1), here], dim=1)
         return means[:, None, :] + self._z[:, j, None] * moves[:, None, :]

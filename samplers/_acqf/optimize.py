@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
-from botorch.exceptions import BotorchWarning
 from botorch.generation.gen import gen_candidates_scipy
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from torch import Tensor
@@ -53,9 +52,9 @@ def maximize(
     with torch.no_grad():
         scores = acquisition(raw.unsqueeze(-2))
     starts = raw[_choose(scores.numpy(), n_restarts, rng)]
-    with warnings.catch_warnings():
-        # Few steps are allowed, and utilities have kinks: an ascent rarely ends by itself.
-        warnings.simplefilter("ignore", BotorchWarning)
+    # Few steps are allowed, and utilities have kinks: an ascent rarely ends by itself. BoTorch
+    # turns its warning on for good, so it can only be caught.
+    with warnings.catch_warnings(record=True):
         climbed, _ = gen_candidates_scipy(
             starts.unsqueeze(-2), acquisition, 0.0, 1.0, options={"maxiter": n_steps}
         )

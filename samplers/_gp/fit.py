@@ -56,13 +56,11 @@ class Fit:
     Args:
         process: Conditioned on all points.
         trust: In the importance.
-        noise: Typical noise variance, standardized.
         value: Log posterior density of the hyperparameters, up to a constant.
     """
 
     process: Process
     trust: float
-    noise: float
     value: float
 
 
@@ -171,7 +169,7 @@ def _finish(
     process = Process(
         kernel, column.X, column.y, noise, float(theta[-2]), column.location, column.spread
     )
-    return Fit(process, float(theta[1]), float(noise.mean()), -loss)
+    return Fit(process, float(theta[1]), -loss)
 
 
 def _subset(n: int) -> NDArray[np.int64]:

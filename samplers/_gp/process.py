@@ -108,19 +108,45 @@ class Process:
         covariance = self.kernel(A, A) - half.mT @ half
         return self.location + self.spread * mean, covariance * self.spread**2
 
-    def with_pending(self, P: Tensor, noise: float) -> "Process":
+    def expected_noise(self, mean: Tensor) -> Tensor:
+        """Return the noise variance expected of measurements with these means, standardized.
+
+        Args:
+            mean: A tensor of any shape, standardized.
+        """
+        return pooled_noise(mean, self.y, self.noise)
+
+    def with_pending(self, P: Tensor) -> "Process":
         """Condition on points in flight as if they were to measure what is expected of them.
 
         The mean stays; the variance shrinks as it will (Ginsbourger et al. 2010, "believer").
 
         Args:
             P: A `p x d`-dim tensor.
-            noise: Their variance, standardized.
         """
         mean, _ = self.project(P)
         X, y = torch.cat([self.X, P]), torch.cat([self.y, mean])
-        variances = torch.cat([self.noise, torch.full((len(P),), noise, dtype=X.dtype)])
-        return Process(self.kernel, X, y, variances, self.mean, self.location, self.spread)
+        noise = torch.cat([self.noise, self.expected_noise(mean)])
+        return Process(self.kernel, X, y, noise, self.mean, self.location, self.spread)
+
+
+def pooled_noise(at: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+    """Return the mean noise variance of the measurements that cannot be told from given values.
+
+    A lucky short answer has a small value *and* a small standard error; taken at its word it
+    would weigh most. Measurements within each other's errors therefore share their variance.
+
+    Args:
+        at: Values, a tensor of any shape.
+        y: An `n`-dim tensor of measured values.
+        noise: An `n`-dim tensor of their variances.
+
+    Returns:
+        A tensor of `at`'s shape.
+    """
+    distance = (at.unsqueeze(-1) - y).square() / (2.0 * noise)
+    pooled: Tensor = (torch.softmax(-0.5 * distance, dim=-1) * noise).sum(dim=-1)
+    return pooled
 
 
 def log_likelihood(K: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .fit import Column, Fit, fit_column
 from .priors import Priors, Trust
+from .process import pooled_noise
 
 # Smallest noise variance relative to the data's: keeps the covariance well conditioned.
 _NOISE_FLOOR = 1e-4
@@ -73,7 +74,7 @@ class Surrogate:
         """Condition on points in flight; see `Process.with_pending`."""
         if P is None or not len(P):
             return self
-        fits = (replace(f, process=f.process.with_pending(P, f.noise)) for f in self.fits)
+        fits = (replace(fit, process=fit.process.with_pending(P)) for fit in self.fits)
         return Surrogate(tuple(fits))
 
 
@@ -96,11 +97,11 @@ def _column(observations: Observations, j: int) -> Column:
     location = float(values.mean())
     spread = float(values.std()) if len(values) > 1 else 0.0
     spread = spread if spread > 1e-12 else 1.0
+    standardized = (values - location) / spread
     noise = torch.ones_like(values)
     if observations.errors is not None:
-        typical = observations.errors[:, j].square().mean() / spread**2
-        noise = typical.clamp_min(_NOISE_FLOOR).expand(len(values))
-    standardized = (values - location) / spread
+        told = (observations.errors[:, j] / spread).square().clamp_min(_NOISE_FLOOR)
+        noise = pooled_noise(standardized, standardized, told)
     return Column(
         X=observations.X,
         y=standardized,

@@ -8,7 +8,7 @@ from scipy.optimize import approx_fprime
 from mergefront.samplers._gp import Observations, fit_surrogate
 from mergefront.samplers._gp.fit import Column, _Objective, fit_column
 from mergefront.samplers._gp.priors import SHIFT, Priors, standardize
-from mergefront.samplers._gp.process import Kernel, Process, roughness
+from mergefront.samplers._gp.process import Kernel, Process, pooled_noise, roughness
 
 IMPORTANCE = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.double)
 NO_JUMPS = torch.zeros((2, 0), dtype=torch.long)
@@ -79,9 +79,19 @@ def test_pending_points_leave_the_mean_and_shrink_the_variance() -> None:
     process = _process()
     P = torch.rand(2, 4, generator=torch.Generator().manual_seed(2), dtype=torch.double)
     mean, deviation = process.posterior(P)
-    mean_after, deviation_after = process.with_pending(P, 0.1).posterior(P)
+    mean_after, deviation_after = process.with_pending(P).posterior(P)
     assert torch.allclose(mean, mean_after, atol=1e-6)
     assert bool((deviation_after < 0.9 * deviation).all())
+
+
+def test_measurements_that_cannot_be_told_apart_share_their_noise() -> None:
+    y = torch.tensor([0.0, 0.1, 5.0], dtype=torch.double)
+    noise = torch.tensor([0.04, 0.16, 1.0], dtype=torch.double)
+    first, second, far = pooled_noise(y, y, noise).tolist()
+    assert first == pytest.approx(0.1, abs=0.02)
+    assert second == pytest.approx(0.1, abs=0.02)
+    assert far == pytest.approx(1.0, abs=0.02)
+    assert pooled_noise(torch.tensor([9.0]), y, noise).tolist() == pytest.approx([1.0], abs=0.01)
 
 
 def _observations(noise: float, known: bool = True, n: int = 40) -> Observations:

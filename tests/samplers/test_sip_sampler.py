@@ -158,7 +158,7 @@ def test_known_errors_change_the_proposal() -> None:
     for errors in ([0.001, 0.001], [0.3, 0.3]):
         study = _study(n_startup_trials=4)
         _fill(study, 8, errors)
-        points.append([_point(study.ask()), list(study.trials[-2].params.values())])
+        points.append(np.stack([_point(study.ask()), _point(study.ask())]))
     assert not np.allclose(points[0], points[1])
 
 

@@ -4,6 +4,7 @@ import random
 
 import optuna
 import optunahub
+
 from mergefront.samplers import denoise
 
 ERROR = 0.05
