@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test lint bench-engine bench-demo clean
+.PHONY: install demo test lint bench-engine bench-demo bench-sampler clean
 
 install: $(STAMP)
 
@@ -38,6 +38,12 @@ bench-engine: install
 
 bench-demo: install
 	$(BIN)/python benchmarks/demo/presets.py --out runs/presets
+
+# BOTORCH=1 adds optuna-integration's BoTorchSampler: hours instead of one.
+bench-sampler: install
+	$(if $(BOTORCH),$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]')
+	$(BIN)/python benchmarks/sampler/bench.py --out runs/sampler --plot docs/images/sampler.png $(if $(BOTORCH),--botorch)
+	$(BIN)/python benchmarks/sampler/cost.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

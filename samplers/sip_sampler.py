@@ -48,9 +48,14 @@ class SIPSampler(BaseSampler):
 
     The surrogate is one Gaussian process an objective on the unit cube over the parameters'
     bounds, with the trials' own standard errors as known noise, and lengthscale priors shifted
-    by importance (SIP-BMM, arXiv 2512.09972; here a prior, not an initial value, and used only
-    as far as the data support it). The acquisition function is qLogNEHVI, or qLogNEI for one
-    objective, conditioned on the running and queued trials of every worker.
+    by importance (SIP-BMM, arXiv 2512.09972; here a prior with a learned trust, not an initial
+    value). Parameters whose names differ in one number alone are taken for layers: the surrogate
+    learns what jumps between neighbouring ones cost.
+
+    The next point is the measurement that most raises the utility, over a grid of preferences,
+    of the trial that a user would pick (a knowledge gradient on the Chebyshev utility, see
+    `_acqf/knowledge_gradient.py`), or maximizes qLogNEHVI (qLogNEI for one objective). Both know
+    the running and queued trials of every worker; ask several times for a batch.
 
     A suggestion depends on `seed`, the trial's number and the study's history alone: restarted
     or parallel workers with one seed neither repeat points nor need to share state.
@@ -75,10 +80,14 @@ class SIPSampler(BaseSampler):
             starts from where uniform merging would end.
         seed: Defaults to None: drawn from the operating system.
         trust: How much to believe `importance`: 0 not at all, 1 fully, or "learned" from the
-            data for each objective. Defaults to "learned".
+            data for each objective (any number from 0). Defaults to "learned".
         search_space: The parameters to model together. Defaults to None: those that all
             completed trials share.
         budget: What one suggestion may cost. Defaults to None: `AcquisitionBudget()`.
+        acquisition: "knowledge-gradient" or "qlognehvi". Defaults to "knowledge-gradient".
+
+    Raises:
+        ValueError: If an option is out of its range.
     """
 
     def __init__(  # noqa: PLR0913 - an Optuna sampler's options are its constructor's keywords

@@ -10,11 +10,12 @@ out.
 import argparse
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
 from problems import GROUPS
-from rivals import Importance
+from rivals import Importance, Start
 from runs import Run, Task, load_or_run
 from tables import print_importance_table, print_main_table, print_problem_table
 
@@ -26,7 +27,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS)[1:])
-    parser.add_argument("--seeds", type=int, default=2, help="runs a problem")
+    parser.add_argument("--seeds", type=int, default=1, help="runs a problem")
+    parser.add_argument("--importance-seeds", type=int, default=2, help="the same, of that table")
     parser.add_argument("--botorch", action="store_true", help="BoTorchSampler too: slow")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--plot", type=Path, help="write the plot to this file")
@@ -46,21 +48,23 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
     problems = [name for group in arguments.groups for name in GROUPS[group]]
     rivals = (*RIVALS, "botorch") if arguments.botorch else RIVALS
     tasks = []
-    for seed in range(arguments.seeds):
-        for problem in problems:
-            tasks.append(Task(problem, "mergefront", seed=seed))
-            tasks += [Task(problem, rival, "own", seed, "none") for rival in rivals]
-            tasks += [Task(problem, rival, "uniform", seed, "none") for rival in rivals]
-            if problem in GROUPS["synthetic"]:
-                tasks.append(Task(problem, "sip-nehvi", seed=seed))
-                kinds = [kind for kind in get_args(Importance) if kind != "true"]
-                tasks += [Task(problem, "mergefront", "uniform", seed, kind) for kind in kinds]
-    return tasks
+    for seed, problem in product(range(arguments.seeds), problems):
+        tasks.append(Task(problem, "mergefront", seed=seed))
+        for start in get_args(Start):
+            tasks += [Task(problem, rival, start, seed, "none") for rival in rivals]
+        if problem in GROUPS["synthetic"]:
+            tasks.append(Task(problem, "sip-nehvi", seed=seed))
+    told = [name for name in problems if name in GROUPS["synthetic"]]
+    for seed, problem in product(range(arguments.importance_seeds), told):
+        kinds = get_args(Importance)
+        tasks += [Task(problem, "mergefront", "uniform", seed, kind) for kind in kinds]
+    return list(dict.fromkeys(tasks))
 
 
 def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExecutor) -> None:
     for group in arguments.groups:
         of_group = [run for run in runs if run.task.problem in GROUPS[group]]
+        of_group = [run for run in of_group if run.task.seed < arguments.seeds]
         if group in ("tune", "synthetic"):
             for noise in ("independent", "shared"):
                 chosen = [run for run in of_group if f"/{noise}/" in run.task.problem]
@@ -73,7 +77,7 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
     if arguments.plot:
         from plot import draw
 
-        draw(synthetic, arguments.plot, pool)
+        draw([r for r in synthetic if r.task.seed < arguments.seeds], arguments.plot, pool)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Evaluate thousands of layer-wise merges of the demo pair once, for `problems/tabulated.py`.
+"""Evaluate many layer-wise merges of the demo pair once, for `problems/tabulated.py`.
 
-    python benchmarks/sampler/tabulate.py --candidates 2000 --out runs/table
+    python benchmarks/sampler/evaluate_merges.py --candidates 780 --out runs/table
 
 A third of the candidates are independent uniform weights, a third smooth profiles over the
 layers, a third weights near 0 and 1. Every candidate answers the 480 questions of the splits
@@ -34,7 +34,7 @@ TABLE = Path(__file__).parent / "problems" / "demo_merges.npz"
 def main() -> None:
     """Evaluate what is missing, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--candidates", type=int, default=2000)
+    parser.add_argument("--candidates", type=int, default=780)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -89,3 +89,18 @@ def test_errors_are_known_only_if_every_trial_has_them() -> None:
 def test_infinite_values_are_left_out() -> None:
     trials = [_trial([1.0, float("inf")], None), _trial([1.0, 2.0], None)]
     assert finite_trials(trials) == trials[1:]
+
+
+def test_jumps_join_neighbouring_layers_of_each_kind() -> None:
+    weight = FloatDistribution(0.0, 1.0)
+    names = ["embeddings", "layer_0.attn", "layer_0.mlp", "layer_10.attn", "layer_10.mlp"]
+    cube = UnitCube(dict.fromkeys([*names, "layer_2.attn", "layer_2.mlp"], weight))
+    # By number, not by name: 0, 2, 10.
+    assert cube.jumps.T.tolist() == [[1, 5], [5, 3], [2, 6], [6, 4]]
+
+
+def test_two_parameters_and_choices_are_no_profile() -> None:
+    weight = FloatDistribution(0.0, 1.0)
+    assert UnitCube({"x0": weight, "x1": weight}).jumps.shape == (2, 0)
+    choices = {f"x{i}": CategoricalDistribution(("a", "b")) for i in range(3)}
+    assert UnitCube(choices).jumps.shape == (2, 0)

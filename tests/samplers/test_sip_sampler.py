@@ -54,6 +54,13 @@ def test_starts_uniform_without_a_given_search_space_too() -> None:
     assert [set(trial.params.values()) for trial in study.trials] == [{0.0}, {1.0}, {0.5}]
 
 
+def test_qlognehvi_proposes_too() -> None:
+    study = _study(n_startup_trials=4, acquisition="qlognehvi")
+    _fill(study, 10, [0.01, 0.01])
+    best_start = max(trial.values[0] for trial in study.trials[:4])
+    assert max(trial.values[0] for trial in study.trials[4:]) > best_start
+
+
 def test_sobol_start_fills_the_cube() -> None:
     study = _study(n_startup_trials=8, startup="sobol")
     _fill(study, 8)
@@ -193,6 +200,7 @@ def test_a_given_reference_point_is_in_the_objectives_own_direction() -> None:
         ({"startup": "random"}, "'uniform' or 'sobol', but got 'random'"),
         ({"trust": 1.5}, r"within \[0, 1\], but got 1.5"),
         ({"importance": {"layer_000": 2.0}}, "2.0 for 'layer_000'"),
+        ({"acquisition": "ehvi"}, "'knowledge-gradient', 'qlognehvi'.*, but got 'ehvi'"),
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -25,7 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for seed, shape in enumerate(("plain", "steep", "coupled", "inner", "spread"), 100)
     ),
     "deep": ("plain80/independent/110", "plain80/shared/111"),
-    "demo": ("demo/0/0",),
+    "demo": tuple(f"demo/shared/{seed}" for seed in range(5)),
     "embedded": ("zdt1/0/0", "zdt2/0/0", "dtlz2/0/0"),
 }
 

@@ -17,7 +17,8 @@ from .base import Array, Measurement, Problem
 
 TABLE = Path(__file__).parent / "demo_merges.npz"
 N_QUESTIONS = 70
-_LENGTHSCALE, _RIDGE = 1.0, 0.3
+# Best at predicting every tenth candidate from the others: R2 .95 for accuracy, .97 for tokens.
+_LENGTHSCALE, _RIDGE = 0.7, 0.1
 
 
 @cache
@@ -56,6 +57,11 @@ class Tabulated(Problem):
         super().__init__(
             "demo merges", len(names), np.array([-0.1, -0.1]), np.full(len(names), 0.5)
         )
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the merge's own variables."""
+        return _table()[0]
 
     def truth(self, X: Tensor) -> Tensor:
         """Return accuracy and saved tokens over all questions, between the parents' values."""
