@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
+import torch
 from problems import GROUPS
 from rivals import Importance, Start
 from runs import Run, Task, load_or_run
@@ -38,10 +39,14 @@ def main() -> None:
     tasks = _tasks(arguments)
     if arguments.only:
         tasks = [task for task in tasks if task.sampler in arguments.only]
-    with ProcessPoolExecutor(arguments.processes) as pool:
+    with ProcessPoolExecutor(arguments.processes, initializer=_one_thread) as pool:
         runs = list(pool.map(partial(load_or_run, folder=arguments.out), tasks))
         if not arguments.only:
             _print(runs, arguments, pool)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def _tasks(arguments: argparse.Namespace) -> list[Task]:

@@ -1,8 +1,6 @@
 """Maximum a posteriori hyperparameters of one process."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +54,10 @@ class Fit:
     Args:
         process: Conditioned on all points.
         trust: In the importance.
-        value: Log posterior density of the hyperparameters, up to a constant.
     """
 
     process: Process
     trust: float
-    value: float
 
 
 class _Objective:
@@ -121,9 +117,12 @@ class _Objective:
 
     def bounds(self, trust: Trust, known: bool) -> list[tuple[float, float]]:
         """Return the box; what is given is fixed."""
-        fixed = (0.0, 0.0) if not known else (trust, trust)
-        allowed = (0.0, 3.0) if known and trust == "learned" else fixed
-        return [(-4.0, 4.0), allowed, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]  # type: ignore[list-item]
+        of_trust = (0.0, 3.0)
+        if not known:
+            of_trust = (0.0, 0.0)
+        elif trust != "learned":
+            of_trust = (float(trust), float(trust))
+        return [(-4.0, 4.0), of_trust, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]
 
 
 def fit_column(column: Column, trust: Trust = "learned", priors: Priors | None = None) -> Fit:
@@ -140,7 +139,7 @@ def fit_column(column: Column, trust: Trust = "learned", priors: Priors | None =
     bounds = objective.bounds(trust, column.importance is not None)
     results = [_minimize(objective, priors, bounds, start) for start in starts]
     best = min(results, key=lambda result: result[1])
-    return _finish(column, objective, *best)
+    return _finish(column, objective, best[0])
 
 
 def _minimize(
@@ -153,36 +152,23 @@ def _minimize(
     start[[0, 1, -1]] = priors.scale[0], priors.trust[0], log_noise
     low, high = np.array(bounds).T
     options = {"maxiter": _MAX_STEPS, "gtol": 1e-3}
+    start = start.clip(low, high)
     result = minimize(
-        objective, start.clip(low, high), jac=True, method="L-BFGS-B", bounds=bounds,
-        options=options,
-    )  # fmt: skip
+        objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
     return result.x, float(result.fun)
 
 
-def _finish(
-    column: Column, objective: _Objective, packed: NDArray[np.float64], loss: float
-) -> Fit:
+def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64]) -> Fit:
     theta = torch.from_numpy(packed)
     noise = column.noise * theta[-1].exp()
     kernel = Kernel(objective.lengthscales(theta), column.jumps)
     process = Process(
         kernel, column.X, column.y, noise, float(theta[-2]), column.location, column.spread
     )
-    return Fit(process, float(theta[1]), -loss)
+    return Fit(process, float(theta[1]))
 
 
 def _subset(n: int) -> NDArray[np.int64]:
     """Return evenly spaced indices, first and last included."""
     return np.unique(np.linspace(0, n - 1, min(n, _MAX_POINTS)).round().astype(np.int64))
-
-
-@contextmanager
-def double_precision() -> Iterator[None]:
-    """Make new tensors double inside the block."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.double)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)

@@ -7,9 +7,12 @@ Notation: `n` points, `d` columns, values standardized.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
+from linear_operator.utils.cholesky import psd_safe_cholesky
+from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
 _JITTER = 1e-6
@@ -79,7 +82,9 @@ class Process:
 
     def __post_init__(self) -> None:
         K = self.kernel(self.X, self.X) + torch.diag(self.noise + _JITTER)
-        cholesky = torch.linalg.cholesky(K)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericalWarning)  # jitter, where points coincide
+            cholesky = psd_safe_cholesky(K, max_tries=6)
         solved = torch.cholesky_solve((self.y - self.mean)[:, None], cholesky)[:, 0]
         object.__setattr__(self, "_cholesky", cholesky)
         object.__setattr__(self, "_solved", solved)
