@@ -77,7 +77,8 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
         else:
             print_main_table(group, of_group, pool)
     synthetic = [run for run in runs if run.task.problem in GROUPS["synthetic"]]
-    print_importance_table(synthetic, pool)
+    if synthetic:
+        print_importance_table(synthetic, pool)
     print_problem_table(runs, pool)
     if arguments.plot:
         from plot import draw
