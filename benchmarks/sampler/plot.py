@@ -15,6 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 _CHECKPOINTS = range(8, BUDGET + 1, 8)
+_COLORS = {"random": "#7f7f7f", "tpe": "#e69f00", "gp": "#009e73", "mergefront": "#0072b2"}
 # Label, sampler, what its user reads; all from the uniform start.
 _LINES: tuple[tuple[str, str, Reported], ...] = (
     ("random, observed", "random", "observed"),
@@ -31,11 +32,14 @@ def draw(runs: Sequence[Run], path: Path, pool: Executor) -> None:
     for label, sampler, reported in _LINES:
         members = [run for run in runs if _belongs(run, sampler)]
         picked = [partial(reported_regret, n=n, reported=reported) for n in _CHECKPOINTS]
-        _band(axes[0], label, [list(pool.map(score, members)) for score in picked])
+        style = {"label": label, "color": _COLORS[sampler], "linestyle": "-"}
+        if reported == "botorch":
+            style["linestyle"] = "--"
+        _band(axes[0], style, [list(pool.map(score, members)) for score in picked])
         if reported != "botorch":
             searched = [partial(hypervolume_regret, n=n) for n in _CHECKPOINTS]
             columns = [list(pool.map(score, members)) for score in searched]
-            _band(axes[1], label.split(",")[0], columns)
+            _band(axes[1], style | {"label": label.split(",")[0]}, columns)
     for axis, title in zip(axes, ("selection regret", "hypervolume regret"), strict=True):
         axis.set(xlabel="evaluations", title=title, ylim=(0, None), xticks=list(_CHECKPOINTS))
         axis.grid(alpha=0.3)
@@ -49,9 +53,9 @@ def _belongs(run: Run, sampler: str) -> bool:
     return (task.sampler, task.start, task.importance) == (sampler, "uniform", importance)
 
 
-def _band(axis: Axes, label: str, columns: list[list[float]]) -> None:
+def _band(axis: Axes, style: dict[str, str], columns: list[list[float]]) -> None:
     values = np.array(columns)
     mean = values.mean(axis=1)
     error = values.std(axis=1, ddof=1) / np.sqrt(values.shape[1])
-    (line,) = axis.plot(_CHECKPOINTS, mean, marker="o", markersize=3, label=label)
-    axis.fill_between(_CHECKPOINTS, mean - error, mean + error, alpha=0.2, color=line.get_color())
+    axis.plot(_CHECKPOINTS, mean, marker="o", markersize=3, **style)  # type: ignore[arg-type]
+    axis.fill_between(_CHECKPOINTS, mean - error, mean + error, alpha=0.15, color=style["color"])
