@@ -39,6 +39,8 @@ from .denoise import importance_tensor
 # Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
 # algebra, which differ between processes (memory alignment), do not reach the next proposal.
 _DECIMALS = 4
+# qLogNEHVI samples the whole front, not one measurement.
+_SAMPLES_OF_A_FRONT = 4
 Acquisition = Literal["knowledge-gradient", "qlognehvi"]
 _STATES = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
 
@@ -182,21 +184,27 @@ class SIPSampler(BaseSampler):
         surrogate = fit_surrogate(observations, self._trust)
         means, _ = surrogate.posterior(observations.X)
         rng = self._rng(number, stream=1)
-        acquisition = self._acquire(study, surrogate, observations.X, X_pending, number)
+        reference = self._reference(study, means)
+        acquisition = self._acquire(surrogate, observations.X, X_pending, reference, number)
         raw = raw_points(observations.X, means, self._budget.n_raw, rng)
         steps = (self._budget.n_restarts, self._budget.n_steps)
         candidate = maximize(acquisition, raw, *steps, rng)
         return np.round(candidate.numpy(), _DECIMALS)
 
     def _acquire(
-        self, study: Study, surrogate: Surrogate, X: Tensor, pending: Tensor | None, number: int
+        self,
+        surrogate: Surrogate,
+        X: Tensor,
+        pending: Tensor | None,
+        reference: Tensor,
+        number: int,
     ) -> AcquisitionFunction:
-        means, _ = surrogate.posterior(X)
-        reference, seed = self._reference(study, means), self._torch_seed(number)
-        n_samples = self._budget.n_samples
+        seed, n_samples = self._torch_seed(number), self._budget.n_samples
         if self._acquisition == "qlognehvi":
-            sampler = SobolQMCNormalSampler(torch.Size([4 * n_samples]), seed=seed)
+            shape = torch.Size([_SAMPLES_OF_A_FRONT * n_samples])
+            sampler = SobolQMCNormalSampler(shape, seed=seed)
             return make_acquisition(surrogate, X, pending, reference, sampler)
+        means, _ = surrogate.posterior(X)
         candidates = X if pending is None else torch.cat([X, pending])
         scale = Scale(reference, front_span(means, reference), preference_grid(means.shape[1]))
         expected = surrogate.with_pending(pending)

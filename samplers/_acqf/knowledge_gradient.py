@@ -31,6 +31,7 @@ _N_BEST = 4
 _LUCK = (0.0, 1.0)
 # Weight of the plain uncertainty: decides where no measurement promises any gain.
 _CURIOSITY = 1e-4
+_SMALLEST_WEIGHT = 0.02
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class KnowledgeGradient(AcquisitionFunction):
         surrogate: Conditioned on the points in flight.
         candidates: An `n x d`-dim tensor of the points that can be picked.
         scale: Of the utilities.
-        n_samples: Sobol samples of the outcome, an even number.
+        n_samples: Sobol samples of the outcome; an odd number is rounded up.
         seed: Of the samples.
     """
 
@@ -77,7 +78,7 @@ class KnowledgeGradient(AcquisitionFunction):
         self._gain_unit = torch.maximum(best, _SMALLEST_UTILITY / widest)
         self._best = best
         half = draw_sobol_normal_samples(
-            len(surrogate.fits), n_samples // 2, dtype=torch.double, seed=seed
+            len(surrogate.fits), (n_samples + 1) // 2, dtype=torch.double, seed=seed
         )
         # In pairs that cancel, so a point that nothing can overtake gains exactly nothing.
         self._z = torch.cat([half, -half])
@@ -86,20 +87,25 @@ class KnowledgeGradient(AcquisitionFunction):
     def forward(self, X: Tensor) -> Tensor:
         """Score a `b x 1 x d`-dim tensor, `b`-dim."""
         points = X.squeeze(-2)
-        outcomes = [self._outcomes(points, j) for j in range(len(self._halves))]
-        utilities = self._scale.utilities(torch.stack(outcomes, dim=-1))  # b x z x n+1 x w
+        columns = [self._outcomes(points, j) for j in range(len(self._halves))]
+        outcomes = torch.stack([outcome for outcome, _ in columns], dim=-1)
+        unknown = torch.stack([deviation for _, deviation in columns]).mean(dim=0)
+        utilities = self._scale.utilities(outcomes)  # b x z x n+1 x w
         gains = (utilities.amax(dim=2) - self._best) / self._gain_unit
-        value: Tensor = 100.0 * gains.mean(dim=(1, 2))
-        return value + _CURIOSITY * self._unknown(points)
+        value: Tensor = 100.0 * gains.mean(dim=(1, 2)) + _CURIOSITY * unknown
+        return value
 
-    def _unknown(self, points: Tensor) -> Tensor:
-        """Return the standardized deviation, mean over objectives."""
-        fits = self._surrogate.fits
-        deviations = [fit.process.posterior(points)[1] / fit.process.spread for fit in fits]
-        return torch.stack(deviations).mean(dim=0)
+    def _outcomes(self, points: Tensor, j: int) -> tuple[Tensor, Tensor]:
+        """Return posterior means after measuring at each point, and how unknown it is before.
 
-    def _outcomes(self, points: Tensor, j: int) -> Tensor:
-        """Return the posterior means of candidates and point after measuring, `b x z x n+1`."""
+        Args:
+            points: A `b x d`-dim tensor.
+            j: Number of the objective.
+
+        Returns:
+            Means of the candidates and the point itself, `b x z x n+1`-dim, in the objective's
+            unit; standardized deviations, `b`-dim.
+        """
         process = self._surrogate.fits[j].process
         kernel = process.kernel
         mean, half = process.project(points)
@@ -110,7 +116,7 @@ class KnowledgeGradient(AcquisitionFunction):
         moves = process.spread * moves / (variance + noise).sqrt()[:, None]
         here = (process.location + process.spread * mean)[:, None]
         means = torch.cat([self._means[:, j].expand(len(points), -1), here], dim=1)
-        return means[:, None, :] + self._z[:, j, None] * moves[:, None, :]
+        return means[:, None, :] + self._z[:, j, None] * moves[:, None, :], variance.sqrt()
 
 
 def _plausible(means: Tensor, deviations: Tensor, scale: Scale) -> Tensor:
@@ -122,7 +128,15 @@ def _plausible(means: Tensor, deviations: Tensor, scale: Scale) -> Tensor:
 
 
 def preference_grid(n_objectives: int, n: int = 19) -> Tensor:
-    """Return weights that sum to one, `n x m`-dim: evenly spaced for two objectives."""
+    """Return positive weights that sum to one.
+
+    Args:
+        n_objectives: `m`.
+        n: How many for two objectives; twice as many for more.
+
+    Returns:
+        A `w x m`-dim tensor: evenly spaced for two objectives, spread over the simplex for more.
+    """
     if n_objectives == 1:
         return torch.ones((1, 1), dtype=torch.double)
     if n_objectives == 2:
@@ -132,4 +146,5 @@ def preference_grid(n_objectives: int, n: int = 19) -> Tensor:
     engine = torch.quasirandom.SobolEngine(n_objectives - 1, scramble=True, seed=0)
     cuts = engine.draw(2 * n, dtype=torch.double).sort(dim=1).values
     ends = torch.cat([torch.zeros(2 * n, 1), cuts, torch.ones(2 * n, 1)], dim=1)
-    return ends.diff(dim=1).clamp_min(0.02)
+    spacings = ends.diff(dim=1).clamp_min(_SMALLEST_WEIGHT)
+    return spacings / spacings.sum(dim=1, keepdim=True)

@@ -10,12 +10,11 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from .priors import SHIFT, Priors, Trust, standardize
-from .process import Kernel, Process, log_likelihood, roughness, squared_distance
+from .process import JITTER, Kernel, Measured, Process, log_likelihood, roughness, squared_distance
 
 # More points than this do not change the hyperparameters, only the cost of finding them.
 _MAX_POINTS = 200
 _MAX_STEPS = 60
-_JITTER = 1e-6
 _PENALTY = 1e10  # where the covariance is not positive definite
 # Log noise variances to start from where noise is inferred: the likelihood has two optima, a
 # smooth function with noise and a rough one without.
@@ -23,28 +22,18 @@ _NOISE_STARTS = (-4.0, -1.0)
 
 
 @dataclass(frozen=True)
-class Column:
-    """One objective's data, standardized.
+class Column(Measured):
+    """What one process is fitted to; its noise is known up to a factor, which is fitted.
 
     Args:
-        X: An `n x d`-dim tensor in the unit cube.
-        y: An `n`-dim tensor.
-        noise: An `n`-dim tensor of variances, up to a factor that is fitted.
         known_noise: Whether that factor is believed to be near one.
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
-        location: What was subtracted from the values.
-        spread: What they were divided by.
     """
 
-    X: Tensor
-    y: Tensor
-    noise: Tensor
     known_noise: bool
     importance: Tensor | None
     jumps: Tensor
-    location: float
-    spread: float
 
 
 @dataclass(frozen=True)
@@ -90,7 +79,7 @@ class _Objective:
         noise = self.noise * theta[-1].exp()
         try:
             value, solved, G = log_likelihood(
-                smooth + self.fixed + torch.diag(noise + _JITTER), self.y - theta[-2]
+                smooth + self.fixed + torch.diag(noise + JITTER), self.y - theta[-2]
             )
         except RuntimeError:  # torch's LinAlgError: not positive definite
             return _PENALTY, np.zeros_like(packed)
@@ -161,10 +150,14 @@ def _minimize(
 
 def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64]) -> Fit:
     theta = torch.from_numpy(packed)
-    noise = column.noise * theta[-1].exp()
-    kernel = Kernel(objective.lengthscales(theta), column.jumps)
     process = Process(
-        kernel, column.X, column.y, noise, float(theta[-2]), column.location, column.spread
+        X=column.X,
+        y=column.y,
+        noise=column.noise * theta[-1].exp(),
+        location=column.location,
+        spread=column.spread,
+        kernel=Kernel(objective.lengthscales(theta), column.jumps),
+        mean=float(theta[-2]),
     )
     return Fit(process, float(theta[1]))
 

@@ -8,14 +8,15 @@ Notation: `n` points, `d` columns, values standardized.
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from linear_operator.utils.warnings import NumericalWarning
 from torch import Tensor
 
-_JITTER = 1e-6
+# Added to every noise variance: keeps the covariance positive definite where points coincide.
+JITTER = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,29 +60,38 @@ def roughness(X: Tensor, jumps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process conditioned on observations.
+class Measured:
+    """One objective's measurements, standardized.
 
     Args:
-        kernel: Of the standardized values.
-        X: An `n x d`-dim tensor.
-        y: An `n`-dim tensor, standardized.
-        noise: An `n`-dim tensor of variances, standardized.
-        mean: Constant prior mean, standardized.
+        X: An `n x d`-dim tensor in the unit cube.
+        y: An `n`-dim tensor.
+        noise: An `n`-dim tensor of variances.
         location: What was subtracted from the values.
         spread: What they were divided by.
     """
 
-    kernel: Kernel
     X: Tensor
     y: Tensor
     noise: Tensor
-    mean: float
     location: float
     spread: float
 
+
+@dataclass(frozen=True)
+class Process(Measured):
+    """A process conditioned on measurements.
+
+    Args:
+        kernel: Of the standardized values.
+        mean: Constant prior mean, standardized.
+    """
+
+    kernel: Kernel
+    mean: float
+
     def __post_init__(self) -> None:
-        K = self.kernel(self.X, self.X) + torch.diag(self.noise + _JITTER)
+        K = self.kernel(self.X, self.X) + torch.diag(self.noise + JITTER)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumericalWarning)  # jitter, where points coincide
             cholesky = psd_safe_cholesky(K, max_tries=6)
@@ -102,13 +112,27 @@ class Process:
         return self.mean + cross @ solved, half
 
     def posterior(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        """Return posterior mean and standard deviation of the noise-free values."""
+        """Return posterior mean and standard deviation of the noise-free values.
+
+        Args:
+            A: A `... x a x d`-dim tensor in the unit cube.
+
+        Returns:
+            Two `... x a`-dim tensors, in the objective's unit.
+        """
         mean, half = self.project(A)
         variance = (self.kernel.variance(A) - half.square().sum(-2)).clamp_min(1e-12)
         return self.location + self.spread * mean, self.spread * variance.sqrt()
 
     def joint(self, A: Tensor) -> tuple[Tensor, Tensor]:
-        """Return posterior mean and covariance of the noise-free values, `... x a (x a)`-dim."""
+        """Return the joint posterior of the noise-free values.
+
+        Args:
+            A: A `... x a x d`-dim tensor in the unit cube.
+
+        Returns:
+            Mean, `... x a`-dim, and covariance, `... x a x a`-dim, in the objective's unit.
+        """
         mean, half = self.project(A)
         covariance = self.kernel(A, A) - half.mT @ half
         return self.location + self.spread * mean, covariance * self.spread**2
@@ -132,7 +156,7 @@ class Process:
         mean, _ = self.project(P)
         X, y = torch.cat([self.X, P]), torch.cat([self.y, mean])
         noise = torch.cat([self.noise, self.expected_noise(mean)])
-        return Process(self.kernel, X, y, noise, self.mean, self.location, self.spread)
+        return replace(self, X=X, y=y, noise=noise)
 
 
 def pooled_noise(at: Tensor, y: Tensor, noise: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def _column(noise: float | None = 0.05, importance: torch.Tensor | None = IMPORT
     y = torch.sin(3 * X[:, 3]) + 0.1 * torch.randn(20, generator=generator, dtype=torch.double)
     variances = torch.full((20,), noise or 1.0, dtype=torch.double)
     y = (y - y.mean()) / y.std()
-    return Column(X, y, variances, noise is not None, importance, CHAIN, 0.0, 1.0)
+    return Column(X, y, variances, 0.0, 1.0, noise is not None, importance, CHAIN)
 
 
 @pytest.mark.parametrize("noise", [None, 0.05])
@@ -59,7 +59,7 @@ def test_roughness_is_one_for_independent_weights_and_zero_for_uniform_ones() ->
 def _process(noise: float = 0.1) -> Process:
     column = _column(noise)
     kernel = Kernel(torch.ones(4, dtype=torch.double), CHAIN)
-    return Process(kernel, column.X, column.y, column.noise, 0.2, 1.0, 2.0)
+    return Process(column.X, column.y, column.noise, 1.0, 2.0, kernel, 0.2)
 
 
 def test_posterior_is_the_textbooks() -> None:
