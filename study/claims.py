@@ -1,17 +1,22 @@
 """Who works on which trial, and what becomes of the trials of the dead.
 
-All of it happens under the study's lock, so that the budget is exact with any number of workers
-and a suggestion sees every trial in flight.
+Claims happen under the study's lock, so that the budget is exact with any number of workers and a
+proposal sees every trial in flight. Every change is one transaction: a process killed between
+any two statements leaves the study as it was before or after, never in between.
 """
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import Connection
+
+from .draft import propose
+from .ledger import Ending, Ledger
 
 # Attempts at one candidate after its worker died; a point that kills every worker must end.
 MAX_RETRIES = 2
@@ -28,109 +33,131 @@ class Outcome(Enum):
     DONE = "the budget is complete"
 
 
-class Workers:
-    """Who is alive: every worker holds a lock on a file of its own until it exits.
-
-    The operating system releases the lock of a process that is killed, so nobody has to time
-    out, and a worker that is merely slow is never taken for dead.
-
-    Args:
-        directory: Holds the lock files; on this machine.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        self._directory = directory
-
-    def register(self, name: str) -> FileLock:
-        """Return the held lock of a new worker."""
-        lock = FileLock(self._directory / f"{name}.lock")
-        lock.acquire(timeout=0)
-        return lock
-
-    def is_alive(self, name: str) -> bool:
-        """Whether the worker of this name still runs."""
-        path = self._directory / f"{name}.lock"
-        if not path.exists():
-            return False
-        try:
-            with FileLock(path, timeout=0):
-                path.unlink()
-        except Timeout:
-            return True
-        return False
-
-
-def claim(
-    study: optuna.Study, budget: int, space: dict[str, BaseDistribution], worker: dict[str, Any]
-) -> optuna.Trial | Outcome:
-    """Take the next trial, queued ones first; call it under the study's lock.
+@dataclass(frozen=True)
+class Claims:
+    """The trials of one study, as its workers share them.
 
     Args:
         study: With the sampler that proposes new candidates.
         budget: COMPLETE trials at the end.
         space: The parameters of a new candidate.
-        worker: User attributes that say who evaluates it.
     """
-    trials = study.get_trials(deepcopy=False)
-    count = {state: sum(t.state == state for t in trials) for state in TrialState}
-    if count[TrialState.COMPLETE] >= budget:
-        return Outcome.DONE
-    in_flight = count[TrialState.RUNNING] + count[TrialState.WAITING]
-    if not count[TrialState.WAITING] and count[TrialState.COMPLETE] + in_flight >= budget:
-        return Outcome.WAIT
-    trial = study.ask(space)
-    for key, value in worker.items():
-        trial.set_user_attr(key, value)
-    if "phase" not in trial.user_attrs:
-        trial.set_user_attr("phase", "search")
+
+    study: optuna.Study
+    budget: int
+    space: Mapping[str, BaseDistribution]
+
+    @property
+    def ledger(self) -> Ledger:
+        """Writes to the study."""
+        return Ledger(self.study)
+
+    def claim(self, connection: Connection, worker: Mapping[str, Any]) -> FrozenTrial | Outcome:
+        """Take the next trial, queued ones first.
+
+        Args:
+            connection: Of the study's lock.
+            worker: User attributes that say who evaluates it.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        count = {state: sum(t.state == state for t in trials) for state in TrialState}
+        if count[TrialState.COMPLETE] >= self.budget:
+            return Outcome.DONE
+        if (taken := self._take(connection, trials, worker)) is not None:
+            return taken
+        if count[TrialState.COMPLETE] + count[TrialState.RUNNING] >= self.budget:
+            return Outcome.WAIT
+        trial = propose(self.study, self.space)
+        trial.user_attrs = {"phase": "search", **trial.user_attrs, **worker}
+        with connection.begin():
+            return self.ledger.add(connection, trial)
+
+    def _take(
+        self, connection: Connection, trials: list[FrozenTrial], worker: Mapping[str, Any]
+    ) -> FrozenTrial | None:
+        for trial in trials:
+            if trial.state == TrialState.WAITING:
+                attrs = {**worker, "phase": trial.user_attrs.get("phase", "search")}
+                with connection.begin():
+                    if self.ledger.take(connection, trial, attrs):
+                        return trial
+        return None
+
+    def reclaim(self, connection: Connection, dead: Collection[FrozenTrial]) -> None:
+        """Queue again what dead workers were evaluating.
+
+        Args:
+            connection: Of the study's lock.
+            dead: Running trials whose workers are gone.
+        """
+        for trial in dead:
+            self.requeue(connection, trial, "its worker died", retry=True)
+
+    def requeue(
+        self, connection: Connection, trial: FrozenTrial, reason: str, retry: bool
+    ) -> None:
+        """End a running trial as FAIL and queue its candidate again, as a whole, at once.
+
+        A candidate with some of its parameters only is not queued: the rest would be proposed
+        anew, and the mixture is a point that nobody proposed. What was told of the attempt
+        (constraints, the sampler's notes) stays with it.
+
+        Args:
+            connection: Of any transaction.
+            trial: Running.
+            reason: Stored as the attribute `failure`.
+            retry: Whether the attempt counts against `MAX_RETRIES`.
+        """
+        history = trial.system_attrs.get(_RETRIES, [])
+        whole = self.space.keys() <= trial.params.keys()
+        again = whole and (not retry or len(history) < MAX_RETRIES)
+        suffix = (
+            "" if again else (f" {MAX_RETRIES + 1} times" if whole else " while it was proposed")
+        )
+        ending = Ending(TrialState.FAIL, user_attrs={"failure": reason + suffix})
+        with connection.begin():
+            if self.ledger.end(connection, trial._trial_id, ending) and again:
+                history = [*history, trial.number] if retry else history
+                self.ledger.add(connection, _clone(trial, history))
+
+    def adopt(self, connection: Connection, number: int, ending: Ending) -> bool:
+        """Keep a result whose worker was taken for dead: its candidate was measured.
+
+        The newest attempt at the candidate becomes COMPLETE with it, queued or running; without
+        one, a trial is added if the budget has room.
+
+        Args:
+            connection: Of the study's lock.
+            number: Of the trial that was measured.
+            ending: COMPLETE, with the values.
+
+        Returns:
+            Whether the study has the result now; False where it has another measurement of the
+            same candidate, or its budget is full.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        heir = _heir(trials, trials[number])
+        if heir.state == TrialState.COMPLETE:
+            return False
+        measured = trials[number].user_attrs
+        note = {"measured_as": number, "worker": measured.get("worker", "")}
+        ending = replace(ending, user_attrs={**ending.user_attrs, **note})
+        with connection.begin():
+            if heir.number != number:
+                states = (TrialState.WAITING, TrialState.RUNNING)
+                return self.ledger.end(connection, heir._trial_id, ending, states)
+            if sum(t.state != TrialState.FAIL for t in trials) >= self.budget:
+                return False
+            self.ledger.add(connection, _completed(trials[number], ending))
+            return True
+
+
+def _heir(trials: list[FrozenTrial], trial: FrozenTrial) -> FrozenTrial:
+    """Return the newest attempt at a trial's candidate."""
+    for other in trials[trial.number + 1 :]:
+        if other.system_attrs.get(_CLONE_OF) == trial.number:
+            return _heir(trials, other)
     return trial
-
-
-def reclaim(study: optuna.Study, workers: Workers) -> list[int]:
-    """Queue again what dead workers were evaluating; call it under the study's lock.
-
-    Returns:
-        The numbers of the trials that were taken from the dead.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    # Claims happen under the lock too: a trial without a worker's name was cut off in its claim.
-    dead = [t for t in running if not workers.is_alive(t.user_attrs.get("worker", ""))]
-    for trial in dead:
-        requeue(study, trial, "its worker died", retry=True)
-    return [trial.number for trial in dead]
-
-
-def requeue(study: optuna.Study, trial: FrozenTrial, reason: str, retry: bool) -> None:
-    """End a trial as FAIL and queue its candidate again, as a whole.
-
-    A candidate with some of its parameters only is not queued: the rest would be proposed anew,
-    and the mixture is a point that nobody proposed. What was told of the attempt (constraints,
-    the sampler's notes) stays with it.
-
-    Args:
-        study: Of the trial.
-        trial: Running.
-        reason: Stored as the attribute `failure`.
-        retry: Whether the attempt counts against `MAX_RETRIES`.
-    """
-    history = trial.system_attrs.get(_RETRIES, [])
-    complete = _has_all_params(study, trial)
-    again = complete and (not retry or len(history) < MAX_RETRIES)
-    suffix = (
-        "" if again else (f" {MAX_RETRIES + 1} times" if complete else " while it was proposed")
-    )
-    study._storage.set_trial_user_attr(trial._trial_id, "failure", reason + suffix)
-    # The clone first: a process killed in between must not lose the candidate, a parent perhaps.
-    # Whoever reclaims the trial then finds the clone, and does not make a second one.
-    if again and not _is_requeued(study, trial):
-        study.add_trial(_clone(trial, [*history, trial.number] if retry else history))
-    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-
-def _is_requeued(study: optuna.Study, trial: FrozenTrial) -> bool:
-    trials = study.get_trials(deepcopy=False)
-    return any(other.system_attrs.get(_CLONE_OF) == trial.number for other in trials)
 
 
 def _clone(trial: FrozenTrial, history: list[int]) -> FrozenTrial:
@@ -146,7 +173,13 @@ def _clone(trial: FrozenTrial, history: list[int]) -> FrozenTrial:
     )
 
 
-def _has_all_params(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Whether a trial has as many parameters as the fullest trial of the study."""
-    trials = study.get_trials(deepcopy=False)
-    return len(trial.params) == max(len(other.params) for other in trials)
+def _completed(trial: FrozenTrial, ending: Ending) -> FrozenTrial:
+    kept = {k: v for k, v in trial.user_attrs.items() if k != "failure"}
+    return create_trial(
+        state=TrialState.COMPLETE,
+        values=list(ending.values),
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={**kept, **ending.user_attrs},
+        system_attrs={**ending.system_attrs, _CLONE_OF: trial.number},
+    )

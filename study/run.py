@@ -1,5 +1,6 @@
 """From a valid spec to a finished study."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +13,9 @@ from ..objectives.evaluation import METRICS, Sampling
 from ..objectives.evaluation.transformers_backend import TransformersBackend
 from ..samplers import PerTrialSampler, SIPSampler
 from .inputs import Inputs
-from .seeding import importance_of, init_study, search_space
+from .seeding import FINGERPRINT, check_same_study, importance_of, init_study, search_space
 from .spec import StudySpec
-from .storage import load_study
+from .storage import wait_for_study
 from .worker import Reporter, SilentReporter, Timings, Worker
 
 _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -60,13 +61,19 @@ def make_objective(inputs: Inputs, split: str = "search") -> MergeObjective:
     )
 
 
-def work(inputs: Inputs, reporter: Reporter | None = None) -> Timings:
+def work(inputs: Inputs, reporter: Reporter | None = None, wait_seconds: float = 0.0) -> Timings:
     """Run one worker of an existing study in this process until the budget is complete.
+
+    Args:
+        inputs: What the study was made of.
+        reporter: Told of every step.
+        wait_seconds: How long to wait for the database, and for somebody to create the study.
 
     Raises:
         StudyError: If the study does not exist, or its trials keep failing.
     """
-    study = load_study(inputs.spec)
+    study = wait_for_study(inputs.spec, wait_seconds, FINGERPRINT)
+    check_same_study(study, inputs)
     study.sampler = make_sampler(inputs, study)
     worker = Worker(study, inputs, make_objective(inputs), reporter or SilentReporter())
     worker.run()
@@ -87,7 +94,7 @@ def run_many(spec: StudySpec, command: Sequence[str], n_workers: int) -> None:
     """Finish an existing study with several worker processes on this machine.
 
     Args:
-        spec: Of the study, for messages.
+        spec: Of the study.
         command: Arguments of `mergefront` that start one worker.
         n_workers: Processes.
 
@@ -95,7 +102,9 @@ def run_many(spec: StudySpec, command: Sequence[str], n_workers: int) -> None:
         StudyError: If a worker stopped with an error.
     """
     line = [sys.executable, "-m", "mergefront", *command]
-    processes = [subprocess.Popen(line) for _ in range(n_workers)]
+    # Not as an argument: a URL may hold a password, and anybody can read arguments.
+    environment = {**os.environ, "MERGEFRONT_STORAGE": spec.study.storage}
+    processes = [subprocess.Popen(line, env=environment) for _ in range(n_workers)]
     try:
         codes = [process.wait() for process in processes]
     except BaseException:

@@ -13,7 +13,7 @@ from ..objectives.merging import MergePlan
 from ..samplers import uniform_levels
 from .inputs import Inputs
 from .spec import StudySpec
-from .storage import open_storage, study_lock
+from .storage import open_storage, shown_url, study_lock
 
 FINGERPRINT = "mergefront:fingerprint"
 IMPORTANCE = "mergefront:importance"
@@ -26,7 +26,7 @@ def init_study(inputs: Inputs) -> optuna.Study:
     Raises:
         StudyError: If a study of this name was made with other models, tasks or settings.
     """
-    with study_lock(inputs.spec):
+    with study_lock(inputs.spec).hold():
         storage = open_storage(inputs.spec.study.storage)
         study = optuna.create_study(
             study_name=inputs.spec.study.name,
@@ -44,7 +44,9 @@ def init_study(inputs: Inputs) -> optuna.Study:
 def _set_attributes(study: optuna.Study, inputs: Inputs) -> None:
     """Write everything; the fingerprint last, as the mark that nothing is missing."""
     study.set_metric_names(inputs.spec.metric_names)
-    study.set_user_attr(SPEC, inputs.spec.model_dump(mode="json"))
+    content = inputs.spec.model_dump(mode="json")
+    content["study"]["storage"] = shown_url(inputs.spec.study.storage)
+    study.set_user_attr(SPEC, content)
     study.set_user_attr(IMPORTANCE, inputs.importance())
     for trial in study.get_trials(deepcopy=False):  # left by a start that was cut off
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

@@ -31,12 +31,26 @@ class StudySection(_Section):
         storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
         trials: COMPLETE trials at the end.
         seed: Of the sampler.
+        heartbeat_seconds: Between a worker's signs of life.
+        grace_seconds: Silence after which a worker on another machine is taken for dead, and its
+            trial queued again; at least twice the heartbeat.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
     storage: str = Field(pattern=r"^\w+(\+\w+)?://")
     trials: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)
+    heartbeat_seconds: float = Field(default=20.0, gt=0)
+    grace_seconds: float = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.grace_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                "grace_seconds must be at least twice heartbeat_seconds, but got "
+                f"{self.grace_seconds:g} and {self.heartbeat_seconds:g}"
+            )
+        return self
 
 
 class ModelsSection(_Section):

@@ -1,23 +1,30 @@
 """Results on local disk, from the end of an evaluation until the database has them.
 
-A process may be killed at any moment; what was measured must survive it. So a result is written
-and flushed before the first of its attributes reaches the storage, and delivering it twice does
-no harm.
+A process may be killed at any moment, and a database may be away; what was measured must survive
+both. So a result is written and flushed before anything of it reaches the storage, it reaches it
+in one transaction, and delivering it twice does no harm.
 """
 
+import io
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upload_artifact
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, ArtifactMeta
+from optuna.trial import FrozenTrial, TrialState
 
 from ..objectives.evaluation import Answer
+from .claims import Claims
+from .ledger import Ending
+from .locks import StudyLock
 
-_ANSWERS = "answers.jsonl"
+_SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Spool:
 
     Args:
         directory: Created when needed.
-        store: Where the per-question tables go.
+        store: Where recipes and per-question tables go.
     """
 
     def __init__(self, directory: Path, store: FileSystemArtifactStore) -> None:
@@ -66,36 +73,60 @@ class Spool:
         """Return what is on disk, in the order of trials."""
         return [(path, _read(path)) for path in sorted(self._directory.glob("trial-*.json"))]
 
-    def deliver(self, study: optuna.Study, path: Path, result: Result) -> None:
+    def deliver(self, claims: Claims, lock: StudyLock, path: Path, result: Result) -> None:
         """Bring a result into the storage and remove it from disk.
 
-        A trial that is finished already keeps what it has.
+        If its worker was taken for dead meanwhile, the newest attempt at the same candidate gets
+        it (`Claims.adopt`). A second measurement of a candidate is moved to `superseded/`.
         """
-        trial = study.get_trials(deepcopy=False)[result.number]
-        if not trial.state.is_finished():
-            self._upload_answers(study, trial, path.with_suffix(f".{_ANSWERS}"), result)
-            for key, value in result.attributes.items():
-                study._storage.set_trial_user_attr(trial._trial_id, key, value)
-            study.tell(result.number, result.values, skip_if_finished=True)
+        trial = claims.study.get_trials(deepcopy=False)[result.number]
+        ending = self._ending(claims.study, trial, result)
+        ledger = claims.ledger
+        with ledger.engine.begin() as connection:
+            delivered = ledger.end(connection, trial._trial_id, ending)
+        if not delivered and not _is_delivered(claims.study, result):
+            with lock.hold() as connection:
+                delivered = claims.adopt(connection, result.number, ending)
+            if not delivered:
+                self._put_aside(path)
+                return
         path.unlink()
 
-    def _upload_answers(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial, path: Path, result: Result
-    ) -> None:
-        path.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in result.answers))
-        existing = get_all_artifact_meta(trial, storage=study._storage)
-        if existing:  # an upload that was cut off: its entry may be there without its bytes
-            with path.open("rb") as file:
-                self._store.write(existing[0].artifact_id, file)
-        else:
-            upload_artifact(
-                artifact_store=self._store,
-                file_path=str(path),
-                study_or_trial=trial,
-                storage=study._storage,
-                mimetype="application/jsonl",
-            )
-        path.unlink()
+    def _ending(self, study: optuna.Study, trial: FrozenTrial, result: Result) -> Ending:
+        answers = "".join(json.dumps(asdict(answer)) + "\n" for answer in result.answers)
+        attrs = {
+            **self._store_artifact(study, result, "answers.jsonl", answers),
+            **self._store_artifact(study, result, "recipe.json", json.dumps(trial.params)),
+        }
+        return Ending(TrialState.COMPLETE, result.values, result.attributes, attrs)
+
+    def _store_artifact(
+        self, study: optuna.Study, result: Result, name: str, content: str
+    ) -> dict[str, str]:
+        """Write an artifact's bytes; return the attribute by which Optuna finds it.
+
+        Its name follows from the attempt: writing it again replaces it. The bytes come first, so
+        no trial ever names an artifact that is not there.
+        """
+        filename = f"trial-{result.number:05d}.{name}"
+        origin = f"{study.study_name}/{result.worker}/{filename}"
+        artifact_id = str(uuid.uuid5(uuid.NAMESPACE_URL, origin))
+        mimetype = "application/jsonl" if name.endswith(".jsonl") else "application/json"
+        self._store.write(artifact_id, io.BytesIO(content.encode()))
+        meta = ArtifactMeta(artifact_id, filename, mimetype, None)
+        return {ARTIFACTS_ATTR_PREFIX + artifact_id: json.dumps(asdict(meta))}
+
+    def _put_aside(self, path: Path) -> None:
+        directory = self._directory / _SUPERSEDED
+        directory.mkdir(exist_ok=True)
+        path.replace(directory / f"{path.stem}-{uuid.uuid4().hex[:8]}.json")
+
+
+def _is_delivered(study: optuna.Study, result: Result) -> bool:
+    """Whether this very attempt is COMPLETE: its delivery was cut off after the transaction."""
+    trial = study.get_trials(deepcopy=False)[result.number]
+    same_worker = trial.user_attrs.get("worker") == result.worker
+    return trial.state == TrialState.COMPLETE and same_worker
 
 
 def _read(path: Path) -> Result:

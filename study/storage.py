@@ -1,69 +1,204 @@
-"""Open a study's storage, and find the local files that belong to it."""
+"""Open a study's storage, and find the local files that belong to it.
 
+Two kinds: an SQLite file for the workers of one machine, a PostgreSQL server for many.
+"""
+
+import logging
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock
+import sqlalchemy
 from optuna.artifacts import FileSystemArtifactStore
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from ..errors import StudyError
+from .locks import AdvisoryLock, FileStudyLock, StudyLock
 from .spec import StudySpec
 
+logger = logging.getLogger(__name__)
+
+# A file that holds the database's password, as container engines mount secrets.
+PASSWORD_FILE = "MERGEFRONT_STORAGE_PASSWORD_FILE"
 # How long a process waits for another one's short write to the same SQLite file.
 _SQLITE_TIMEOUT_SECONDS = 60
+_POLL_SECONDS = 1.0
+# A dead network is noticed within a minute instead of after the hours of TCP's own timers.
+_POSTGRESQL_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+    # Optuna stores times without a zone; the server's clock is compared with them.
+    "options": "-c timezone=UTC",
+}
 
 
-def open_storage(url: str) -> BaseStorage:
-    """Open a storage, with the tables created if it is empty.
+def open_storage(url: str, create: bool = True) -> BaseStorage:
+    """Open a storage.
+
+    Args:
+        url: SQLAlchemy URL of an SQLite file or a PostgreSQL database.
+        create: Whether missing tables are created; two processes that do so at once fail, so
+            call it under the study's lock.
 
     Raises:
         StudyError: If it cannot be reached or its driver is not installed.
     """
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if url.startswith("sqlite"):
-        options = {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}}
+    full = _full_url(url)
+    if create:
         _make_sqlite_folder(url)
     try:
-        return get_storage(RDBStorage(url, engine_kwargs=options))
+        rdb = RDBStorage(
+            full.render_as_string(hide_password=False),
+            engine_kwargs=_engine_options(full),
+            skip_table_creation=not create,
+        )
+        return get_storage(rdb)
     except ImportError as error:
+        raise _driver_missing(full) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise _cannot_open(full, error) from error
+
+
+def _full_url(url: str) -> URL:
+    """Return the URL with the driver and the secret file's password.
+
+    Raises:
+        StudyError: If it is of another database, or the file cannot be read.
+    """
+    parsed = make_url(url)
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
         raise StudyError(
-            f"The driver for {make_url(url).drivername!r} is not installed; run "
-            "`pip install 'mergefront[postgres]'`."
-        ) from error
-    except SQLAlchemyError as error:
-        shown = make_url(url).render_as_string(hide_password=True)
-        raise StudyError(
-            f"The storage {shown} cannot be opened ({type(error).__name__}). Check the URL under "
-            "`study.storage` and that the database runs."
-        ) from error
+            f"A storage must be sqlite:///FILE or postgresql://USER@HOST/DATABASE, but got "
+            f"{backend!r}. Correct `study.storage`."
+        )
+    if backend == "postgresql" and parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg2")
+    secret = os.environ.get(PASSWORD_FILE)
+    if backend == "postgresql" and secret and not parsed.password:
+        try:
+            password = Path(secret).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise StudyError(
+                f"{PASSWORD_FILE} must name a readable file, but {secret}: {error.strerror}."
+            ) from error
+        parsed = parsed.set(password=password)
+    return parsed
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}}
+    # One idle connection a worker; three at most, with the heartbeat's and the lock's.
+    return {
+        "pool_pre_ping": True,
+        "pool_size": 1,
+        "max_overflow": 2,
+        "connect_args": _POSTGRESQL_CONNECTION,
+    }
+
+
+def _engine(url: URL) -> Engine:
+    """Return an engine that opens a connection a use, and closes it."""
+    options = {"connect_args": _engine_options(url)["connect_args"]}
+    try:
+        return sqlalchemy.create_engine(url, poolclass=NullPool, **options)
+    except ImportError as error:
+        raise _driver_missing(url) from error
+
+
+def _driver_missing(url: URL) -> StudyError:
+    return StudyError(
+        f"The driver for {url.drivername!r} is not installed; run "
+        "`pip install 'mergefront[postgres]'`."
+    )
+
+
+def _cannot_open(url: URL, error: Exception) -> StudyError:
+    return StudyError(
+        f"The storage {url.render_as_string(hide_password=True)} cannot be opened "
+        f"({type(error).__name__}). Check `study.storage`, and that the database runs."
+    )
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that the database cannot be reached for now."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    return isinstance(cause, OperationalError | InterfaceError)
 
 
 def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.Study:
-    """Load the spec's study.
+    """Load the spec's study; create nothing.
 
     Raises:
-        StudyError: If it does not exist.
+        StudyError: If it does not exist, or its storage cannot be opened.
     """
     if storage is None:
-        if (path := sqlite_path(spec.study.storage)) is not None and not path.exists():
+        if not _has_tables(spec.study.storage):
             raise _missing(spec)
-        # Opening creates missing tables, and two processes that do so at once fail.
-        with study_lock(spec):
-            storage = open_storage(spec.study.storage)
+        storage = open_storage(spec.study.storage, create=False)
     try:
         return optuna.load_study(study_name=spec.study.name, storage=storage)
     except KeyError:
         raise _missing(spec) from None
 
 
+def _has_tables(url: str) -> bool:
+    if (path := sqlite_path(url)) is not None and not path.exists():
+        return False
+    full = _full_url(url)
+    try:
+        # Optuna's last step of creation.
+        return sqlalchemy.inspect(_engine(full)).has_table("alembic_version")
+    except SQLAlchemyError as error:
+        raise _cannot_open(full, error) from error
+
+
+def wait_for_study(spec: StudySpec, seconds: float, mark: str) -> optuna.Study:
+    """Load a study that another process is about to create.
+
+    Args:
+        spec: Of the study.
+        seconds: How long to wait for the database and the study.
+        mark: The study's user attribute that is written when its creation is complete.
+
+    Raises:
+        StudyError: Why it could not be loaded at the end.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            study = load_study(spec)
+            if mark in study.user_attrs:
+                return study
+            error = _missing(spec)
+        except StudyError as caught:
+            error = caught
+        if time.monotonic() > deadline:
+            raise error
+        logger.info("waiting for the study: %s", error)
+        time.sleep(min(_POLL_SECONDS, seconds))
+
+
 def _missing(spec: StudySpec) -> StudyError:
-    shown = make_url(spec.study.storage).render_as_string(hide_password=True)
     return StudyError(
-        f"There is no study {spec.study.name!r} in {shown} yet. Start it with `mergefront run`."
+        f"There is no study {spec.study.name!r} in {shown_url(spec.study.storage)} yet. Start it "
+        "with `mergefront run`."
     )
 
 
@@ -93,15 +228,18 @@ def state_dir(spec: StudySpec) -> Path:
     return root / f"{spec.study.name}.state"
 
 
-def study_lock(spec: StudySpec) -> FileLock:
-    """Return the lock under which workers of this machine read the history and claim trials."""
+def study_lock(spec: StudySpec) -> StudyLock:
+    """Return the lock under which one worker at a time reads the history and claims a trial."""
+    url = _full_url(spec.study.storage)
+    if url.get_backend_name() == "postgresql":
+        return AdvisoryLock(_engine(url), spec.study.name, spec.study.grace_seconds)
     directory = state_dir(spec)
     directory.mkdir(parents=True, exist_ok=True)
-    return FileLock(directory / "study.lock")
+    return FileStudyLock(_engine(url), directory / "study.lock")
 
 
 def artifact_store(spec: StudySpec) -> FileSystemArtifactStore:
-    """Return the store of the per-question tables."""
+    """Return the store of recipes and per-question tables."""
     directory = state_dir(spec) / "artifacts"
     directory.mkdir(parents=True, exist_ok=True)
     return FileSystemArtifactStore(directory)

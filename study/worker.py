@@ -2,66 +2,70 @@
 
 import logging
 import os
-import signal
 import socket
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import StudyError
 from ..objectives import Measurement, MergeObjective
-from .claims import Outcome, Workers, claim, reclaim, requeue
+from .claims import Claims, Outcome
 from .inputs import Inputs
+from .ledger import Ending
+from .liveness import LocalWorkers, Pulse, dead_trials
 from .seeding import fingerprint_of, search_space
 from .spool import Result, Spool
-from .storage import artifact_store, state_dir, study_lock
+from .storage import artifact_store, is_outage, state_dir, study_lock
+from .termination import Interrupted, Termination
 
 logger = logging.getLogger(__name__)
 
 # Failures in a row after which something other than the candidates must be wrong.
 MAX_FAILURES = 3
 _POLL_SECONDS = 0.5
+# While the database is away, between two tries.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
+
+T = TypeVar("T")
 
 
 class Reporter(Protocol):
     """Told what a worker does; each method returns at once."""
 
-    def started(self, trial: optuna.Trial, n_questions: int) -> None:
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
         """A trial's evaluation begins."""
 
     def answered(self, n: int) -> None:
         """`n` more questions of it have been answered."""
 
-    def finished(self, trial: optuna.Trial, measurement: Measurement) -> None:
+    def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         """It was measured and delivered."""
 
-    def failed(self, trial: optuna.Trial, reason: str) -> None:
+    def failed(self, trial: FrozenTrial, reason: str) -> None:
         """It could not be measured."""
 
 
 class SilentReporter:
     """Says nothing."""
 
-    def started(self, trial: optuna.Trial, n_questions: int) -> None:
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
         """Do nothing."""
 
     def answered(self, n: int) -> None:
         """Do nothing."""
 
-    def finished(self, trial: optuna.Trial, measurement: Measurement) -> None:
+    def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         """Do nothing."""
 
-    def failed(self, trial: optuna.Trial, reason: str) -> None:
+    def failed(self, trial: FrozenTrial, reason: str) -> None:
         """Do nothing."""
-
-
-class Interrupted(BaseException):
-    """The process was asked to stop (SIGTERM); like KeyboardInterrupt, not an error."""
 
 
 @dataclass
@@ -95,23 +99,26 @@ class Worker:
         spec = self.inputs.spec
         directory = state_dir(spec)
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._workers = Workers(directory / "workers")
+        self._claims = Claims(self.study, spec.study.trials, search_space(spec, self.inputs.plan))
+        self._local = LocalWorkers(directory / "workers")
         self._spool = Spool(directory / "spool", artifact_store(spec))
         self._lock = study_lock(spec)
-        self._space = search_space(spec, self.inputs.plan)
+        self._pulse = Pulse(self.study, spec.study.heartbeat_seconds)
         self._fingerprint = fingerprint_of(self.study)
+        self._termination = Termination()
 
     def run(self) -> None:
-        """Work until the budget is complete.
+        """Work until the budget is complete, through any absence of the database.
 
         Raises:
             StudyError: If `MAX_FAILURES` trials in a row could not be measured.
+            Interrupted: After SIGTERM, with the trial in hand queued again.
         """
         failures: list[str] = []
-        with self._workers.register(self.name), _terminable():
-            while (claimed := self._claim()) is not Outcome.DONE:
+        with self._local.register(self.name), self._termination, self._pulse:
+            while (claimed := self._persist(self._claim)) is not Outcome.DONE:
                 if isinstance(claimed, Outcome):
-                    time.sleep(_POLL_SECONDS)
+                    self._termination.sleep(_POLL_SECONDS)
                     continue
                 failure = self._evaluate(claimed)
                 failures = [*failures, failure] if failure else []
@@ -121,27 +128,31 @@ class Worker:
                         f"{failure} Mend the cause and start the study again: it resumes."
                     )
 
-    def _claim(self) -> optuna.Trial | Outcome:
+    def _claim(self) -> FrozenTrial | Outcome:
         start = time.perf_counter()
-        with self._lock:
-            self._deliver_for_the_dead()
-            reclaim(self.study, self._workers)
+        self._deliver_for_the_dead()
+        grace = self.inputs.spec.study.grace_seconds
+        with self._lock.hold() as connection:
+            dead = dead_trials(self.study, connection, self._local, grace)
+            self._claims.reclaim(connection, dead)
             who = {"worker": self.name, "host": socket.gethostname()}
-            claimed = claim(self.study, self.inputs.spec.study.trials, dict(self._space), who)
-        if isinstance(claimed, optuna.Trial):
+            claimed = self._claims.claim(connection, who)
+        if isinstance(claimed, FrozenTrial):
+            self._pulse.follow(claimed)
             self.timings.suggest += time.perf_counter() - start
         return claimed
 
     def _deliver_for_the_dead(self) -> None:
         for path, result in self._spool.pending():
-            if not self._workers.is_alive(result.worker):
-                self._spool.deliver(self.study, path, result)
+            if not self._local.is_alive(result.worker):
+                self._spool.deliver(self._claims, self._lock, path, result)
 
-    def _evaluate(self, trial: optuna.Trial) -> str | None:
+    def _evaluate(self, trial: FrozenTrial) -> str | None:
         """Evaluate one trial; return why it failed, if it did."""
         self.reporter.started(trial, len(self.objective.questions))
         try:
-            measurement = self.objective.measure(trial.params, self.reporter.answered)
+            with self._termination.at_once():
+                measurement = self.objective.measure(trial.params, self.reporter.answered)
         except (KeyboardInterrupt, Interrupted):
             self._give_back(trial, "the worker was asked to stop")
             raise
@@ -151,43 +162,49 @@ class Worker:
         self.reporter.finished(trial, measurement)
         return None
 
-    def _deliver(self, trial: optuna.Trial, measurement: Measurement) -> None:
+    def _deliver(self, trial: FrozenTrial, measurement: Measurement) -> None:
         attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
         result = Result(
             trial.number, self.name, measurement.values, attributes, measurement.answers
         )
         path = self._spool.write(result)
-        self._spool.deliver(self.study, path, result)
+        self._persist(lambda: self._spool.deliver(self._claims, self._lock, path, result))
+        self._pulse.follow(None)
         self.timings.merge += measurement.merge_seconds
         self.timings.evaluate += measurement.evaluate_seconds
         self.timings.n_trials += 1
 
-    def _fail(self, trial: optuna.Trial, reason: str) -> str:
+    def _fail(self, trial: FrozenTrial, reason: str) -> str:
         logger.warning("trial %d could not be measured", trial.number, exc_info=True)
-        trial.set_user_attr("failure", reason)
-        self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        ending = Ending(TrialState.FAIL, user_attrs={"failure": reason})
+        self._persist(lambda: self._end(trial, ending))
+        self._pulse.follow(None)
         self.reporter.failed(trial, reason)
         return reason
 
-    def _give_back(self, trial: optuna.Trial, reason: str) -> None:
-        with self._lock:
-            frozen = self.study.get_trials(deepcopy=False)[trial.number]
-            requeue(self.study, frozen, reason, retry=False)
+    def _end(self, trial: FrozenTrial, ending: Ending) -> None:
+        ledger = self._claims.ledger
+        with ledger.engine.begin() as connection:
+            ledger.end(connection, trial._trial_id, ending)
 
+    def _give_back(self, trial: FrozenTrial, reason: str) -> None:
+        """Queue a trial again at once; if the database is away, its heartbeat's end will do it."""
+        self._pulse.follow(None)
+        try:
+            with self._claims.ledger.engine.connect() as connection:
+                self._claims.requeue(connection, trial, reason, retry=False)
+        except SQLAlchemyError as error:
+            logger.warning("trial %d was not given back: %s", trial.number, error)
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception inside the block, where signals can be handled at all."""
-
-    def stop(number: int, frame: object) -> None:
-        raise Interrupted
-
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    def _persist(self, action: Callable[[], T]) -> T:
+        """Repeat an action until the database answers; it must be harmless when repeated."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return action()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                if not is_outage(error):
+                    raise
+                logger.warning("the database does not answer; trying again in %g s", pause)
+            self._termination.sleep(pause)
+            pause = min(2.0 * pause, _LONGEST_PAUSE)

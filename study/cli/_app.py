@@ -78,7 +78,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def _run(function: Callable[[], None], debug: bool) -> None:
-    from ..worker import Interrupted
+    from ..termination import Interrupted
 
     _quiet_libraries()
     try:

@@ -1,6 +1,6 @@
 """Progress on stderr: a bar for the trial in hand, a line for each that is done."""
 
-import optuna
+from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
@@ -22,7 +22,7 @@ class ConsoleReporter:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
-    def started(self, trial: optuna.Trial, n_questions: int) -> None:
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
         """Open the trial's bar."""
         if not self.console.is_terminal:
             return
@@ -36,7 +36,7 @@ class ConsoleReporter:
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, n)
 
-    def finished(self, trial: optuna.Trial, measurement: Measurement) -> None:
+    def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         """Replace the bar by the measured values."""
         self._close()
         values = zip(
@@ -46,7 +46,7 @@ class ConsoleReporter:
         line = f"{self._title(trial)}  {shown}  {measurement.evaluate_seconds:.1f} s"
         self.console.print(line, soft_wrap=True)
 
-    def failed(self, trial: optuna.Trial, reason: str) -> None:
+    def failed(self, trial: FrozenTrial, reason: str) -> None:
         """Replace the bar by the reason."""
         self._close()
         self.console.print(f"{self._title(trial)}  FAIL: {reason}", markup=False, soft_wrap=True)
@@ -58,7 +58,7 @@ class ConsoleReporter:
             f"merge {timings.merge:.2f} s, generate and score {timings.evaluate:.1f} s"
         )
 
-    def _title(self, trial: optuna.Trial) -> str:
+    def _title(self, trial: FrozenTrial) -> str:
         attributes = trial.user_attrs
         phase = attributes.get("label") or attributes.get("phase", "")
         return f"trial {trial.number:3d} of {self._spec.study.trials}  {phase:<12}"

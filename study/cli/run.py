@@ -29,8 +29,8 @@ def run(
     inputs = Inputs.of(parsed)
     if workers > 1:
         init_study(inputs)
-        arguments = ["--storage", parsed.study.storage, "--trials", str(parsed.study.trials)]
-        run_many(parsed, ["worker", str(spec), *arguments], workers)
+        arguments = ["worker", str(spec), "--trials", str(parsed.study.trials)]
+        run_many(parsed, arguments, workers)
         return
     reporter, start = ConsoleReporter(parsed), time.perf_counter()
     timings = run_study(inputs, reporter)

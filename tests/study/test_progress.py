@@ -3,8 +3,8 @@
 import io
 from pathlib import Path
 
-import optuna
 import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
 
 from mergefront.objectives import Measurement
@@ -23,9 +23,9 @@ def _reporter(tmp_path: Path, terminal: bool) -> tuple[ConsoleReporter, io.Strin
     return reporter, text
 
 
-def _trial() -> optuna.Trial:
-    trial = optuna.create_study().ask()
-    trial.set_user_attr("phase", "search")
+def _trial() -> FrozenTrial:
+    trial = create_trial(state=TrialState.RUNNING, user_attrs={"phase": "search"})
+    trial.number = 0
     return trial
 
 

@@ -1,14 +1,21 @@
 """Results survive between evaluation and storage."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from mergefront.objectives.evaluation import Answer
+from mergefront.study.claims import Claims
+from mergefront.study.ledger import Ledger
+from mergefront.study.locks import FileStudyLock
 from mergefront.study.spool import Result, Spool
+from mergefront.study.storage import open_storage
 from small_study import read_json_lines
 
 ANSWERS = (Answer("t/1", True, 2, "stop", "9"), Answer("t/2", False, 48, "length", "<think>a"))
@@ -27,12 +34,26 @@ def spool(tmp_path: Path, store: FileSystemArtifactStore) -> Spool:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> optuna.Study:
+def claims(storage_url: str) -> Claims:
     study = optuna.create_study(
-        directions=["maximize", "minimize"], storage=f"sqlite:///{tmp_path}/study.db"
+        directions=["maximize", "minimize"],
+        storage=open_storage(storage_url),
+        sampler=optuna.samplers.RandomSampler(seed=0),
     )
-    study.ask()
-    return study
+    return Claims(study, 2, {"layer_000": FloatDistribution(0, 1)})
+
+
+@pytest.fixture
+def lock(claims: Claims, tmp_path: Path) -> FileStudyLock:
+    return FileStudyLock(claims.ledger.engine, tmp_path / "lock")
+
+
+@pytest.fixture
+def study(claims: Claims, lock: FileStudyLock) -> optuna.Study:
+    """A study with one running trial."""
+    with lock.hold() as connection:
+        claims.claim(connection, {"worker": "me"})
+    return claims.study
 
 
 def test_a_result_survives_the_round_trip(spool: Spool) -> None:
@@ -41,16 +62,18 @@ def test_a_result_survives_the_round_trip(spool: Spool) -> None:
 
 
 def test_delivery_completes_the_trial_with_everything(
-    spool: Spool, study: optuna.Study, tmp_path: Path
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
 ) -> None:
-    spool.deliver(study, spool.write(RESULT), RESULT)
+    spool.deliver(claims, lock, spool.write(RESULT), RESULT)
     (trial,) = study.trials
     assert trial.state == TrialState.COMPLETE
     assert trial.values == [0.5, 25.0]
     assert trial.user_attrs["standard_errors"] == [0.1, 1.0]
-    (meta,) = get_all_artifact_meta(trial, storage=study._storage)
-    rows = read_json_lines(tmp_path / "artifacts" / meta.artifact_id)
-    assert rows[1] == {
+    metas = get_all_artifact_meta(trial, storage=study._storage)
+    files = {meta.filename: tmp_path / "artifacts" / meta.artifact_id for meta in metas}
+    assert files.keys() == {"trial-00000.answers.jsonl", "trial-00000.recipe.json"}
+    assert json.loads(files["trial-00000.recipe.json"].read_text()) == trial.params
+    assert read_json_lines(files["trial-00000.answers.jsonl"])[1] == {
         "question_id": "t/2",
         "correct": False,
         "n_tokens": 48,
@@ -60,25 +83,52 @@ def test_delivery_completes_the_trial_with_everything(
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_a_second_delivery_changes_nothing(spool: Spool, study: optuna.Study) -> None:
-    spool.deliver(study, spool.write(RESULT), RESULT)
-    other = Result(0, "me", (0.9, 1.0), {"standard_errors": [0, 0]}, ANSWERS)
-    spool.deliver(study, spool.write(other), other)
+def test_a_second_delivery_changes_nothing(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    spool.deliver(claims, lock, spool.write(RESULT), RESULT)
+    other = replace(RESULT, values=(0.9, 1.0))
+    spool.deliver(claims, lock, spool.write(other), other)
     (trial,) = study.trials
     assert trial.values == [0.5, 25.0]
-    assert trial.user_attrs["standard_errors"] == [0.1, 1.0]
+    assert len(get_all_artifact_meta(trial, storage=study._storage)) == 2
+    assert list((tmp_path / "spool").iterdir()) == []
 
 
-def test_an_upload_that_was_cut_off_is_repeated_not_doubled(
-    spool: Spool, study: optuna.Study, store: FileSystemArtifactStore, tmp_path: Path
+def test_a_delivery_that_is_cut_off_leaves_the_result_and_the_trial(
+    spool: Spool,
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    def cut_off(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
     path = spool.write(RESULT)
-    spool._upload_answers(study, study.trials[0], path.with_suffix(".answers.jsonl"), RESULT)
-    (meta,) = get_all_artifact_meta(study.trials[0], storage=study._storage)
-    store.remove(meta.artifact_id)  # its entry was written, its bytes were not
-    spool.deliver(study, path, RESULT)
-    (again,) = get_all_artifact_meta(study.trials[0], storage=study._storage)
-    assert len(read_json_lines(tmp_path / "artifacts" / again.artifact_id)) == 2
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "_set_attrs", cut_off)
+        spool.deliver(claims, lock, path, RESULT)
+    (trial,) = study.trials
+    assert trial.state == TrialState.RUNNING
+    assert trial.values is None
+    spool.deliver(claims, lock, path, RESULT)
+    assert study.trials[0].values == [0.5, 25.0]
+
+
+def test_a_second_measurement_of_a_candidate_is_put_aside(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    with lock.hold() as connection:
+        claims.reclaim(connection, study.trials)
+        claims.claim(connection, {"worker": "other"})
+    spool.deliver(claims, lock, spool.write(RESULT), RESULT)
+    again = replace(RESULT, number=1, worker="other", values=(0.6, 26.0))
+    spool.deliver(claims, lock, spool.write(again), again)
+    assert [t.values for t in study.trials] == [None, [0.5, 25.0]]
+    (kept,) = (tmp_path / "spool" / "superseded").iterdir()
+    assert json.loads(kept.read_text())["values"] == [0.6, 26.0]
+    assert list(spool.pending()) == []
 
 
 def test_half_a_file_is_no_result(spool: Spool, tmp_path: Path) -> None:

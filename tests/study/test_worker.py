@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from mergefront.errors import StudyError
 from mergefront.objectives import Measurement, MergeObjective
@@ -29,8 +29,9 @@ import os, signal, sys
 from pathlib import Path
 import optuna
 from mergefront.objectives import MergeObjective
-from mergefront.study import worker
+from mergefront.study.claims import Claims
 from mergefront.study.inputs import load_inputs
+from mergefront.study.ledger import Ledger
 from mergefront.study.run import run
 from mergefront.study.spool import Spool
 
@@ -40,8 +41,8 @@ def die_if(condition):
     if condition:
         os.kill(os.getpid(), signal.SIGKILL)
 
-measure, claim, deliver = MergeObjective.measure, worker.claim, Spool.deliver
-answers, tell = Spool._upload_answers, optuna.Study.tell
+measure, claim, deliver = MergeObjective.measure, Claims.claim, Spool.deliver
+store, end = Spool._store_artifact, Ledger.end
 current = [None]
 
 def patched_claim(*arguments):
@@ -57,21 +58,23 @@ def patched_measure(self, *arguments):
         print(sorted(arguments[0].items()), file=file)
     return result
 
-def patched_deliver(self, study, file, result):
+def patched_deliver(self, claims, lock, file, result):
     die_if(place == "spool" and result.number == 3)
-    deliver(self, study, file, result)
+    deliver(self, claims, lock, file, result)
+    die_if(place == "tell" and result.number == 3)
 
-def patched_answers(self, study, trial, file, result):
-    answers(self, study, trial, file, result)
+def patched_store(self, study, result, *arguments):
+    meta = store(self, study, result, *arguments)
     die_if(place == "upload" and result.number == 3)
+    return meta
 
-def patched_tell(self, number, *arguments, **options):
-    tell(self, number, *arguments, **options)
-    die_if(place == "tell" and number == 3)
+def patched_end(self, *arguments):
+    ended = end(self, *arguments)
+    die_if(place == "transaction" and current[0] == 3)
+    return ended
 
-MergeObjective.measure, worker.claim = patched_measure, patched_claim
-Spool.deliver, Spool._upload_answers = patched_deliver, patched_answers
-optuna.Study.tell = patched_tell
+MergeObjective.measure, Claims.claim = patched_measure, patched_claim
+Spool.deliver, Spool._store_artifact, Ledger.end = patched_deliver, patched_store, patched_end
 run(load_inputs(path))
 """
 
@@ -80,9 +83,16 @@ def _start(path: Path, place: str) -> int:
     return subprocess.run([sys.executable, "-c", _DRIVER, str(path), place]).returncode
 
 
-@pytest.mark.parametrize("place", ["claim", "evaluation", "spool", "upload", "tell"])
-def test_killed_and_resumed(tmp_path: Path, place: str) -> None:
-    path = write_spec(tmp_path, study={"trials": TRIALS}, sampler={"n_startup_trials": 2})
+PLACES = ["claim", "evaluation", "spool", "upload", "transaction", "tell"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_killed_and_resumed(
+    tmp_path: Path, storage_url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study_section = {"trials": TRIALS, "storage": storage_url}
+    path = write_spec(tmp_path, study=study_section, sampler={"n_startup_trials": 2})
     assert _start(path, place) == -signal.SIGKILL
     study = load_study(StudySpec.from_yaml(path))
     before = {t.number: t for t in study.get_trials() if t.state == TrialState.COMPLETE}
@@ -153,16 +163,16 @@ class _Recorder(SilentReporter):
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def started(self, trial: optuna.Trial, n_questions: int) -> None:
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
         self.events.append(f"started {trial.number}")
 
     def answered(self, n: int) -> None:
         self.events.append(f"answered {n}")
 
-    def finished(self, trial: optuna.Trial, measurement: Measurement) -> None:
+    def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         self.events.append(f"finished {trial.number}")
 
-    def failed(self, trial: optuna.Trial, reason: str) -> None:
+    def failed(self, trial: FrozenTrial, reason: str) -> None:
         self.events.append(f"failed {trial.number}: {reason}")
 
 

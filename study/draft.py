@@ -1,0 +1,89 @@
+"""A trial that is proposed in memory, to be published as a whole."""
+
+import copy
+import datetime
+from collections.abc import Container, Mapping
+from typing import Any, cast
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+# No database gives a trial this identifier.
+_DRAFT_ID = -1
+
+
+class _DraftStorage:
+    """The study's storage, with one new trial that exists here alone.
+
+    Trials are those of one moment, so that all a sampler reads belongs together. What is not
+    named here is the real storage's.
+    """
+
+    def __init__(self, storage: BaseStorage, study_id: int) -> None:
+        self._storage = storage
+        self._trials = storage.get_all_trials(study_id, deepcopy=False)
+        self.draft = FrozenTrial(
+            number=len(self._trials),
+            trial_id=_DRAFT_ID,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.datetime.now(),
+            datetime_complete=None,
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return _DRAFT_ID
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        chosen = [t for t in self._trials if states is None or t.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self.draft if trial_id == _DRAFT_ID else self._storage.get_trial(trial_id)
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        return False  # the queue is not the draft's: `ask` finds nothing in it
+
+    def set_trial_param(
+        self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
+    ) -> None:
+        self.draft.params[name] = distribution.to_external_repr(internal)
+        self.draft.distributions[name] = distribution
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.draft.user_attrs[key] = value
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.draft.system_attrs[key] = value
+
+
+def propose(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """Let the study's sampler propose a trial; write nothing of it.
+
+    Args:
+        study: With the sampler.
+        space: Of the parameters.
+
+    Returns:
+        A running trial with all its parameters and what the sampler noted, without a number or
+        identifier that would last.
+    """
+    storage = _DraftStorage(study._storage, study._study_id)
+    scratch = optuna.Study(study.study_name, cast(BaseStorage, storage), study.sampler)
+    scratch.ask(dict(space))
+    return storage.draft

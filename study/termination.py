@@ -1,0 +1,61 @@
+"""SIGTERM, where it does no harm."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop (SIGTERM); like KeyboardInterrupt, not an error."""
+
+
+class Termination:
+    """Turns SIGTERM into `Interrupted`, at once or at the next place that allows it.
+
+    Between a claim and its evaluation, or within a delivery, an exception from nowhere could lose
+    what has just been written; there the signal waits. A context manager, for the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._asked = self._now = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if self._now:
+            self._now = False  # once: what follows is not to be interrupted again
+            raise Interrupted
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Raise `Interrupted` inside the block as soon as the signal comes, or has come."""
+        if self._asked:
+            raise Interrupted
+        self._now = True
+        try:
+            yield
+        finally:
+            self._now = False
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but for the signal."""
+        with self.at_once():
+            time.sleep(seconds)

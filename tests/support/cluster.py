@@ -1,0 +1,75 @@
+"""Workers as a cluster runs them: processes that are killed, stopped and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+# A worker as `mergefront worker` starts it, which notes every result at the moment when it is
+# safe on disk.
+_WORKER = """
+import json, sys
+from mergefront.study.cli import app
+from mergefront.study.spool import Spool
+
+write, log = Spool.write, sys.argv.pop()
+
+def noted(self, result):
+    path = write(self, result)
+    with open(log, "a") as file:
+        row = {"number": result.number, "worker": result.worker, "values": result.values}
+        file.write(json.dumps(row) + "\\n")
+    return path
+
+Spool.write = noted
+sys.argv[0] = "mergefront"
+app()
+"""
+
+
+class Cluster:
+    """Worker processes of one study.
+
+    Args:
+        spec: Its file; its storage exists.
+        folder: Working directory of all workers.
+    """
+
+    def __init__(self, spec: Path, folder: Path) -> None:
+        self._spec, self._folder = spec, folder
+        self._log = folder / "measured.jsonl"
+        self._log.touch()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, n: int) -> None:
+        """Start more workers."""
+        line = [sys.executable, "-c", _WORKER, "worker", str(self._spec), "--wait", "60"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        for _ in range(n):
+            self.processes.append(
+                subprocess.Popen([*line, str(self._log)], cwd=self._folder, env=environment)
+            )
+
+    def signal(self, index: int, number: signal.Signals) -> None:
+        """Send a signal to one of the running workers."""
+        running = [process for process in self.processes if process.poll() is None]
+        running[index % len(running)].send_signal(number)
+
+    def wait(self, seconds: float) -> list[int]:
+        """Wait for all workers; return the exit codes of those that were not killed."""
+        codes = [process.wait(timeout=seconds) for process in self.processes]
+        return [code for code in codes if code != -signal.SIGKILL]
+
+    def kill(self) -> None:
+        """End everything."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Return every result that was ever safe on a worker's disk."""
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
