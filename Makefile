@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test lint bench-engine bench-demo bench-sampler clean
+.PHONY: install demo test lint bench-engine bench-demo bench-sampler bench-storage clean
 
 install: $(STAMP)
 
@@ -44,6 +44,9 @@ bench-sampler: install
 	$(if $(BOTORCH),$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]')
 	$(BIN)/python benchmarks/sampler/bench.py --out runs/sampler --plot docs/images/sampler.png $(if $(BOTORCH),--botorch)
 	$(BIN)/python benchmarks/sampler/cost.py
+
+bench-storage: install
+	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

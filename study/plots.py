@@ -16,8 +16,8 @@ from .front import FrontReport, hypervolume, is_uniform
 matplotlib.use("Agg")
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito).
-_FRONT, _UNIFORM, _PARENT, _OTHER = "#0072B2", "#E69F00", "#D55E00", "#9aa5ad"
-_PER_OBJECTIVE = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
+FRONT, UNIFORM, PARENT, OTHER = "#0072B2", "#E69F00", "#D55E00", "#9aa5ad"
+PER_OBJECTIVE = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -29,7 +29,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _label(name: str) -> str:
+def axis_label(name: str) -> str:
+    """Return a metric with its unit and direction."""
     metric = METRICS.get(name)
     if metric is None:
         return name
@@ -47,7 +48,7 @@ def plot_front(report: FrontReport) -> Figure:
     x, y = (1, 0) if len(report.metric_names) > 1 else (0, 0)
     others = [i for i, t in enumerate(report.denoised.trials) if not is_uniform(t)]
     axes.scatter(
-        means[others, x], means[others, y], s=16, color=_OTHER, label="searched merges", zorder=2
+        means[others, x], means[others, y], s=16, color=OTHER, label="searched merges", zorder=2
     )
     _draw_uniform(axes, report, x, y)
     rows = np.array([t.user_attrs["denoised"] for t in report.trials])
@@ -59,7 +60,7 @@ def plot_front(report: FrontReport) -> Figure:
         xerr=errors[order, x],
         yerr=errors[order, y],
         fmt="o-",
-        color=_FRONT,
+        color=FRONT,
         ecolor="#0072B266",
         markersize=5,
         linewidth=1.4,
@@ -68,8 +69,8 @@ def plot_front(report: FrontReport) -> Figure:
     )
     _draw_parents(axes, report, x, y)
     _mark_knee(axes, report, x, y)
-    axes.set_xlabel(_label(report.metric_names[x]))
-    axes.set_ylabel(_label(report.metric_names[y]))
+    axes.set_xlabel(axis_label(report.metric_names[x]))
+    axes.set_ylabel(axis_label(report.metric_names[y]))
     axes.set_title(
         f"{report.study}: denoised values ± one posterior standard deviation", fontsize=10
     )
@@ -89,7 +90,7 @@ def _draw_uniform(axes: Axes, report: FrontReport, x: int, y: int) -> None:
         points[:, x],
         points[:, y],
         "s--",
-        color=_UNIFORM,
+        color=UNIFORM,
         markersize=5,
         linewidth=1.2,
         label=f"uniform merges: hypervolume {report.hypervolume_uniform:.3f}",
@@ -101,13 +102,13 @@ def _draw_parents(axes: Axes, report: FrontReport, x: int, y: int) -> None:
     for trial, row in zip(report.denoised.trials, report.denoised.means.tolist(), strict=True):
         if trial.user_attrs.get("phase") == "parent":
             point = (row[x], row[y])
-            axes.plot(*point, "*", color=_PARENT, markersize=15, zorder=5, markeredgecolor="white")
+            axes.plot(*point, "*", color=PARENT, markersize=15, zorder=5, markeredgecolor="white")
             axes.annotate(
                 trial.user_attrs.get("label", "parent"),
                 point,
                 xytext=(8, -14),
                 textcoords="offset points",
-                color=_PARENT,
+                color=PARENT,
                 fontweight="bold",
             )
 
@@ -122,8 +123,8 @@ def _mark_knee(axes: Axes, report: FrontReport, x: int, y: int) -> None:
                 xytext=(-10, 22),
                 textcoords="offset points",
                 ha="right",
-                color=_FRONT,
-                arrowprops={"arrowstyle": "-", "color": _FRONT},
+                color=FRONT,
+                arrowprops={"arrowstyle": "-", "color": FRONT},
             )
 
 
@@ -133,9 +134,9 @@ def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     means = report.denoised.means
     numbers = range(1, len(means) + 1)
     history = [hypervolume(means[:n], report.reference_point, study.directions) for n in numbers]
-    axes.step(numbers, history, where="post", color=_FRONT, linewidth=1.8, label="all trials")
+    axes.step(numbers, history, where="post", color=FRONT, linewidth=1.8, label="all trials")
     axes.axhline(
-        report.hypervolume_uniform, color=_UNIFORM, linestyle="--", label="uniform merges alone"
+        report.hypervolume_uniform, color=UNIFORM, linestyle="--", label="uniform merges alone"
     )
     n_seeds = sum(map(is_uniform, report.denoised.trials))
     axes.axvspan(0, n_seeds + 0.5, color="#f3f0e6", zorder=0)
@@ -153,9 +154,9 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
     """
     names = sorted(report.denoised.relevance[0])
     figure, axes = _axes(max(8.0, 0.34 * len(names) + 2), 3.4)
-    series = [("prior importance", importance, _OTHER)] if importance else []
+    series = [("prior importance", importance, OTHER)] if importance else []
     for metric, row, colour in zip(
-        report.metric_names, report.denoised.relevance, _PER_OBJECTIVE, strict=False
+        report.metric_names, report.denoised.relevance, PER_OBJECTIVE, strict=False
     ):
         largest = max(row.values(), default=1.0)
         series.append((f"relevance: {metric}", {k: v / largest for k, v in row.items()}, colour))

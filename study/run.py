@@ -12,10 +12,12 @@ from ..objectives import MergeObjective, questions_of
 from ..objectives.evaluation import METRICS, Sampling
 from ..objectives.evaluation.transformers_backend import TransformersBackend
 from ..samplers import PerTrialSampler, SIPSampler
+from .devices import claim_device
 from .inputs import Inputs
+from .outages import through_outages
 from .seeding import FINGERPRINT, check_same_study, importance_of, init_study, search_space
 from .spec import StudySpec
-from .storage import wait_for_study
+from .storage import state_dir, wait_for_study
 from .worker import Reporter, SilentReporter, Timings, Worker
 
 _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -45,11 +47,19 @@ def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSam
     )
 
 
-def make_objective(inputs: Inputs, split: str = "search") -> MergeObjective:
-    """Load the models and return the objective over one split's questions."""
+def make_objective(
+    inputs: Inputs, split: str = "search", device: str | None = None
+) -> MergeObjective:
+    """Load the models and return the objective over one split's questions.
+
+    Args:
+        inputs: A valid spec with its models and tasks.
+        split: Of the questions.
+        device: As PyTorch names it. Defaults to None: a GPU if there is one.
+    """
     spec = inputs.spec
     questions = questions_of(inputs.split(split), split)
-    backend = TransformersBackend(spec.evaluation.batch_size)
+    backend = TransformersBackend(spec.evaluation.batch_size, device)
     backend.load(inputs.models)
     return MergeObjective(
         backend,
@@ -73,11 +83,19 @@ def work(inputs: Inputs, reporter: Reporter | None = None, wait_seconds: float =
         StudyError: If the study does not exist, or its trials keep failing.
     """
     study = wait_for_study(inputs.spec, wait_seconds, FINGERPRINT)
+    with claim_device(state_dir(inputs.spec)) as device:
+        objective = make_objective(inputs, device=device)
+        worker = through_outages(lambda: _make_worker(study, inputs, objective, reporter))
+        worker.run()
+    return worker.timings
+
+
+def _make_worker(
+    study: optuna.Study, inputs: Inputs, objective: MergeObjective, reporter: Reporter | None
+) -> Worker:
     check_same_study(study, inputs)
     study.sampler = make_sampler(inputs, study)
-    worker = Worker(study, inputs, make_objective(inputs), reporter or SilentReporter())
-    worker.run()
-    return worker.timings
+    return Worker(study, inputs, objective, reporter or SilentReporter())
 
 
 def run(inputs: Inputs, reporter: Reporter | None = None) -> Timings:

@@ -13,7 +13,7 @@ from ..objectives.merging import MergePlan
 from ..samplers import uniform_levels
 from .inputs import Inputs
 from .spec import StudySpec
-from .storage import open_storage, shown_url, study_lock
+from .storage import check_storage, open_storage, shown_url, study_lock
 
 FINGERPRINT = "mergefront:fingerprint"
 IMPORTANCE = "mergefront:importance"
@@ -26,6 +26,7 @@ def init_study(inputs: Inputs) -> optuna.Study:
     Raises:
         StudyError: If a study of this name was made with other models, tasks or settings.
     """
+    check_storage(inputs.spec.study.storage)
     with study_lock(inputs.spec).hold():
         storage = open_storage(inputs.spec.study.storage)
         study = optuna.create_study(

@@ -15,7 +15,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import StudyError
@@ -66,6 +66,20 @@ def open_storage(url: str, create: bool = True) -> BaseStorage:
     except ImportError as error:
         raise _driver_missing(full) from error
     except (SQLAlchemyError, StorageInternalError) as error:
+        raise _cannot_open(full, error) from error
+
+
+def check_storage(url: str) -> None:
+    """Connect once; make the folder of an SQLite file.
+
+    Raises:
+        StudyError: If the storage cannot be reached or its driver is not installed.
+    """
+    _make_sqlite_folder(url)
+    full = _full_url(url)
+    try:
+        _engine(full).connect().close()
+    except SQLAlchemyError as error:
         raise _cannot_open(full, error) from error
 
 
@@ -134,12 +148,6 @@ def _cannot_open(url: URL, error: Exception) -> StudyError:
         f"The storage {url.render_as_string(hide_password=True)} cannot be opened "
         f"({type(error).__name__}). Check `study.storage`, and that the database runs."
     )
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether an error says that the database cannot be reached for now."""
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    return isinstance(cause, OperationalError | InterfaceError)
 
 
 def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.Study:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import optuna
-from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,9 +19,10 @@ from .claims import Claims, Outcome
 from .inputs import Inputs
 from .ledger import Ending
 from .liveness import LocalWorkers, Pulse, dead_trials
+from .outages import through_outages
 from .seeding import fingerprint_of, search_space
 from .spool import Result, Spool
-from .storage import artifact_store, is_outage, state_dir, study_lock
+from .storage import artifact_store, state_dir, study_lock
 from .termination import Interrupted, Termination
 
 logger = logging.getLogger(__name__)
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 # Failures in a row after which something other than the candidates must be wrong.
 MAX_FAILURES = 3
 _POLL_SECONDS = 0.5
-# While the database is away, between two tries.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 15.0
 
 T = TypeVar("T")
 
@@ -197,14 +195,4 @@ class Worker:
             logger.warning("trial %d was not given back: %s", trial.number, error)
 
     def _persist(self, action: Callable[[], T]) -> T:
-        """Repeat an action until the database answers; it must be harmless when repeated."""
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return action()
-            except (SQLAlchemyError, StorageInternalError) as error:
-                if not is_outage(error):
-                    raise
-                logger.warning("the database does not answer; trying again in %g s", pause)
-            self._termination.sleep(pause)
-            pause = min(2.0 * pause, _LONGEST_PAUSE)
+        return through_outages(action, self._termination.sleep)

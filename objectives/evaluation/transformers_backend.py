@@ -62,7 +62,7 @@ class TransformersBackend:
         start = time.perf_counter()
         self._sink.write(weights)
         if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
         return time.perf_counter() - start
 
     def generate(

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import signal
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
@@ -81,6 +82,8 @@ def _run(function: Callable[[], None], debug: bool) -> None:
     from ..termination import Interrupted
 
     _quiet_libraries()
+    # Also while models load, and in commands that are no workers.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         function()
     except MergefrontError as error:
@@ -93,6 +96,12 @@ def _run(function: Callable[[], None], debug: bool) -> None:
         raise typer.Exit(130) from None
     except Interrupted:
         raise typer.Exit(0) from None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    from ..termination import Interrupted
+
+    raise Interrupted
 
 
 def _quiet_libraries() -> None:

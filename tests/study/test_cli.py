@@ -32,7 +32,7 @@ def test_init_run_status_front_and_report(tmp_path: Path) -> None:
     assert lines[-1].startswith("4 trials in ")
     status = json.loads(mergefront("status", path, "--format", "json").stdout)
     assert status["complete"] == status["budget"] == 4
-    assert "complete           4" in mergefront("status", path).stdout
+    assert "complete           4 of 4" in mergefront("status", path).stdout
     table = mergefront("front", path).stdout
     assert "hypervolume" in table
     assert "uniform merges alone" in table

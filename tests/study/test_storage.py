@@ -1,8 +1,10 @@
 """Opening storages, and the cache of hashes."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,16 @@ from mergefront.objectives.demo import BASE
 from mergefront.objectives.merging import Checkpoint
 from mergefront.study import StudySpec
 from mergefront.study.hashing import cached_hash
-from mergefront.study.storage import load_study, open_storage, sqlite_path, state_dir
+from mergefront.study.inputs import load_inputs
+from mergefront.study.seeding import FINGERPRINT, init_study
+from mergefront.study.storage import (
+    load_study,
+    open_storage,
+    sqlite_path,
+    state_dir,
+    wait_for_study,
+)
+from postgres import serve
 from small_study import write_spec
 
 
@@ -86,3 +97,66 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     (tmp_path / "no-directory").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-directory"))
     assert cached_hash(Checkpoint(copied)).startswith("sha256:")
+
+
+def _secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    (tmp_path / "secret").write_text(password + "\n")
+    monkeypatch.setenv("MERGEFRONT_STORAGE_PASSWORD_FILE", str(tmp_path / "secret"))
+
+
+def test_the_password_comes_from_a_secret_file_and_is_stored_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serve(password="Ga7!pass") as server:
+        url = server.new_database()
+        path = write_spec(tmp_path, study={"storage": url})
+        with pytest.raises(StudyError, match="cannot be opened"):
+            init_study(load_inputs(path))
+        _secret(tmp_path, monkeypatch, "Ga7!pass")
+        study = init_study(load_inputs(path))
+        assert "Ga7" not in json.dumps(study.user_attrs)
+        with_password = url.replace("postgres@", "postgres:Ga7!pass@")
+        monkeypatch.delenv("MERGEFRONT_STORAGE_PASSWORD_FILE")
+        other = write_spec(tmp_path, study={"storage": with_password, "name": "other"})
+        assert "Ga7" not in json.dumps(init_study(load_inputs(other)).user_attrs)
+
+
+def test_a_secret_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGEFRONT_STORAGE_PASSWORD_FILE", "/nowhere/secret")
+    with pytest.raises(StudyError, match="/nowhere/secret: No such file"):
+        open_storage("postgresql://user@127.0.0.1:1/db")
+
+
+def test_other_databases_are_refused() -> None:
+    with pytest.raises(StudyError, match="must be sqlite:///FILE or postgresql"):
+        open_storage("mysql+pymysql://user@127.0.0.1:1/db")
+
+
+def _init(path: Path) -> int:
+    return len(init_study(load_inputs(path)).get_trials(deepcopy=False))
+
+
+def test_many_that_create_one_study_at_once_create_it_once(
+    tmp_path: Path, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_spec(tmp_path, study={"storage": storage_url})
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        assert pool.map(_init, [path] * 4) == [8] * 4
+
+
+def test_a_worker_waits_for_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_inputs(write_spec(tmp_path)).spec
+    with pytest.raises(StudyError, match="no study 'small'"):
+        wait_for_study(spec, 0.0, FINGERPRINT)
+    attempts = []
+
+    def pause(seconds: float) -> None:
+        attempts.append(seconds)
+        init_study(load_inputs(tmp_path / "spec.yaml"))
+
+    monkeypatch.setattr(time, "sleep", pause)
+    assert wait_for_study(spec, 60.0, FINGERPRINT).study_name == "small"
+    assert attempts == [1.0]

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.trial import TrialState
+
 # A worker as `mergefront worker` starts it, which notes every result at the moment when it is
 # safe on disk.
 _WORKER = """
@@ -43,6 +46,7 @@ class Cluster:
         self._log = folder / "measured.jsonl"
         self._log.touch()
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._stopped: list[subprocess.Popen[bytes]] = []
 
     def start(self, n: int) -> None:
         """Start more workers."""
@@ -53,10 +57,33 @@ class Cluster:
                 subprocess.Popen([*line, str(self._log)], cwd=self._folder, env=environment)
             )
 
-    def signal(self, index: int, number: signal.Signals) -> None:
-        """Send a signal to one of the running workers."""
-        running = [process for process in self.processes if process.poll() is None]
-        running[index % len(running)].send_signal(number)
+    def working(self) -> list["subprocess.Popen[bytes]"]:
+        """Return the workers that have measured something, and neither ended nor were stopped."""
+        pids = {_pid(row["worker"]) for row in self.measured()}
+        running = [p for p in self.processes if p.poll() is None and p not in self._stopped]
+        return [p for p in running if p.pid in pids]
+
+    def stop_at_work(self, study: optuna.Study) -> None:
+        """Stop a worker in the middle of an evaluation (SIGSTOP)."""
+        while not self._stopped:
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                process = self._process_of(trial.user_attrs["worker"])
+                if process not in self.working():
+                    continue
+                process.send_signal(signal.SIGSTOP)
+                if study.get_trials(deepcopy=False)[trial.number].state == TrialState.RUNNING:
+                    self._stopped.append(process)
+                    return
+                process.send_signal(signal.SIGCONT)
+
+    def _process_of(self, worker: str) -> "subprocess.Popen[bytes]":
+        (process,) = [p for p in self.processes if p.pid == _pid(worker)]
+        return process
+
+    def go_on(self) -> None:
+        """Let the stopped workers go on."""
+        while self._stopped:
+            self._stopped.pop().send_signal(signal.SIGCONT)
 
     def wait(self, seconds: float) -> list[int]:
         """Wait for all workers; return the exit codes of those that were not killed."""
@@ -73,3 +100,7 @@ class Cluster:
     def measured(self) -> list[dict[str, Any]]:
         """Return every result that was ever safe on a worker's disk."""
         return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+
+def _pid(worker: str) -> int:
+    return int(worker.split("-")[-2])

@@ -70,17 +70,24 @@ class Server:
     def new_database(self) -> str:
         """Create an empty database; return its URL, without the password."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        engine = sqlalchemy.create_engine(
-            f"postgresql+psycopg2://postgres:{self.password or ''}@127.0.0.1:{self.port}/postgres",
-            isolation_level="AUTOCOMMIT",
-            poolclass=NullPool,
-        )
-        with engine.connect() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+        self.execute(f"CREATE DATABASE {name}")
         return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
 
+    def url(self, database: str = "postgres") -> str:
+        """Return the URL of a database, with the password."""
+        user = f"postgres:{self.password}" if self.password else "postgres"
+        return f"postgresql+psycopg2://{user}@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str) -> None:
+        """Execute one statement as the superuser."""
+        engine = sqlalchemy.create_engine(
+            self.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool
+        )
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(statement))
+
     def _run(self, program: str, *arguments: str) -> None:
-        line = [str(_programs() / program), *arguments]
+        line = [str(programs() / program), *arguments]
         if os.geteuid() == 0:  # the server refuses to run as root
             line = ["runuser", "-u", "postgres", "--", *line]
         subprocess.run(line, check=True, stdout=subprocess.DEVNULL, cwd=self.directory)
@@ -98,7 +105,12 @@ def serve(password: str | None = None) -> Iterator[Server]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _programs() -> Path:
+def programs() -> Path:
+    """Return the directory of the server's programs.
+
+    Raises:
+        RuntimeError: If there is none.
+    """
     found = shutil.which("pg_ctl") or shutil.which("postgres")
     candidates = [Path(found).resolve().parent] if found else []
     candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
