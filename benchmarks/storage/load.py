@@ -19,7 +19,6 @@ from mergefront.study.locks import AdvisoryLock
 from mergefront.study.storage import open_storage
 
 STUDY = "load"
-DIRECTIONS = ["maximize", "minimize"]
 SPACE: dict[str, BaseDistribution] = {
     f"layer_{index:03d}": FloatDistribution(0.0, 1.0) for index in range(36)
 }
@@ -54,7 +53,9 @@ class Load:
 def fill(url: str, n: int) -> None:
     """Create the study with `n` finished trials."""
     storage = open_storage(url)
-    study = optuna.create_study(study_name=STUDY, storage=storage, directions=DIRECTIONS)
+    study = optuna.create_study(
+        study_name=STUDY, storage=storage, directions=["maximize", "minimize"]
+    )
     ledger, rng = Ledger(study), np.random.default_rng(0)
     for _ in range(n):
         with ledger.engine.begin() as connection:

@@ -3,8 +3,8 @@
     make bench-storage
 
 Starts a server of its own. Asks and tells go at full speed from real processes, beside Optuna's
-`study.ask` and `tell` in the same run, with random proposals on both sides; the two cores are shared
-by all of them and the server. Then the time for which a claim with our sampler holds the lock, and
+`study.ask` and `tell` in the same run, with random proposals on both sides; they and the server
+share the machine's cores. Then the time for which a claim with our sampler holds the lock, and
 with these times a simulated clock.
 """
 
@@ -57,9 +57,7 @@ def _copy(server: Server, url: str) -> str:
 def _print_loads(
     server: Server, filled: dict[int, str], workers: list[int], n_trials: int
 ) -> None:
-    print(
-        "| finished trials | workers | | statements a trial | median s | 95 % s | trials a second |"
-    )
+    print("| finished | workers | | statements a trial | median s | 95 % s | trials a second |")
     print("|---|---|---|---|---|---|---|")
     for n_finished, url in filled.items():
         for n_workers in workers:
@@ -110,13 +108,9 @@ def _print_clock(held: dict[int, float], n_seeds: int) -> None:
 def _use_cells(uses: list[Use]) -> list[str]:
     columns = zip(*((u.utilisation, u.overall, u.waiting) for u in uses), strict=True)
     errors = len(uses) ** 0.5
-    shares = [
-        f"{100 * fmean(c):.1f} ± {100 * stdev(c) / errors:.1f} %"
-        if index < 2
-        else f"{fmean(c):.2f}"
-        for index, c in enumerate(columns)
-    ]
-    return shares
+    *shares, waiting = columns
+    cells = [f"{100 * fmean(c):.1f} ± {100 * stdev(c) / errors:.1f} %" for c in shares]
+    return [*cells, f"{fmean(waiting):.2f}"]
 
 
 if __name__ == "__main__":

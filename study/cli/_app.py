@@ -83,7 +83,7 @@ def _run(function: Callable[[], None], debug: bool) -> None:
 
     _quiet_libraries()
     # Also while models load, and in commands that are no workers.
-    signal.signal(signal.SIGTERM, _interrupt)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         function()
     except MergefrontError as error:
@@ -96,6 +96,8 @@ def _run(function: Callable[[], None], debug: bool) -> None:
         raise typer.Exit(130) from None
     except Interrupted:
         raise typer.Exit(0) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(number: int, frame: object) -> None:
