@@ -5,9 +5,11 @@ proposal sees every trial in flight. Every change is one transaction: a process 
 any two statements leaves the study as it was before or after, never in between.
 """
 
+import copy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -16,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
 from .draft import propose
+from .history import History
 from .ledger import Ending, Ledger
 
 # Attempts at one candidate after its worker died; a point that kills every worker must end.
@@ -47,10 +50,19 @@ class Claims:
     budget: int
     space: Mapping[str, BaseDistribution]
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         """Writes to the study."""
         return Ledger(self.study)
+
+    @cached_property
+    def _history(self) -> History:
+        return History(self.study._study_id)
+
+    def trials(self, connection: Connection) -> list[FrozenTrial]:
+        """Return all trials as they are now; they are not to be changed."""
+        with connection.begin():
+            return self._history.read(connection)
 
     def claim(self, connection: Connection, worker: Mapping[str, Any]) -> FrozenTrial | Outcome:
         """Take the next trial, queued ones first.
@@ -59,7 +71,7 @@ class Claims:
             connection: Of the study's lock.
             worker: User attributes that say who evaluates it.
         """
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.trials(connection)
         count = {state: sum(t.state == state for t in trials) for state in TrialState}
         if count[TrialState.COMPLETE] >= self.budget:
             return Outcome.DONE
@@ -67,7 +79,7 @@ class Claims:
             return taken
         if count[TrialState.COMPLETE] + count[TrialState.RUNNING] >= self.budget:
             return Outcome.WAIT
-        trial = propose(self.study, self.space)
+        trial = propose(self.study, self.space, trials)
         trial.user_attrs = {"phase": "search", **trial.user_attrs, **worker}
         with connection.begin():
             return self.ledger.add(connection, trial)
@@ -80,7 +92,7 @@ class Claims:
                 attrs = {**worker, "phase": trial.user_attrs.get("phase", "search")}
                 with connection.begin():
                     if self.ledger.take(connection, trial, attrs):
-                        return trial
+                        return _started(trial, attrs)
         return None
 
     def reclaim(self, connection: Connection, dead: Collection[FrozenTrial]) -> None:
@@ -135,7 +147,7 @@ class Claims:
             Whether the study has the result now; False where it has another measurement of the
             same candidate, or its budget is full.
         """
-        trials = self.study.get_trials(deepcopy=False)
+        trials = self.trials(connection)
         heir = _heir(trials, trials[number])
         if heir.state == TrialState.COMPLETE:
             return False
@@ -150,6 +162,13 @@ class Claims:
                 return False
             self.ledger.add(connection, _completed(trials[number], ending))
             return True
+
+
+def _started(trial: FrozenTrial, attrs: Mapping[str, Any]) -> FrozenTrial:
+    taken = copy.deepcopy(trial)
+    taken.state = TrialState.RUNNING
+    taken.user_attrs.update(attrs)
+    return taken
 
 
 def _heir(trials: list[FrozenTrial], trial: FrozenTrial) -> FrozenTrial:

@@ -17,13 +17,12 @@ _DRAFT_ID = -1
 class _DraftStorage:
     """The study's storage, with one new trial that exists here alone.
 
-    Trials are those of one moment, so that all a sampler reads belongs together. What is not
+    The others are those of one moment, so that all a sampler reads belongs together. What is not
     named here is the real storage's.
     """
 
-    def __init__(self, storage: BaseStorage, study_id: int) -> None:
-        self._storage = storage
-        self._trials = storage.get_all_trials(study_id, deepcopy=False)
+    def __init__(self, storage: BaseStorage, trials: list[FrozenTrial]) -> None:
+        self._storage, self._trials = storage, trials
         self.draft = FrozenTrial(
             number=len(self._trials),
             trial_id=_DRAFT_ID,
@@ -72,18 +71,21 @@ class _DraftStorage:
         self.draft.system_attrs[key] = value
 
 
-def propose(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> FrozenTrial:
+def propose(
+    study: optuna.Study, space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]
+) -> FrozenTrial:
     """Let the study's sampler propose a trial; write nothing of it.
 
     Args:
         study: With the sampler.
         space: Of the parameters.
+        trials: All of the study, in the order of their numbers.
 
     Returns:
         A running trial with all its parameters and what the sampler noted, without a number or
         identifier that would last.
     """
-    storage = _DraftStorage(study._storage, study._study_id)
+    storage = _DraftStorage(study._storage, trials)
     scratch = optuna.Study(study.study_name, cast(BaseStorage, storage), study.sampler)
     scratch.ask(dict(space))
     return storage.draft

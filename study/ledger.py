@@ -97,8 +97,6 @@ class Ledger:
             return False
         self._set_attrs(connection, _USER_ATTRS, trial._trial_id, attrs)
         self.beat(connection, trial._trial_id)
-        trial.state = TrialState.RUNNING
-        trial.user_attrs.update(attrs)
         return True
 
     def end(

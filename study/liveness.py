@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from .claims import Claims
 from .ledger import Ledger
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class LocalWorkers:
 
 
 def dead_trials(
-    study: optuna.Study, connection: Connection, local: LocalWorkers, grace_seconds: float
+    claims: Claims, connection: Connection, local: LocalWorkers, grace_seconds: float
 ) -> list[FrozenTrial]:
     """Return the running trials whose workers are gone.
 
@@ -66,17 +67,17 @@ def dead_trials(
     give a sign again.
 
     Args:
-        study: To look at.
+        claims: On the study.
         connection: Of its database.
         local: The workers of this machine.
         grace_seconds: Silence that means death on another machine.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = [t for t in claims.trials(connection) if t.state == TrialState.RUNNING]
     if connection.dialect.name == "sqlite":  # the file's machine is the only one
         return [t for t in running if not local.is_alive(t.user_attrs.get("worker", ""))]
-    ledger = Ledger(study)
     with connection.begin():
-        silences, uptime = ledger.silences(connection), ledger.uptime(connection)
+        silences = claims.ledger.silences(connection)
+        uptime = claims.ledger.uptime(connection)
     return [
         trial
         for trial in running

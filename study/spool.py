@@ -79,12 +79,12 @@ class Spool:
         If its worker was taken for dead meanwhile, the newest attempt at the same candidate gets
         it (`Claims.adopt`). A second measurement of a candidate is moved to `superseded/`.
         """
-        trial = claims.study.get_trials(deepcopy=False)[result.number]
-        ending = self._ending(claims.study, trial, result)
-        ledger = claims.ledger
-        with ledger.engine.begin() as connection:
-            delivered = ledger.end(connection, trial._trial_id, ending)
-        if not delivered and not _is_delivered(claims.study, result):
+        with claims.ledger.engine.connect() as connection:
+            trial = claims.trials(connection)[result.number]
+            ending = self._ending(claims.study, trial, result)
+            with connection.begin():
+                delivered = claims.ledger.end(connection, trial._trial_id, ending)
+        if not delivered and not _is_delivered(trial, result):
             with lock.hold() as connection:
                 delivered = claims.adopt(connection, result.number, ending)
             if not delivered:
@@ -122,9 +122,8 @@ class Spool:
         path.replace(directory / f"{path.stem}-{uuid.uuid4().hex[:8]}.json")
 
 
-def _is_delivered(study: optuna.Study, result: Result) -> bool:
+def _is_delivered(trial: FrozenTrial, result: Result) -> bool:
     """Whether this very attempt is COMPLETE: its delivery was cut off after the transaction."""
-    trial = study.get_trials(deepcopy=False)[result.number]
     same_worker = trial.user_attrs.get("worker") == result.worker
     return trial.state == TrialState.COMPLETE and same_worker
 

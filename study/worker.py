@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Failures in a row after which something other than the candidates must be wrong.
 MAX_FAILURES = 3
-_POLL_SECONDS = 0.5
+# While all that is left is in other hands; many that look often would keep the lock busy.
+_SHORTEST_POLL, _LONGEST_POLL = 0.5, 4.0
 
 T = TypeVar("T")
 
@@ -114,10 +115,13 @@ class Worker:
         """
         failures: list[str] = []
         with self._local.register(self.name), self._termination, self._pulse:
+            pause = _SHORTEST_POLL
             while (claimed := self._persist(self._claim)) is not Outcome.DONE:
                 if isinstance(claimed, Outcome):
-                    self._termination.sleep(_POLL_SECONDS)
+                    self._termination.sleep(pause)
+                    pause = min(2.0 * pause, _LONGEST_POLL)
                     continue
+                pause = _SHORTEST_POLL
                 failure = self._evaluate(claimed)
                 failures = [*failures, failure] if failure else []
                 if len(failures) >= MAX_FAILURES:
@@ -129,9 +133,11 @@ class Worker:
     def _claim(self) -> FrozenTrial | Outcome:
         start = time.perf_counter()
         self._deliver_for_the_dead()
+        with self._claims.ledger.engine.connect() as connection:
+            self._claims.trials(connection)  # what is new is not read while others wait
         grace = self.inputs.spec.study.grace_seconds
         with self._lock.hold() as connection:
-            dead = dead_trials(self.study, connection, self._local, grace)
+            dead = dead_trials(self._claims, connection, self._local, grace)
             self._claims.reclaim(connection, dead)
             who = {"worker": self.name, "host": socket.gethostname()}
             claimed = self._claims.claim(connection, who)

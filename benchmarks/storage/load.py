@@ -86,6 +86,8 @@ def _ours(url: str) -> Callable[[], None]:
     claims, lock = Claims(study, 10**6, SPACE), advisory_lock(url)
 
     def trial() -> None:
+        with claims.ledger.engine.connect() as connection:
+            claims.trials(connection)
         with lock.hold() as connection:
             claimed = claims.claim(connection, WORKER)
         assert isinstance(claimed, FrozenTrial)

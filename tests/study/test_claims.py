@@ -162,7 +162,7 @@ def test_on_one_machine_the_dead_are_known_at_once(
     _taken(study, worker="dead")
     _taken(study, worker="alive")
     with local.register("alive"), _connect(study) as connection:
-        dead = dead_trials(study, connection, local, grace_seconds=60)
+        dead = dead_trials(Claims(study, 2, SPACE), connection, local, grace_seconds=60)
     assert [trial.number for trial in dead] == [0]
 
 
