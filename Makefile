@@ -39,7 +39,7 @@ bench-engine: install
 bench-demo: install
 	$(BIN)/python benchmarks/demo/presets.py --out runs/presets
 
-# BOTORCH=1 adds optuna-integration's BoTorchSampler: hours instead of one.
+# BOTORCH=1 adds optuna-integration's BoTorchSampler on the synthetic problems: an hour more.
 bench-sampler: install
 	$(if $(BOTORCH),$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]')
 	$(BIN)/python benchmarks/sampler/bench.py --out runs/sampler --plot docs/images/sampler.png $(if $(BOTORCH),--botorch)

@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 32, 64])
     parser.add_argument("--finished", type=int, nargs="*", default=[0, 500, 2000])
-    parser.add_argument("--trials", type=int, default=128, help="of all workers together")
+    parser.add_argument("--trials", type=int, default=256, help="of all workers together")
     parser.add_argument("--seeds", type=int, default=5, help="of the simulated clock")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
