@@ -28,6 +28,7 @@ from ._acqf import (
     maximize,
     preference_grid,
     raw_points,
+    worth_knowing,
 )
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._knowledge import remember
@@ -39,6 +40,8 @@ from .denoise import importance_tensor
 # Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
 # algebra, which differ between processes (memory alignment), do not reach the next proposal.
 _DECIMALS = 4
+# Every step of the ascent costs the square of the points that the surrogate knows.
+_MAX_POINTS = 600
 # qLogNEHVI samples the whole front, not one measurement.
 _SAMPLES_OF_A_FRONT = 4
 Acquisition = Literal["knowledge-gradient", "qlognehvi"]
@@ -182,11 +185,15 @@ class SIPSampler(BaseSampler):
         observations = self._observations(study, cube, measured)
         X_pending = cube.encode(pending) if pending else None
         surrogate = fit_surrogate(observations, self._trust)
-        means, _ = surrogate.posterior(observations.X)
-        rng = self._rng(number, stream=1)
+        means = surrogate.means(observations.X)
         reference = self._reference(study, means)
-        acquisition = self._acquire(surrogate, observations.X, X_pending, reference, number)
-        raw = raw_points(observations.X, means, self._budget.n_raw, rng)
+        scale = Scale(reference, front_span(means, reference), preference_grid(means.shape[1]))
+        rows = worth_knowing(means, scale, _MAX_POINTS)
+        X, means = observations.X[rows], means[rows]
+        surrogate = surrogate.restricted(rows)
+        rng = self._rng(number, stream=1)
+        acquisition = self._acquire(surrogate, X, X_pending, scale, number)
+        raw = raw_points(X, means, self._budget.n_raw, rng)
         steps = (self._budget.n_restarts, self._budget.n_steps)
         candidate = maximize(acquisition, raw, *steps, rng)
         return np.round(candidate.numpy(), _DECIMALS)
@@ -196,17 +203,15 @@ class SIPSampler(BaseSampler):
         surrogate: Surrogate,
         X: Tensor,
         pending: Tensor | None,
-        reference: Tensor,
+        scale: Scale,
         number: int,
     ) -> AcquisitionFunction:
         seed, n_samples = self._torch_seed(number), self._budget.n_samples
         if self._acquisition == "qlognehvi":
             shape = torch.Size([_SAMPLES_OF_A_FRONT * n_samples])
             sampler = SobolQMCNormalSampler(shape, seed=seed)
-            return make_acquisition(surrogate, X, pending, reference, sampler)
-        means, _ = surrogate.posterior(X)
+            return make_acquisition(surrogate, X, pending, scale.reference, sampler)
         candidates = X if pending is None else torch.cat([X, pending])
-        scale = Scale(reference, front_span(means, reference), preference_grid(means.shape[1]))
         expected = surrogate.with_pending(pending)
         return KnowledgeGradient(expected, candidates, scale, n_samples, seed)
 

@@ -1,6 +1,6 @@
 """Acquisition: what to evaluate next."""
 
-from .knowledge_gradient import KnowledgeGradient, Scale, preference_grid
+from .knowledge_gradient import KnowledgeGradient, Scale, preference_grid, worth_knowing
 from .optimize import AcquisitionBudget, maximize, raw_points
 from .qlognehvi import make_acquisition
 from .reference_point import front_span, infer_reference_point
@@ -15,4 +15,5 @@ __all__ = [
     "maximize",
     "preference_grid",
     "raw_points",
+    "worth_knowing",
 ]

@@ -127,6 +127,26 @@ def _plausible(means: Tensor, deviations: Tensor, scale: Scale) -> Tensor:
     return indices
 
 
+def worth_knowing(means: Tensor, scale: Scale, n: int) -> Tensor:
+    """Return indices of the points that proposals depend on most, in order.
+
+    Two thirds are those that come nearest to the best for some preference, a third are spread
+    evenly over the rest, so that what is bad stays known.
+
+    Args:
+        means: An `N x m`-dim tensor of posterior means.
+        scale: Of the utilities.
+        n: How many, at most.
+    """
+    if len(means) <= n:
+        return torch.arange(len(means))
+    utilities = scale.utilities(means)
+    order = (utilities - utilities.amax(dim=0)).amax(dim=1).argsort(descending=True)
+    n_near = 2 * n // 3
+    spread = torch.linspace(n_near, len(order) - 1, n - n_near).round().long()
+    return torch.cat([order[:n_near], order[spread]]).sort().values
+
+
 def preference_grid(n_objectives: int, n: int = 19) -> Tensor:
     """Return positive weights that sum to one.
 

@@ -66,6 +66,15 @@ class Surrogate:
         columns = [fit.process.posterior(X) for fit in self.fits]
         return torch.stack([c[0] for c in columns], 1), torch.stack([c[1] for c in columns], 1)
 
+    def means(self, X: Tensor) -> Tensor:
+        """Return the posterior means alone, an `n x m`-dim tensor; see `posterior`."""
+        return torch.stack([fit.process.means(X) for fit in self.fits], 1)
+
+    def restricted(self, rows: Tensor) -> "Surrogate":
+        """Forget all points but some; see `Process.restricted`."""
+        fits = (replace(fit, process=fit.process.restricted(rows)) for fit in self.fits)
+        return Surrogate(tuple(fits))
+
     def relevance(self) -> Tensor:
         """Return the inverse lengthscales, an `m x d`-dim tensor: larger is more relevant."""
         return torch.stack([1.0 / fit.process.kernel.lengthscales for fit in self.fits])

@@ -16,6 +16,7 @@ from mergefront.samplers._acqf import (
     maximize,
     preference_grid,
     raw_points,
+    worth_knowing,
 )
 from mergefront.samplers._gp import Observations, Surrogate, fit_surrogate
 
@@ -119,3 +120,22 @@ def test_raw_points_lie_in_the_cube_and_contain_the_evaluated_ones() -> None:
     assert torch.equal(raw[:8], X)
     diagonal = (raw == raw[:, :1]).all(dim=1)
     assert int(diagonal.sum()) == 8
+
+
+def test_all_points_are_worth_knowing_while_they_are_few() -> None:
+    means = torch.rand((10, 2), generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    scale = Scale(torch.zeros(2), torch.ones(2), preference_grid(2))
+    assert worth_knowing(means, scale, 10).tolist() == list(range(10))
+
+
+def test_of_many_points_the_nearest_to_the_front_and_some_of_the_rest_are_kept() -> None:
+    angle = torch.linspace(0, 1.57, 40, dtype=torch.double)
+    front = torch.stack([angle.cos(), angle.sin()], dim=1)
+    means = torch.cat([0.3 * front, front, 0.6 * front])
+    scale = Scale(torch.zeros(2) - 0.1, torch.ones(2), preference_grid(2))
+    rows = worth_knowing(means, scale, 60)
+    assert len(rows.unique()) == 60
+    assert rows.tolist() == sorted(rows.tolist())
+    assert set(range(40, 80)) <= set(rows.tolist())
+    assert any(row < 40 for row in rows.tolist())
+    assert any(row >= 80 for row in rows.tolist())

@@ -142,3 +142,23 @@ def test_one_trial_and_equal_trials_can_be_fitted() -> None:
     for n in (1, 3):
         means, deviations = fit_surrogate(Observations(X[:n], Y[:n])).posterior(X[:n])
         assert bool(torch.isfinite(means).all() and torch.isfinite(deviations).all())
+
+
+def test_a_restricted_process_is_the_process_of_the_kept_points() -> None:
+    process = _process()
+    rows = torch.tensor([0, 3, 7, 12])
+    kept = Process(
+        process.X[rows],
+        process.y[rows],
+        process.noise[rows],
+        process.location,
+        process.spread,
+        process.kernel,
+        process.mean,
+    )
+    A = torch.rand((5, 4), generator=torch.Generator().manual_seed(3), dtype=torch.double)
+    for expected, got in zip(
+        kept.posterior(A), process.restricted(rows).posterior(A), strict=True
+    ):
+        assert torch.equal(expected, got)
+    assert torch.equal(process.means(A), process.posterior(A)[0])
