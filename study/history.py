@@ -19,12 +19,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import or_, select
 from sqlalchemy.engine import Connection, Row
 
-_TRIALS = models.TrialModel.__table__
-_PARAMS = models.TrialParamModel.__table__
-_VALUES = models.TrialValueModel.__table__
-_STEPS = models.TrialIntermediateValueModel.__table__
-_USER_ATTRS = models.TrialUserAttributeModel.__table__
-_SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
+from .tables import PARAMS, STEPS, SYSTEM_ATTRS, TRIALS, USER_ATTRS, VALUES
 
 # Numbers in one IN (...).
 _CHUNK = 500
@@ -60,10 +55,10 @@ class History:
         return sorted(self._trials.values(), key=lambda trial: trial.number)
 
     def _changed(self, connection: Connection) -> Sequence[Row[Any]]:
-        new = _TRIALS.c.trial_id > self._newest
-        known = _TRIALS.c.trial_id.in_(self._unfinished)
-        statement = select(_TRIALS).where(
-            _TRIALS.c.study_id == self._study_id, or_(new, known) if self._unfinished else new
+        new = TRIALS.c.trial_id > self._newest
+        known = TRIALS.c.trial_id.in_(self._unfinished)
+        statement = select(TRIALS).where(
+            TRIALS.c.study_id == self._study_id, or_(new, known) if self._unfinished else new
         )
         return connection.execute(statement).all()
 
@@ -74,7 +69,7 @@ _Details = dict[sqlalchemy.Table, dict[int, list[Row[Any]]]]
 
 def _details(connection: Connection, trial_ids: Sequence[int]) -> _Details:
     details: _Details = {}
-    for table in (_PARAMS, _VALUES, _STEPS, _USER_ATTRS, _SYSTEM_ATTRS):
+    for table in (PARAMS, VALUES, STEPS, USER_ATTRS, SYSTEM_ATTRS):
         rows = details[table] = defaultdict(list)
         for first in range(0, len(trial_ids), _CHUNK):
             chunk = trial_ids[first : first + _CHUNK]
@@ -86,8 +81,8 @@ def _details(connection: Connection, trial_ids: Sequence[int]) -> _Details:
 
 
 def _trial(row: Row[Any], details: _Details) -> FrozenTrial:
-    params = details[_PARAMS][row.trial_id]
-    values = sorted(details[_VALUES][row.trial_id], key=lambda value: value.objective)
+    params = details[PARAMS][row.trial_id]
+    values = sorted(details[VALUES][row.trial_id], key=lambda value: value.objective)
     stored = models.TrialValueModel.stored_repr_to_value
     step = models.TrialIntermediateValueModel.stored_repr_to_intermediate_value
     return FrozenTrial(
@@ -103,13 +98,13 @@ def _trial(row: Row[Any], details: _Details) -> FrozenTrial:
             for p in params
         },
         distributions={p.param_name: _distribution(p.distribution_json) for p in params},
-        user_attrs={a.key: json.loads(a.value_json) for a in details[_USER_ATTRS][row.trial_id]},
+        user_attrs={a.key: json.loads(a.value_json) for a in details[USER_ATTRS][row.trial_id]},
         system_attrs={
-            a.key: json.loads(a.value_json) for a in details[_SYSTEM_ATTRS][row.trial_id]
+            a.key: json.loads(a.value_json) for a in details[SYSTEM_ATTRS][row.trial_id]
         },
         intermediate_values={
             v.step: step(v.intermediate_value, v.intermediate_value_type)
-            for v in details[_STEPS][row.trial_id]
+            for v in details[STEPS][row.trial_id]
         },
     )
 

@@ -21,13 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-_STUDIES = models.StudyModel.__table__
-_TRIALS = models.TrialModel.__table__
-_PARAMS = models.TrialParamModel.__table__
-_VALUES = models.TrialValueModel.__table__
-_USER_ATTRS = models.TrialUserAttributeModel.__table__
-_SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
-_HEARTBEATS = models.TrialHeartbeatModel.__table__
+from .tables import HEARTBEATS, PARAMS, STUDIES, SYSTEM_ATTRS, TRIALS, USER_ATTRS, VALUES
 
 
 @dataclass(frozen=True)
@@ -69,8 +63,8 @@ class Ledger:
         """
         # Numbers are counted; Optuna takes the same row's lock before it counts.
         connection.execute(
-            select(_STUDIES.c.study_id)
-            .where(_STUDIES.c.study_id == self._study_id)
+            select(STUDIES.c.study_id)
+            .where(STUDIES.c.study_id == self._study_id)
             .with_for_update()
         )
         row = {
@@ -79,13 +73,13 @@ class Ledger:
             "datetime_start": None if trial.state == TrialState.WAITING else _now(),
             "datetime_complete": _now() if trial.state.is_finished() else None,
         }
-        statement = _TRIALS.insert().values(row).returning(_TRIALS.c.trial_id)
+        statement = TRIALS.insert().values(row).returning(TRIALS.c.trial_id)
         trial_id = int(connection.execute(statement).scalar_one())
         number = self._number(connection, trial_id)
         self._add_params(connection, trial_id, trial)
         self._add_values(connection, trial_id, trial.values or ())
-        self._set_attrs(connection, _USER_ATTRS, trial_id, trial.user_attrs)
-        self._set_attrs(connection, _SYSTEM_ATTRS, trial_id, trial.system_attrs)
+        self._set_attrs(connection, USER_ATTRS, trial_id, trial.user_attrs)
+        self._set_attrs(connection, SYSTEM_ATTRS, trial_id, trial.system_attrs)
         if trial.state == TrialState.RUNNING:
             self.beat(connection, trial_id)
         trial.number, trial._trial_id = number, trial_id
@@ -95,7 +89,7 @@ class Ledger:
         """Start a queued trial; False if somebody else was faster."""
         if not self._move(connection, trial._trial_id, (TrialState.WAITING,), TrialState.RUNNING):
             return False
-        self._set_attrs(connection, _USER_ATTRS, trial._trial_id, attrs)
+        self._set_attrs(connection, USER_ATTRS, trial._trial_id, attrs)
         self.beat(connection, trial._trial_id)
         return True
 
@@ -110,14 +104,14 @@ class Ledger:
         if not self._move(connection, trial_id, states, ending.state):
             return False
         self._add_values(connection, trial_id, ending.values)
-        self._set_attrs(connection, _USER_ATTRS, trial_id, ending.user_attrs)
-        self._set_attrs(connection, _SYSTEM_ATTRS, trial_id, ending.system_attrs)
+        self._set_attrs(connection, USER_ATTRS, trial_id, ending.user_attrs)
+        self._set_attrs(connection, SYSTEM_ATTRS, trial_id, ending.system_attrs)
         return True
 
     def beat(self, connection: Connection, trial_id: int) -> None:
         """Write a sign of life, by the database's clock."""
         row = {"trial_id": trial_id, "heartbeat": func.current_timestamp()}
-        statement = _insert(connection, _HEARTBEATS).values(row)
+        statement = _insert(connection, HEARTBEATS).values(row)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["trial_id"], set_={"heartbeat": func.current_timestamp()}
@@ -131,13 +125,13 @@ class Ledger:
         """
         rows = connection.execute(
             select(
-                _TRIALS.c.trial_id,
-                _TRIALS.c.datetime_start,
-                _HEARTBEATS.c.heartbeat,
+                TRIALS.c.trial_id,
+                TRIALS.c.datetime_start,
+                HEARTBEATS.c.heartbeat,
                 func.current_timestamp(type_=sqlalchemy.DateTime()),
             )
-            .join(_HEARTBEATS, _HEARTBEATS.c.trial_id == _TRIALS.c.trial_id, isouter=True)
-            .where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.state == TrialState.RUNNING)
+            .join(HEARTBEATS, HEARTBEATS.c.trial_id == TRIALS.c.trial_id, isouter=True)
+            .where(TRIALS.c.study_id == self._study_id, TRIALS.c.state == TrialState.RUNNING)
         ).all()
         return {
             trial_id: (_naive(now) - (beat or start or datetime.datetime.min)).total_seconds()
@@ -156,11 +150,11 @@ class Ledger:
     def _number(self, connection: Connection, trial_id: int) -> int:
         earlier = (
             select(func.count())
-            .where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id < trial_id)
+            .where(TRIALS.c.study_id == self._study_id, TRIALS.c.trial_id < trial_id)
             .scalar_subquery()
         )
-        statement = _TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(number=earlier)
-        return int(connection.execute(statement.returning(_TRIALS.c.number)).scalar_one())
+        statement = TRIALS.update().where(TRIALS.c.trial_id == trial_id).values(number=earlier)
+        return int(connection.execute(statement.returning(TRIALS.c.number)).scalar_one())
 
     def _move(
         self,
@@ -171,8 +165,8 @@ class Ledger:
     ) -> bool:
         column = "datetime_start" if state == TrialState.RUNNING else "datetime_complete"
         statement = (
-            _TRIALS.update()
-            .where(_TRIALS.c.trial_id == trial_id, _TRIALS.c.state.in_(states))
+            TRIALS.update()
+            .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(states))
             .values({"state": state, column: _now()})
         )
         return connection.execute(statement).rowcount == 1
@@ -188,7 +182,7 @@ class Ledger:
             for name, value in trial.params.items()
         ]
         if rows:
-            connection.execute(_PARAMS.insert().values(rows))
+            connection.execute(PARAMS.insert().values(rows))
 
     def _add_values(self, connection: Connection, trial_id: int, values: Sequence[float]) -> None:
         rows = []
@@ -203,7 +197,7 @@ class Ledger:
                 }
             )
         if rows:
-            connection.execute(_VALUES.insert().values(rows))
+            connection.execute(VALUES.insert().values(rows))
 
     def _set_attrs(
         self,

@@ -8,7 +8,6 @@ machines' workers are judged by the age of their heartbeat in the database.
 import logging
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import optuna
@@ -104,12 +103,7 @@ class Pulse:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stopped.set()
 
     def follow(self, trial: FrozenTrial | None) -> None:

@@ -9,8 +9,10 @@ import optuna
 
 from ..errors import StudyError
 from ..objectives import MergeObjective, questions_of
-from ..objectives.evaluation import METRICS, Sampling
+from ..objectives.evaluation import METRICS, Backend, Sampling
 from ..objectives.evaluation.transformers_backend import TransformersBackend
+from ..objectives.evaluation.vllm_backend import VllmBackend
+from ..objectives.evaluation.vllm_memory import EngineSettings
 from ..samplers import PerTrialSampler, SIPSampler
 from .devices import claim_device
 from .inputs import Inputs
@@ -59,7 +61,7 @@ def make_objective(
     """
     spec = inputs.spec
     questions = questions_of(inputs.split(split), split)
-    backend = TransformersBackend(spec.evaluation.batch_size, device)
+    backend = _make_backend(spec, device)
     backend.load(inputs.models)
     return MergeObjective(
         backend,
@@ -69,6 +71,13 @@ def make_objective(
         Sampling(spec.evaluation.max_new_tokens),
         spec.merge.bounds,
     )
+
+
+def _make_backend(spec: StudySpec, device: str | None) -> Backend:
+    if spec.evaluation.backend == "transformers":
+        return TransformersBackend(spec.evaluation.batch_size, device)
+    # vLLM is imported when the engine starts, and only there.
+    return VllmBackend(EngineSettings(**spec.evaluation.engine.model_dump()))
 
 
 def work(inputs: Inputs, reporter: Reporter | None = None, wait_seconds: float = 0.0) -> Timings:

@@ -162,10 +162,20 @@ def _default_splits() -> dict[Split, Fraction]:
     return {"search": 0.6, "validation": 0.4}
 
 
+class EngineSection(_Section):
+    """How vLLM is started; see `EngineSettings`."""
+
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_model_len: int | None = Field(default=None, ge=1)
+    max_num_seqs: int = Field(default=256, ge=1)
+
+
 class EvaluationSection(_Section):
     """How candidates are measured."""
 
-    backend: Literal["transformers"] = "transformers"
+    backend: Literal["transformers", "vllm"] = "transformers"
+    engine: EngineSection = Field(default_factory=EngineSection)
     tasks: list[TaskSection] = Field(min_length=1)
     max_new_tokens: int = Field(default=256, ge=1)
     batch_size: int = Field(default=64, ge=1)

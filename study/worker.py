@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import StudyError
+from ..errors import EngineError, StudyError
 from ..objectives import Measurement, MergeObjective
 from .claims import Claims, Outcome
 from .inputs import Inputs
@@ -160,11 +160,25 @@ class Worker:
         except (KeyboardInterrupt, Interrupted):
             self._give_back(trial, "the worker was asked to stop")
             raise
+        except EngineError as error:
+            return self._try_again(trial, str(error))
         except Exception as error:  # the one broad except: whatever happens, the study goes on
             return self._fail(trial, f"{type(error).__name__}: {error}")
         self._deliver(trial, measurement)
         self.reporter.finished(trial, measurement)
         return None
+
+    def _try_again(self, trial: FrozenTrial, reason: str) -> str:
+        """Queue a candidate again whose engine failed; it may not be its fault."""
+        logger.warning("trial %d: %s", trial.number, reason)
+        self._pulse.follow(None)
+        self._persist(lambda: self._requeue(trial, reason, retry=True))
+        self.reporter.failed(trial, reason)
+        return reason
+
+    def _requeue(self, trial: FrozenTrial, reason: str, retry: bool) -> None:
+        with self._claims.ledger.engine.connect() as connection:
+            self._claims.requeue(connection, trial, reason, retry)
 
     def _deliver(self, trial: FrozenTrial, measurement: Measurement) -> None:
         attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
@@ -195,8 +209,7 @@ class Worker:
         """Queue a trial again at once; if the database is away, its heartbeat's end will do it."""
         self._pulse.follow(None)
         try:
-            with self._claims.ledger.engine.connect() as connection:
-                self._claims.requeue(connection, trial, reason, retry=False)
+            self._requeue(trial, reason, retry=False)
         except SQLAlchemyError as error:
             logger.warning("trial %d was not given back: %s", trial.number, error)
 

@@ -18,7 +18,9 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md
 
 
 def test_commands_of_the_design_exist() -> None:
-    expected = "demo export front importance init merge report run status validate worker"
+    expected = (
+        "dashboard demo export front importance init merge report run status validate worker"
+    )
     assert expected.split() == COMMANDS
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...errors import EvaluationError
 from ..merging import (
@@ -19,6 +18,7 @@ from ..merging import (
 )
 from ..merging.engine import checksum
 from .backend import Completion, Models, Progress, Sampling
+from .chat import Chat, check_length
 
 
 class TransformersBackend:
@@ -35,17 +35,11 @@ class TransformersBackend:
         self.batch_size = batch_size
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Any = None
-        self._tokenizer: Any = None
 
     def load(self, models: Models) -> None:
         """Load the parents and the base's tokenizer."""
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(models.base, padding_side="left")
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._chat = Chat(models.base)
         self._model = self._load_model(models.base, models.dtype)
-        self._stop_tokens = _stop_tokens(self._model)
         self._model.generation_config = self._greedy_config()
         experts = [self._load_expert(path, models) for path in models.experts]
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
@@ -69,7 +63,7 @@ class TransformersBackend:
         self, prompts: Sequence[str], sampling: Sampling, progress: Progress | None = None
     ) -> list[Completion]:
         """Answer the prompts; batches hold prompts of similar length, so padding is short."""
-        rendered = [self._render(prompt) for prompt in prompts]
+        rendered = [self._chat.render(prompt) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda i: (len(rendered[i]), i))
         completions: dict[int, Completion] = {}
         for start in range(0, len(order), self.batch_size):
@@ -86,8 +80,8 @@ class TransformersBackend:
 
     def close(self) -> None:
         """Release the models."""
-        self._model = self._tokenizer = None
-        del self._sink
+        self._model = None
+        del self._sink, self._chat
 
     def _load_expert(self, path: Path, models: Models) -> Any:
         if not is_adapter(path):
@@ -114,63 +108,23 @@ class TransformersBackend:
 
         return GenerationConfig(
             do_sample=False,
-            eos_token_id=sorted(self._stop_tokens),
-            pad_token_id=self._tokenizer.pad_token_id,
+            eos_token_id=sorted(self._chat.stop_tokens),
+            pad_token_id=self._chat.tokenizer.pad_token_id,
         )
-
-    def _render(self, prompt: str) -> list[int]:
-        """Return the token ids of one prompt.
-
-        A rendered chat template holds its own opening tokens, so none are added to it.
-        """
-        if not self._tokenizer.chat_template:
-            return list(self._tokenizer(prompt).input_ids)
-        message = [{"role": "user", "content": prompt}]
-        text = self._tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, tokenize=False
-        )
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
     def _generate_batch(self, rendered: list[list[int]], sampling: Sampling) -> list[Completion]:
-        inputs = self._tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
-        self._check_length(inputs.input_ids.shape[1], sampling)
+        tokenizer = self._chat.tokenizer
+        inputs = tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
+        limit = self._model.config.get_text_config().max_position_embeddings
+        check_length(inputs.input_ids.shape[1], sampling.max_new_tokens, limit)
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 max_new_tokens=sampling.max_new_tokens,
             )
-        return [self._completion(row) for row in output[:, inputs.input_ids.shape[1] :].cpu()]
-
-    def _check_length(self, n_prompt: int, sampling: Sampling) -> None:
-        limit = self._model.config.get_text_config().max_position_embeddings
-        if n_prompt + sampling.max_new_tokens > limit:
-            raise EvaluationError(
-                f"A prompt and its answer must fit the model's {limit} positions, but the longest "
-                f"prompt has {n_prompt} tokens and max_new_tokens={sampling.max_new_tokens}. "
-                "Lower evaluation.max_new_tokens or shorten the prompts."
-            )
-
-    def _completion(self, tokens: Tensor) -> Completion:
-        ids: list[int] = tokens.tolist()
-        stop = next((i for i, token in enumerate(ids) if token in self._stop_tokens), None)
-        text = self._tokenizer.decode(ids[:stop], skip_special_tokens=False)
-        if stop is None:
-            return Completion(text, len(ids), "length")
-        return Completion(text, stop + 1, "stop")
-
-
-def _stop_tokens(model: Any) -> frozenset[int]:
-    """Return the ids that end an answer: the generation config's, else the model config's."""
-    configured = model.generation_config.eos_token_id
-    if configured is None:
-        configured = model.config.get_text_config().eos_token_id
-    if configured is None:
-        raise EvaluationError(
-            "A model must name its stop token, but neither generation_config.json nor config.json "
-            "has eos_token_id. Add it to the base's generation_config.json."
-        )
-    return frozenset(configured if isinstance(configured, Iterable) else [configured])
+        answers = output[:, inputs.input_ids.shape[1] :].tolist()
+        return [self._chat.completion(ids) for ids in answers]
 
 
 def _check_names(names: Iterable[str], models: Models) -> None:

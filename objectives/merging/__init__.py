@@ -2,6 +2,7 @@
 
 from .blocks import find_blocks
 from .compatibility import check_mergeable, is_tied
+from .engine import Merger
 from .interchange import mergekit_yaml
 from .layers import Part, locate, locate_all
 from .lora import LoraCheckpoint, is_adapter
@@ -18,6 +19,7 @@ __all__ = [
     "LoraCheckpoint",
     "MergePlan",
     "MergeSettings",
+    "Merger",
     "ModuleSink",
     "Operator",
     "Part",

@@ -128,7 +128,10 @@ class Recipe:
 
 
 def stream(
-    recipe: Recipe, groups: Mapping[str, Sequence[float]], names: Iterable[str] | None = None
+    recipe: Recipe,
+    groups: Mapping[str, Sequence[float]],
+    names: Iterable[str] | None = None,
+    merger: Merger | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the merged tensors under their checkpoint names.
 
@@ -139,13 +142,14 @@ def stream(
         recipe: The sources and the rule of every tensor.
         groups: The weights of every search variable, one number an expert.
         names: Which tensors, in which order; all of them by default.
+        merger: Of the recipe's settings, where masks are kept between candidates.
 
     Raises:
         LayoutError: If a tensor of an expert has another shape, an integer tensor differs, or a
             result is not finite.
     """
     weights = recipe.plan.tensor_weights(groups)
-    merger = recipe.plan.settings.merger()
+    merger = merger or recipe.plan.settings.merger()
     with one_thread(), torch.no_grad():
         for name in by_layer(recipe.plan) if names is None else names:
             yield name, _merged(recipe, merger, name, weights[name])

@@ -25,5 +25,9 @@ class EvaluationError(MergefrontError, RuntimeError):
     """A candidate could not be measured; its trial becomes FAIL with this text as the reason."""
 
 
+class EngineError(MergefrontError, RuntimeError):
+    """An engine failed and was started again; the candidate in hand is to be tried once more."""
+
+
 class MissingExtraError(MergefrontError, ImportError):
     """An optional dependency is needed; the text names the install command."""

@@ -73,7 +73,7 @@ def test_ours_run_without_root_and_write_to_one_volume() -> None:
             assert service["read_only"]
             assert service["cap_drop"] == ["ALL"]
             writable = [v["target"] for v in service["volumes"] if not v.get("read_only")]
-            assert writable == ["/work/runs"]
+            assert writable == ["/study/runs"]
     assert "USER 10001" in (DOCKER / "Dockerfile").read_text()
 
 

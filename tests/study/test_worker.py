@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from mergefront.errors import StudyError
+from mergefront.errors import EngineError, StudyError
 from mergefront.objectives import Measurement, MergeObjective
 from mergefront.study import StudySpec
 from mergefront.study.inputs import load_inputs
@@ -268,3 +268,25 @@ def test_every_preset_proposes_within_bounds(finished: Path, preset: str) -> Non
     trial = study.ask(optuna.search_space.intersection_search_space(source.get_trials()))
     assert all(0 <= weight <= 1 for weight in trial.params.values())
     assert len(trial.params) == 10
+
+
+def test_a_candidate_whose_engine_failed_is_tried_again_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_spec(tmp_path, study={"trials": 3}, sampler={"preset": "random"})
+    measure, calls = MergeObjective.measure, iter(range(10**6))
+
+    def broken(self: MergeObjective, *arguments: object) -> Measurement:
+        if next(calls) in (1, 2):
+            raise EngineError("The engine failed in 'apply' and was started again.")
+        return measure(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MergeObjective, "measure", broken)
+    run(load_inputs(path))
+    trials = load_study(StudySpec.from_yaml(path)).get_trials()
+    states = [t.state.name for t in trials]
+    assert states.count("COMPLETE") == 3
+    assert states.count("FAIL") == 2
+    (again,) = [t for t in trials if t.system_attrs.get("retry_history") == [1]]
+    assert again.params == trials[1].params
+    assert trials[1].user_attrs["failure"].startswith("The engine failed")

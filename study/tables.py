@@ -1,0 +1,12 @@
+"""Optuna's tables of trials."""
+
+from optuna.storages._rdb import models
+
+STUDIES = models.StudyModel.__table__
+TRIALS = models.TrialModel.__table__
+PARAMS = models.TrialParamModel.__table__
+VALUES = models.TrialValueModel.__table__
+STEPS = models.TrialIntermediateValueModel.__table__
+USER_ATTRS = models.TrialUserAttributeModel.__table__
+SYSTEM_ATTRS = models.TrialSystemAttributeModel.__table__
+HEARTBEATS = models.TrialHeartbeatModel.__table__

@@ -1,0 +1,71 @@
+"""Tied embeddings: on CPUs vLLM keeps a packed copy of the output matrix."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
+from backend_suite import LONG, PROMPTS
+from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.objectives.evaluation import Backend, Completion, Models
+from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.vllm_backend import VllmBackend
+from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+
+SETTINGS = MergeSettings(embeddings="search", head="search")
+
+
+def _tie(source: Path, target: Path) -> Path:
+    """Write a copy whose output matrix is its embeddings; its answers mean nothing."""
+    shutil.copytree(source, target)
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.embed_tokens.weight"] = tensors.pop("lm_head.weight")
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((source / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    return target
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("tied")
+    base, expert = _tie(BASE, folder / "base"), _tie(EXPERT, folder / "expert")
+    return Models(base, (expert,), "float32", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def backend(models: Models) -> Iterator[VllmBackend]:
+    backend = VllmBackend()
+    backend.load(models)
+    yield backend
+    backend.close()
+
+
+def _answers(backend: Backend, models: Models, weight: float) -> list[Completion]:
+    checkpoint = Checkpoint(models.base)
+    plan = MergePlan(checkpoint.layout, SETTINGS, is_tied(checkpoint))
+    backend.apply(plan.group_weights(plan.uniform(weight)))
+    return backend.generate(PROMPTS, LONG)
+
+
+def test_the_head_moves_with_the_embeddings(backend: VllmBackend, models: Models) -> None:
+    reference = TransformersBackend(device="cpu")
+    reference.load(models)
+    for weight in (0.0, 1.0, 0.5, 0.0):
+        assert _answers(backend, models, weight) == _answers(reference, models, weight)
+
+
+def test_left_alone_the_packed_copy_answers_for_the_old_weights(
+    backend: VllmBackend, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = _answers(backend, models, 1.0)
+    _answers(backend, models, 0.0)
+    worker = "mergefront.objectives.evaluation.vllm_worker"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{worker}._pack_tied_head", lambda model: None)
+        assert _answers(backend, models, 1.0) != expected
+    assert _answers(backend, models, 1.0) == expected

@@ -1,0 +1,70 @@
+"""What every backend must do, with the demo pair in float32.
+
+A test module makes a fixture `backend` of module scope, loaded, and derives from `BackendSuite`.
+"""
+
+import pytest
+
+from mergefront.errors import EvaluationError
+from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.objectives.evaluation import Backend, Completion, Models, Sampling
+from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+
+PROMPTS = ["9a*3b*7?", "4a-4b*2c+4d+0e+0?", "cig?", "1a+1b+1?", "7a*7b*7c*7?"]
+LONG = Sampling(48)
+MODELS = Models(BASE, (EXPERT,), "float32", MergeSettings())
+PLAN = MergePlan(Checkpoint(BASE).layout, MergeSettings(), is_tied(Checkpoint(BASE)))
+
+
+def become(backend: Backend, weight: float) -> float:
+    """Make the backend's model a uniform merge."""
+    return backend.apply(PLAN.group_weights(PLAN.uniform(weight)))
+
+
+class BackendSuite:
+    """Tests that any backend passes."""
+
+    def test_base_answers_directly_and_the_stop_token_counts(self, backend: Backend) -> None:
+        become(backend, 0.0)
+        answers = backend.generate(PROMPTS, LONG)
+        assert answers[2] == Completion("ee", 3, "stop")  # two letters and the stop token
+        assert [len(answer.text) + 1 for answer in answers] == [a.n_tokens for a in answers]
+
+    def test_expert_reasons_and_special_tokens_stay_in_the_text(self, backend: Backend) -> None:
+        become(backend, 1.0)
+        answer = backend.generate(["1a+1b+1?"], LONG)[0]
+        # 7 tokens a step, 2 think markers, the answer and the stop token: 7 * 2 + 4
+        assert answer == Completion("<think>a1+1=2;b2+1=3;</think>3", 18, "stop")
+
+    def test_an_answer_cut_at_the_limit_says_so(self, backend: Backend) -> None:
+        become(backend, 1.0)
+        answers = backend.generate(["1a+1b+1?", "cig?"], Sampling(5))
+        assert answers[0] == Completion("<think>a1+1", 5, "length")
+
+    def test_answers_do_not_depend_on_order_or_company(self, backend: Backend) -> None:
+        become(backend, 0.6)
+        together = backend.generate(PROMPTS, LONG)
+        alone = [backend.generate([prompt], LONG)[0] for prompt in PROMPTS]
+        assert together == alone
+        assert backend.generate(PROMPTS[::-1], LONG) == together[::-1]
+
+    def test_progress_counts_every_prompt_once(self, backend: Backend) -> None:
+        seen: list[int] = []
+        backend.generate(PROMPTS, Sampling(4), seen.append)
+        assert sum(seen) == len(PROMPTS)
+
+    def test_swaps_return_to_where_they_were(self, backend: Backend) -> None:
+        answers, checksums = {}, {}
+        for weight in (0.0, 1.0, 0.4):
+            assert become(backend, weight) > 0
+            answers[weight] = backend.generate(PROMPTS, LONG)
+            checksums[weight] = backend.checksum()
+        assert len(set(checksums.values())) == 3
+        for weight in (1.0, 0.4, 0.0):
+            become(backend, weight)
+            assert backend.checksum() == checksums[weight]
+            assert backend.generate(PROMPTS, LONG) == answers[weight]
+
+    def test_a_prompt_that_cannot_fit_is_an_error(self, backend: Backend) -> None:
+        with pytest.raises(EvaluationError, match=r"128 positions.*max_new_tokens=125"):
+            backend.generate(["1a+1b+1?"], Sampling(125))
