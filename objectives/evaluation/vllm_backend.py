@@ -96,24 +96,8 @@ class VllmBackend:
             self._engine = None
 
     def _start(self) -> None:
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        from vllm import LLM
-        from vllm.platforms import current_platform
-
-        on_cpu = current_platform.is_cpu()
-        # Captured graphs are a GPU's; the CPU's attention wants blocks of 32.
-        options: dict[str, Any] = {"enforce_eager": True, "block_size": 32} if on_cpu else {}
         models = self._models
-        self._engine = LLM(
-            model=str(models.base),
-            dtype=models.dtype,
-            load_format="safetensors",
-            generation_config="vllm",
-            seed=0,
-            worker_extension_cls=_EXTENSION,
-            **asdict(self.settings),
-            **options,
-        )
+        self._engine = start_engine(models, self.settings)
         experts = [str(path) for path in models.experts]
         merge = asdict(models.merge)
         self._rpc("mergefront_load", str(models.base), experts, models.dtype, merge)
@@ -169,6 +153,27 @@ class VllmBackend:
         self.close()
         self._start()
         return EngineError(f"The engine failed in {what!r} ({error}) and was started again.")
+
+
+def start_engine(models: Models, settings: EngineSettings) -> Any:
+    """Start vLLM with the base's weights and our methods in its workers."""
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    from vllm import LLM
+    from vllm.platforms import current_platform
+
+    # Captured graphs are a GPU's; the CPU's attention wants blocks of 32.
+    on_cpu = current_platform.is_cpu()
+    options: dict[str, Any] = {"enforce_eager": True, "block_size": 32} if on_cpu else {}
+    return LLM(
+        model=str(models.base),
+        dtype=models.dtype,
+        load_format="safetensors",
+        generation_config="vllm",
+        seed=0,
+        worker_extension_cls=_EXTENSION,
+        **asdict(settings),
+        **options,
+    )
 
 
 def _version() -> str | None:
