@@ -40,10 +40,19 @@ def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
     assert {"samplers", "objectives"} <= _imported_folders(module)
 
 
-def test_vllm_is_imported_nowhere_in_the_core() -> None:
-    for folder in ("study", "samplers", "objectives"):
-        for module in (REPOSITORY / folder).rglob("*.py"):
-            assert "vllm" not in _imported_folders(module), module
+def test_vllm_is_imported_by_its_backend_alone_and_only_when_it_starts() -> None:
+    backend = REPOSITORY / "objectives" / "evaluation" / "vllm_backend.py"
+    importing = {
+        module
+        for folder in ("study", "samplers", "objectives")
+        for module in (REPOSITORY / folder).rglob("*.py")
+        if "vllm" in _imported_folders(module)
+    }
+    assert importing == {backend}
+    at_import = [
+        node for node in ast.parse(backend.read_text()).body if isinstance(node, ast.ImportFrom)
+    ]
+    assert not [node for node in at_import if not node.level and node.module == "vllm"]
 
 
 @pytest.mark.parametrize("word", ["pickle", "trust_remote_code=True", "torch.load("])
