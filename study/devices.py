@@ -1,8 +1,9 @@
-"""One GPU a worker, where workers of one machine see the same GPUs."""
+"""GPUs of a worker's own, where workers of one machine see the same ones."""
 
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -10,39 +11,58 @@ from filelock import FileLock, Timeout
 
 logger = logging.getLogger(__name__)
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 # The same in all containers of a machine, another one on every machine and after every boot.
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @contextmanager
-def claim_device(directory: Path, n_devices: int | None = None) -> Iterator[str | None]:
-    """Hold a GPU that no other worker of this machine holds.
+def claim_devices(
+    directory: Path, n: int = 1, n_visible: int | None = None
+) -> Iterator[tuple[int, ...]]:
+    """Hold GPUs that no other worker of this machine holds.
 
     Container engines give all replicas of a service the same GPUs.
 
     Args:
         directory: Shared by the workers; holds the locks.
-        n_devices: Visible GPUs. Defaults to None: ask PyTorch.
+        n: GPUs wanted.
+        n_visible: GPUs there are. Defaults to None: ask PyTorch, which starts no context for it.
 
     Yields:
-        As PyTorch names it; None where there are fewer than two.
+        Indices among the visible ones; none where there is nothing to choose.
     """
-    n_devices = torch.cuda.device_count() if n_devices is None else n_devices
-    if n_devices < 2:
-        yield None
+    n_visible = torch.cuda.device_count() if n_visible is None else n_visible
+    if n_visible <= n:
+        yield ()
         return
     directory.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        taken = tuple(_take(directory, n, names(n_visible), stack))
+        if len(taken) < n:
+            stack.close()
+            logger.warning("fewer than %d of %d GPUs are free; sharing the first", n, n_visible)
+            taken = tuple(range(n))
+        yield taken
+
+
+def names(n_visible: int) -> list[str]:
+    """Return the machine's names of the visible GPUs."""
+    visible = os.environ.get(VISIBLE, "")
+    return visible.split(",") if visible else [str(index) for index in range(n_visible)]
+
+
+def _take(directory: Path, n: int, devices: list[str], stack: ExitStack) -> list[int]:
     machine = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "machine"
-    for index in range(n_devices):
-        lock = FileLock(directory / f"gpu-{machine}-{index}.lock")
+    taken: list[int] = []
+    for index, name in enumerate(devices):
+        if len(taken) == n:
+            break
+        lock = FileLock(directory / f"gpu-{machine}-{name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        try:
-            yield f"cuda:{index}"
-        finally:
-            lock.release()
-        return
-    logger.warning("all %d GPUs have a worker; sharing the first", n_devices)
-    yield "cuda:0"
+        stack.callback(lock.release)
+        taken.append(index)
+    return taken

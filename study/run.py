@@ -14,7 +14,8 @@ from ..objectives.evaluation.transformers_backend import TransformersBackend
 from ..objectives.evaluation.vllm_backend import VllmBackend
 from ..objectives.evaluation.vllm_memory import EngineSettings
 from ..samplers import PerTrialSampler, SIPSampler
-from .devices import claim_device
+from .devices import VISIBLE, claim_devices
+from .devices import names as device_names
 from .inputs import Inputs
 from .outages import through_outages
 from .seeding import FINGERPRINT, check_same_study, importance_of, init_study, search_space
@@ -50,18 +51,18 @@ def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSam
 
 
 def make_objective(
-    inputs: Inputs, split: str = "search", device: str | None = None
+    inputs: Inputs, split: str = "search", devices: Sequence[int] = ()
 ) -> MergeObjective:
     """Load the models and return the objective over one split's questions.
 
     Args:
         inputs: A valid spec with its models and tasks.
         split: Of the questions.
-        device: As PyTorch names it. Defaults to None: a GPU if there is one.
+        devices: GPUs to use, among the visible ones. Defaults to none: the engine chooses.
     """
     spec = inputs.spec
     questions = questions_of(inputs.split(split), split)
-    backend = _make_backend(spec, device)
+    backend = _make_backend(spec, devices)
     backend.load(inputs.models)
     return MergeObjective(
         backend,
@@ -73,10 +74,13 @@ def make_objective(
     )
 
 
-def _make_backend(spec: StudySpec, device: str | None) -> Backend:
+def _make_backend(spec: StudySpec, devices: Sequence[int]) -> Backend:
     if spec.evaluation.backend == "transformers":
+        device = f"cuda:{devices[0]}" if devices else None
         return TransformersBackend(spec.evaluation.batch_size, device)
-    # vLLM is imported when the engine starts, and only there.
+    if devices:  # vLLM takes what it sees
+        visible = device_names(max(devices) + 1)
+        os.environ[VISIBLE] = ",".join(visible[index] for index in devices)
     return VllmBackend(EngineSettings(**spec.evaluation.engine.model_dump()))
 
 
@@ -92,11 +96,16 @@ def work(inputs: Inputs, reporter: Reporter | None = None, wait_seconds: float =
         StudyError: If the study does not exist, or its trials keep failing.
     """
     study = wait_for_study(inputs.spec, wait_seconds, FINGERPRINT)
-    with claim_device(state_dir(inputs.spec)) as device:
-        objective = make_objective(inputs, device=device)
+    with claim_devices(state_dir(inputs.spec), _n_devices(inputs.spec)) as devices:
+        objective = make_objective(inputs, devices=devices)
         worker = through_outages(lambda: _make_worker(study, inputs, objective, reporter))
         worker.run()
     return worker.timings
+
+
+def _n_devices(spec: StudySpec) -> int:
+    vllm = spec.evaluation.backend == "vllm"
+    return spec.evaluation.engine.tensor_parallel_size if vllm else 1
 
 
 def _make_worker(

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import EngineError, MissingExtraError
 from .backend import Completion, Models, Progress, Sampling
 from .chat import Chat, check_length
-from .vllm_memory import EngineSettings, check_memory, gpu_bytes
+from .vllm_memory import EngineSettings, check_memory
 
 # What the swap relies on (reload_weights with an iterator, string methods by collective_rpc).
 SUPPORTED = ("0.32", "0.33")
@@ -43,7 +43,7 @@ class VllmBackend:
             EngineError: If a parent swapped in is not the parent.
         """
         check_version()
-        check_memory(models, self.settings, gpu_bytes())
+        check_memory(models, self.settings, _gpu_bytes())
         self._models, self._chat = models, Chat(models.base)
         self._start()
         self._test_parents()
@@ -153,6 +153,15 @@ class VllmBackend:
         self.close()
         self._start()
         return EngineError(f"The engine failed in {what!r} ({error}) and was started again.")
+
+
+def _gpu_bytes() -> int | None:
+    """Return a GPU's memory without starting a context on it; None for a CPU."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return None
+    return int(current_platform.get_device_total_memory())
 
 
 def start_engine(models: Models, settings: EngineSettings) -> Any:

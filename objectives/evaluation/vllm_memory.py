@@ -52,13 +52,6 @@ class Need:
         return self.weights + self.per_token * self.tokens + _WORKSPACE
 
 
-def gpu_bytes() -> int | None:
-    """Return the memory of the smallest visible GPU; None where there is none."""
-    n_devices = torch.cuda.device_count()
-    sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(n_devices)]
-    return min(sizes) if sizes else None
-
-
 def needed(models: Models, settings: EngineSettings) -> Need:
     """Return what one GPU must hold."""
     checkpoint = Checkpoint(models.base)
