@@ -1,6 +1,7 @@
 """vLLM: weights change inside the running engine, no checkpoint is written, nothing restarts."""
 
 import importlib.metadata
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +11,8 @@ from ...errors import EngineError, MissingExtraError
 from .backend import Completion, Models, Progress, Sampling
 from .chat import Chat, check_length
 from .vllm_memory import EngineSettings, check_memory
+
+logger = logging.getLogger(__name__)
 
 # What the swap relies on (reload_weights with an iterator, string methods by collective_rpc).
 SUPPORTED = ("0.32", "0.33")
@@ -33,6 +36,7 @@ class VllmBackend:
     def __init__(self, settings: EngineSettings | None = None) -> None:
         self.settings = settings or EngineSettings()
         self._engine: Any = None
+        self._overwrites = False
 
     def load(self, models: Models) -> None:
         """Start the engine with the base, open the parents, and test the swap.
@@ -48,14 +52,20 @@ class VllmBackend:
         self._start()
         self._test_parents()
 
+    @property
+    def overwrites(self) -> bool:
+        """Whether swaps overwrite the kernels' tensors instead of going through the loader."""
+        return self._overwrites
+
     def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
         """Make the engine's model the candidate; return the seconds it took.
 
         Raises:
             EngineError: If the swap failed. The engine has been started again with the base.
         """
-        groups = {name: list(numbers) for name, numbers in weights.items()}
-        seconds: list[float] = self._call("mergefront_apply", groups)
+        groups = _plain(weights)
+        method = "mergefront_overwrite" if self._overwrites else "mergefront_apply"
+        seconds: list[float] = self._call(method, groups)
         return max(seconds)
 
     def generate(
@@ -101,6 +111,26 @@ class VllmBackend:
         experts = [str(path) for path in models.experts]
         merge = asdict(models.merge)
         self._rpc("mergefront_load", str(models.base), experts, models.dtype, merge)
+        self._overwrites = self._can_overwrite()
+
+    def _can_overwrite(self) -> bool:
+        """Keep the parents in the engine, and see whether both ways give the same weights."""
+        plan = self.plan
+        parents = [plan.uniform(0.0)]
+        parents += [plan.expert(k) for k in range(1, len(self._models.experts) + 1)]
+        groups = [_plain(plan.group_weights(params)) for params in parents]
+        if not all(self._rpc("mergefront_keep_parents", groups)):
+            return False
+        names = plan.parameter_names
+        mixed = {name: (index + 1) / (len(names) + 1) for index, name in enumerate(names)}
+        candidate = _plain(plan.group_weights(mixed))
+        checksums = []
+        for method in ("mergefront_apply", "mergefront_overwrite"):
+            self._rpc(method, candidate)
+            checksums.append(self._rpc("mergefront_checksum"))
+        if checksums[0] != checksums[1]:
+            logger.warning("vLLM holds weights in a layout of its own: swaps use its loader")
+        return checksums[0] == checksums[1]
 
     def _test_parents(self) -> None:
         n_experts = len(self._models.experts)
@@ -183,6 +213,11 @@ def start_engine(models: Models, settings: EngineSettings) -> Any:
         **asdict(settings),
         **options,
     )
+
+
+def _plain(weights: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Return weights as remote calls take them without any flag: dictionaries, lists, floats."""
+    return {name: list(numbers) for name, numbers in weights.items()}
 
 
 def _version() -> str | None:

@@ -9,6 +9,7 @@ imported by vLLM, and by nothing of ours.
 import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from torch import Tensor, nn
 
 from ...errors import EvaluationError
 from ..merging import (
+    OPERATORS,
     Checkpoint,
+    Inputs,
     LoraCheckpoint,
     MergePlan,
     Merger,
     MergeSettings,
     Recipe,
+    Resident,
     is_adapter,
     is_tied,
     stream,
@@ -30,6 +34,8 @@ from ..merging import (
 
 # 2**20 elements a part: hashing needs the memory of one part.
 _PART = 1 << 20
+# The rest of a GPU's free memory is left to the engine.
+_SHARE_OF_FREE = 0.8
 
 
 class MergeExtension:
@@ -65,6 +71,46 @@ class MergeExtension:
         _check_arrived(self._mergefront_model(), sent)
         return time.perf_counter() - start
 
+    def mergefront_keep_parents(self, parents: Sequence[Mapping[str, Sequence[float]]]) -> bool:
+        """Keep a copy of every parent as the kernels hold it, for `mergefront_overwrite`.
+
+        Args:
+            parents: The weights at which the candidate is the base, then each expert.
+
+        Returns:
+            Whether it can be done: elementwise operators merge fused and sharded tensors as well
+            as the checkpoint's own, but not packed ones.
+        """
+        model, recipe = self._mergefront_model(), self._mergefront_recipe
+        if not _is_elementwise(recipe.plan) or not _holds_plain_weights(model):
+            return False
+        kept = []
+        for groups in parents:
+            self.mergefront_apply(groups)
+            kept.append(keep(dict(model.named_parameters())))
+        names = list(kept[0])
+        self._mergefront_live = MergePlan(names, recipe.plan.settings, _is_tied(model))
+        self._mergefront_inputs = {
+            name: Inputs(name, kept[0][name], [parent[name] for parent in kept[1:]])
+            for name in names
+        }
+        return True
+
+    def mergefront_overwrite(self, groups: Mapping[str, Sequence[float]]) -> float:
+        """Make the live model the candidate in place; return the seconds it took.
+
+        Parameters keep their addresses, and captured graphs stay valid.
+        """
+        start = time.perf_counter()
+        weights = self._mergefront_live.tensor_weights(groups)
+        with torch.no_grad():
+            for name, parameter in self._mergefront_model().named_parameters():
+                inputs = self._mergefront_inputs[name]
+                self._mergefront_merger.merge(inputs, weights[name], parameter.detach())
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
     def mergefront_reload(self, directory: str) -> None:
         """Let vLLM read a checkpoint by itself: the reference that swaps are compared with."""
         self.reload_weights(weights_path=directory, is_checkpoint_format=True)
@@ -83,6 +129,52 @@ class MergeExtension:
     def _mergefront_model(self) -> nn.Module:
         model: nn.Module = self.model_runner.get_model()
         return model
+
+
+@dataclass(frozen=True)
+class Moved(Resident):
+    """A tensor in pinned memory of the host, read in parts onto the model's device.
+
+    Args:
+        device: The model's.
+    """
+
+    device: torch.device
+
+    def stored(self, start: int, stop: int) -> Tensor:
+        """Return a part on the device."""
+        return super().stored(start, stop).to(self.device, non_blocking=True)
+
+
+def keep(parameters: Mapping[str, Tensor]) -> dict[str, Resident]:
+    """Copy parameters: on their GPU if they fit what is free there, else in the host's memory."""
+    first = next(iter(parameters.values()))
+    if first.device.type != "cuda":
+        return {name: Resident(p.detach().clone()) for name, p in parameters.items()}
+    free, _ = torch.cuda.mem_get_info(first.device)
+    size = sum(p.numel() * p.element_size() for p in parameters.values())
+    if size < _SHARE_OF_FREE * free:
+        return {name: Resident(p.detach().clone()) for name, p in parameters.items()}
+    return {n: Moved(p.detach().cpu().pin_memory(), first.device) for n, p in parameters.items()}
+
+
+def _is_elementwise(plan: MergePlan) -> bool:
+    operator = OPERATORS[plan.settings.operator]
+    return operator.elementwise and all(plan.density_of(name) >= 1 for name in plan.parts)
+
+
+def _is_tied(model: nn.Module) -> bool:
+    return bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
+
+
+def _holds_plain_weights(model: nn.Module) -> bool:
+    """Whether the parameters are what the kernels read: nothing is packed, padded or freed."""
+    plain = torch.nn.functional.linear
+    if any(getattr(module, "cpu_linear", plain) is not plain for module in model.modules()):
+        return False
+    return all(
+        p.numel() and p.is_contiguous() and p.dtype.is_floating_point for p in model.parameters()
+    )
 
 
 def _open(directory: Path, base: Checkpoint) -> Checkpoint:
@@ -122,8 +214,7 @@ def _pack_tied_head(model: nn.Module) -> None:
     Without it every answer silently comes from the new layers and the old head.
     """
     head = getattr(model, "lm_head", None)
-    tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
-    if head is None or not tied or head.weight.device.type != "cpu":
+    if head is None or not _is_tied(model) or head.weight.device.type != "cpu":
         return
     head.weight = model.model.embed_tokens.weight  # type: ignore[union-attr]
     head.quant_method.process_weights_after_loading(head)

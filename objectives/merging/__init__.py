@@ -2,7 +2,7 @@
 
 from .blocks import find_blocks
 from .compatibility import check_mergeable, is_tied
-from .engine import Merger
+from .engine import Inputs, Merger, Resident
 from .interchange import mergekit_yaml
 from .layers import Part, locate, locate_all
 from .lora import LoraCheckpoint, is_adapter
@@ -16,6 +16,7 @@ __all__ = [
     "Checkpoint",
     "EdgeRule",
     "Granularity",
+    "Inputs",
     "LoraCheckpoint",
     "MergePlan",
     "MergeSettings",
@@ -24,6 +25,7 @@ __all__ = [
     "Operator",
     "Part",
     "Recipe",
+    "Resident",
     "Weights",
     "check_mergeable",
     "find_blocks",

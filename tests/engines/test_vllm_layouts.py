@@ -1,11 +1,13 @@
-"""Tied embeddings: on CPUs vLLM keeps a packed copy of the output matrix."""
+"""How vLLM holds weights: tied, packed as on CPUs, plain as on GPUs."""
 
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
@@ -69,3 +71,35 @@ def test_left_alone_the_packed_copy_answers_for_the_old_weights(
         patch.setattr(f"{worker}._pack_tied_head", lambda model: None)
         assert _answers(backend, models, 1.0) != expected
     assert _answers(backend, models, 1.0) == expected
+
+
+@pytest.fixture
+def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let vLLM's CPU layers keep plain weights, as its GPU layers do."""
+
+    def plain(layer: Any, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    for module in ("linear", "vocab_parallel_embedding", "utils"):
+        name = f"vllm.model_executor.layers.{module}.dispatch_cpu_unquantized_gemm"
+        monkeypatch.setattr(name, plain, raising=False)
+
+
+@pytest.mark.usefixtures("unpacked")
+@pytest.mark.parametrize("tied", [False, True])
+def test_unpacked_weights_are_overwritten_in_place(tied: bool, models: Models) -> None:
+    models = models if tied else Models(BASE, (EXPERT,), "float32", SETTINGS)
+    backend, reference = VllmBackend(), TransformersBackend(device="cpu")
+    backend.load(models)
+    reference.load(models)
+    assert backend.overwrites
+    model = backend._engine.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
+    addresses = [p.data_ptr() for p in model.model_runner.get_model().parameters()]
+    for weight in (0.0, 1.0, 0.37, 0.0):
+        assert _answers(backend, models, weight) == _answers(reference, models, weight)
+    assert [p.data_ptr() for p in model.model_runner.get_model().parameters()] == addresses
+    backend.close()
+
+
+def test_packed_weights_are_not(backend: VllmBackend) -> None:
+    assert not backend.overwrites
