@@ -67,6 +67,11 @@ def test_the_password_is_a_secret_and_in_no_environment() -> None:
     assert config["secrets"]["postgres_password"]["environment"] == "POSTGRES_PASSWORD"
 
 
+def test_the_file_with_the_password_is_ignored_by_git() -> None:
+    line = ["git", "check-ignore", "-q", str(DOCKER / ".env")]
+    assert subprocess.run(line, cwd=DOCKER).returncode == 0
+
+
 def test_ours_run_without_root_and_write_to_one_volume() -> None:
     for name, service in _config("gpu")["services"].items():
         if name != "postgres":
