@@ -9,12 +9,13 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
+from filelock import FileLock, Timeout
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, ArtifactMeta
 from optuna.trial import FrozenTrial, TrialState
@@ -69,9 +70,31 @@ class Spool:
         temporary.replace(path)
         return path
 
-    def pending(self) -> Iterable[tuple[Path, Result]]:
+    def deliver_for_the_dead(
+        self, claims: Claims, lock: StudyLock, is_alive: Callable[[str], bool]
+    ) -> None:
+        """Deliver what workers left that run no more; one worker at a time does so.
+
+        Args:
+            claims: On the study.
+            lock: The study's.
+            is_alive: Tells whether the worker of a name runs on this machine.
+        """
+        try:
+            with FileLock(self._directory / "sweep.lock", timeout=0):
+                for path, result in self.pending():
+                    if not is_alive(result.worker):
+                        self.deliver(claims, lock, path, result)
+        except Timeout:
+            return
+
+    def pending(self) -> Iterator[tuple[Path, Result]]:
         """Return what is on disk, in the order of trials."""
-        return [(path, _read(path)) for path in sorted(self._directory.glob("trial-*.json"))]
+        for path in sorted(self._directory.glob("trial-*.json")):
+            try:
+                yield path, _read(path)
+            except FileNotFoundError:  # its worker has just delivered it
+                continue
 
     def deliver(self, claims: Claims, lock: StudyLock, path: Path, result: Result) -> None:
         """Bring a result into the storage and remove it from disk.

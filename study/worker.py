@@ -132,7 +132,7 @@ class Worker:
 
     def _claim(self) -> FrozenTrial | Outcome:
         start = time.perf_counter()
-        self._deliver_for_the_dead()
+        self._spool.deliver_for_the_dead(self._claims, self._lock, self._local.is_alive)
         with self._claims.ledger.engine.connect() as connection:
             self._claims.trials(connection)  # what is new is not read while others wait
         grace = self.inputs.spec.study.grace_seconds
@@ -145,11 +145,6 @@ class Worker:
             self._pulse.follow(claimed)
             self.timings.suggest += time.perf_counter() - start
         return claimed
-
-    def _deliver_for_the_dead(self) -> None:
-        for path, result in self._spool.pending():
-            if not self._local.is_alive(result.worker):
-                self._spool.deliver(self._claims, self._lock, path, result)
 
     def _evaluate(self, trial: FrozenTrial) -> str | None:
         """Evaluate one trial; return why it failed, if it did."""

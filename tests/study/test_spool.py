@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from filelock import FileLock
 from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
@@ -129,6 +130,19 @@ def test_a_second_measurement_of_a_candidate_is_put_aside(
     (kept,) = (tmp_path / "spool" / "superseded").iterdir()
     assert json.loads(kept.read_text())["values"] == [0.6, 26.0]
     assert list(spool.pending()) == []
+
+
+def test_only_the_deads_results_are_delivered_for_them_and_by_one_worker(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    spool.write(RESULT)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "me")
+    assert study.trials[0].state == TrialState.RUNNING
+    with FileLock(tmp_path / "spool" / "sweep.lock"):
+        spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].state == TrialState.RUNNING
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].values == [0.5, 25.0]
 
 
 def test_half_a_file_is_no_result(spool: Spool, tmp_path: Path) -> None:
