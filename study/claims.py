@@ -99,7 +99,7 @@ class Claims:
         """Queue again what dead workers were evaluating.
 
         Args:
-            connection: Of the study's lock.
+            connection: Any; two that reclaim the same trial queue it once.
             dead: Running trials whose workers are gone.
         """
         for trial in dead:
@@ -115,7 +115,7 @@ class Claims:
         (constraints, the sampler's notes) stays with it.
 
         Args:
-            connection: Of any transaction.
+            connection: Any.
             trial: Running.
             reason: Stored as the attribute `failure`.
             retry: Whether the attempt counts against `MAX_RETRIES`.
@@ -135,8 +135,8 @@ class Claims:
     def adopt(self, connection: Connection, number: int, ending: Ending) -> bool:
         """Keep a result whose worker was taken for dead: its candidate was measured.
 
-        The newest attempt at the candidate becomes COMPLETE with it, queued or running; without
-        one, a trial is added if the budget has room.
+        The newest attempt at the candidate becomes COMPLETE with it, queued or running; where that
+        has failed too, a trial is added if the budget has room.
 
         Args:
             connection: Of the study's lock.
@@ -155,12 +155,12 @@ class Claims:
         note = {"measured_as": number, "worker": measured.get("worker", "")}
         ending = replace(ending, user_attrs={**ending.user_attrs, **note})
         with connection.begin():
-            if heir.number != number:
+            if not heir.state.is_finished():
                 states = (TrialState.WAITING, TrialState.RUNNING)
                 return self.ledger.end(connection, heir._trial_id, ending, states)
             if sum(t.state != TrialState.FAIL for t in trials) >= self.budget:
                 return False
-            self.ledger.add(connection, _completed(trials[number], ending))
+            self.ledger.add(connection, _completed(heir, ending))
             return True
 
 
@@ -193,6 +193,7 @@ def _clone(trial: FrozenTrial, history: list[int]) -> FrozenTrial:
 
 
 def _completed(trial: FrozenTrial, ending: Ending) -> FrozenTrial:
+    """Return a further attempt at a failed trial's candidate, with its result."""
     kept = {k: v for k, v in trial.user_attrs.items() if k != "failure"}
     return create_trial(
         state=TrialState.COMPLETE,

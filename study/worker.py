@@ -133,12 +133,12 @@ class Worker:
     def _claim(self) -> FrozenTrial | Outcome:
         start = time.perf_counter()
         self._spool.deliver_for_the_dead(self._claims, self._lock, self._local.is_alive)
-        with self._claims.ledger.engine.connect() as connection:
-            self._claims.trials(connection)  # what is new is not read while others wait
         grace = self.inputs.spec.study.grace_seconds
-        with self._lock.hold() as connection:
+        # Also reads what is new: it need not be read while others wait for the lock.
+        with self._claims.ledger.engine.connect() as connection:
             dead = dead_trials(self._claims, connection, self._local, grace)
             self._claims.reclaim(connection, dead)
+        with self._lock.hold() as connection:
             who = {"worker": self.name, "host": socket.gethostname()}
             claimed = self._claims.claim(connection, who)
         if isinstance(claimed, FrozenTrial):

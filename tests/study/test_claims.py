@@ -246,6 +246,18 @@ def test_a_late_result_of_a_given_up_candidate_is_added_if_there_is_room(
     assert not _adopt(study, MAX_RETRIES, budget=1)
 
 
+def test_a_late_result_is_kept_where_every_later_attempt_failed(study: optuna.Study) -> None:
+    _taken(study, worker="late")
+    _reclaim(study, 0)
+    again = _taken(study, worker="other")
+    assert again.params == study.get_trials()[0].params
+    _end(study, again, Ending(TrialState.FAIL, user_attrs={"failure": "out of memory"}))
+    assert _adopt(study, 0)
+    assert _states(study) == ["FAIL", "FAIL", "COMPLETE"]
+    assert study.get_trials()[2].params == again.params
+    assert not _adopt(study, 0)  # delivered twice, kept once
+
+
 def test_silence_is_counted_by_the_databases_clock(study: optuna.Study) -> None:
     trial, ledger = _taken(study), Ledger(study)
     with _connect(study) as connection, connection.begin():
