@@ -89,5 +89,7 @@ def print_problem_table(runs: Sequence[Run], pool: Executor) -> None:
 
 def _mean(values: Iterable[float]) -> str:
     numbers = list(values)
-    error = stdev(numbers) / sqrt(len(numbers)) if len(numbers) > 1 else float("nan")
+    if len(numbers) == 1:
+        return f"{numbers[0]:.3f} (one run)"
+    error = stdev(numbers) / sqrt(len(numbers))
     return f"{fmean(numbers):.3f} ± {error:.3f}"
