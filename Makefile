@@ -63,7 +63,7 @@ bench-storage: install
 
 # On a GPU: PYTHON and BIN of an environment with mergefront[vllm].
 bench-swap: .venv-vllm/.installed
-	$(VLLM_BIN)/python benchmarks/swap/swap.py
+	PYTHONPATH=tests/support $(VLLM_BIN)/python benchmarks/swap/swap.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

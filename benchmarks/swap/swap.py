@@ -1,11 +1,13 @@
-"""Seconds from a candidate's weights to its first token, four ways.
+"""Seconds from a candidate's weights to its first token, in six ways.
 
     make bench-swap
 
-For each candidate: merge inside the running vLLM engine (ours); merge to a checkpoint and let the
-running engine read it; merge to a checkpoint and start an engine on it; and, for comparison,
-merge in place in a transformers model. The same candidates in the same run, on the demo pair and
-on a pair of random models with the shape of a small language model.
+For each candidate: merge inside the running vLLM engine (ours), through its loader or in place;
+merge to a checkpoint and let the running engine read it; merge to a checkpoint and start an
+engine on it; and, for comparison, merge in place in a transformers model. The same candidates in
+the same run, on the demo pair and on a pair of random models with the shape of a small language
+model. CPU layers are packed, and then only the loader can write them: in place is measured in an
+engine whose layers were kept plain, as they are on GPUs, beside the loader in that engine.
 """
 
 import argparse
@@ -40,6 +42,7 @@ from mergefront.objectives.merging import (
     is_tied,
     write_checkpoint,
 )
+from plain_layers import plain_layers
 
 # Half a billion parameters in the shape of Qwen3-0.6B, with a smaller vocabulary.
 _SHAPE: dict[str, Any] = {
@@ -101,16 +104,35 @@ def _compare(title: str, models: Models, scratch: Path, n: int) -> None:
     recipe = Recipe(base, experts, plan, getattr(torch, models.dtype))
     candidates = [plan.group_weights(plan.uniform((index + 1) / (n + 1))) for index in range(n)]
     groups = [{k: list(v) for k, v in candidate.items()} for candidate in candidates]
-    print(f"\n**{title}**\n\n| | seconds to the first token | against ours |\n|---|---|---|")
+    print(f"\n**{title}**\n\n| | seconds to the first token | against the first |\n|---|---|---|")
     engine = VllmBackend()
     engine.load(models)
-    ours = [_seconds(partial(_become, engine, g)) for g in groups]
-    _row("vLLM, merged inside the engine (ours)", ours, ours)
+    ours = _swaps(engine, groups, "vLLM")
     _row("vLLM, checkpoint written and read again", _reread(engine, recipe, groups, scratch), ours)
+    on_gpu = engine.overwrites
     engine.close()
+    if not on_gpu:
+        with plain_layers():
+            engine.load(models)
+            _swaps(engine, groups, "vLLM with plain layers", ours)
+            engine.close()
     few = groups[: max(2, n // 2)]
     _row("vLLM, checkpoint written, new engine", _restart(models, recipe, few, scratch), ours)
     _row("transformers, merged in place", _in_place(models, groups), ours)
+
+
+def _swaps(
+    engine: VllmBackend, candidates: list[Groups], name: str, ours: list[float] | None = None
+) -> list[float]:
+    """Print a row for each of our ways that the engine can take; return the first's seconds."""
+    ways = ["merged in place (ours)"] if engine.overwrites else []
+    for way in [*ways, "merged through the loader (ours)"]:
+        engine._overwrites = way in ways
+        seconds = [_seconds(partial(_become, engine, groups)) for groups in candidates]
+        ours = ours or seconds
+        _row(f"{name}, {way}", seconds, ours)
+    engine._overwrites = bool(ways)
+    return ours or []
 
 
 def _become(backend: Backend, groups: Groups) -> None:

@@ -4,10 +4,8 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
@@ -17,6 +15,7 @@ from mergefront.objectives.evaluation import Backend, Completion, Models
 from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.vllm_backend import VllmBackend
 from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+from plain_layers import plain_layers
 
 SETTINGS = MergeSettings(embeddings="search", head="search")
 
@@ -74,15 +73,9 @@ def test_left_alone_the_packed_copy_answers_for_the_old_weights(
 
 
 @pytest.fixture
-def unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let vLLM's CPU layers keep plain weights, as its GPU layers do."""
-
-    def plain(layer: Any, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear
-
-    for module in ("linear", "vocab_parallel_embedding", "utils"):
-        name = f"vllm.model_executor.layers.{module}.dispatch_cpu_unquantized_gemm"
-        monkeypatch.setattr(name, plain, raising=False)
+def unpacked() -> Iterator[None]:
+    with plain_layers():
+        yield
 
 
 @pytest.mark.usefixtures("unpacked")
