@@ -3,14 +3,29 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import optuna
 
 from ..errors import EvaluationError
-from .evaluation import SCORERS, Answer, Backend, Metric, Progress, Question, Sampling, Task
+from .evaluation import (
+    Answer,
+    Backend,
+    Completion,
+    Constraint,
+    Metric,
+    Objective,
+    Question,
+    Sampling,
+    Task,
+)
+from .evaluation.cache import AnswerCache
 from .merging import MergePlan
+
+# Called with the number of questions answered since the last call.
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,9 @@ class Measurement:
         answers: One a question.
         merge_seconds: Time of the in-place merge.
         evaluate_seconds: Time of generation and scoring.
+        constraints: Name -> by how much it is violated (kept: at most 0), and the standard error.
+        by_task: With several tasks: `metric/task` -> value and standard error.
+        n_cached: Answers that were known before.
     """
 
     values: tuple[float, ...]
@@ -30,10 +48,13 @@ class Measurement:
     answers: tuple[Answer, ...]
     merge_seconds: float
     evaluate_seconds: float
+    constraints: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    by_task: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    n_cached: int = 0
 
     def attributes(self) -> dict[str, object]:
         """Return the user attributes that every finished trial carries."""
-        return {
+        attributes: dict[str, object] = {
             "standard_errors": list(self.standard_errors),
             "n_questions": len(self.answers),
             "generated_tokens": sum(answer.n_tokens for answer in self.answers),
@@ -41,14 +62,31 @@ class Measurement:
             "merge_seconds": round(self.merge_seconds, 4),
             "evaluate_seconds": round(self.evaluate_seconds, 4),
         }
+        if self.by_task:
+            attributes["tasks"] = {name: list(pair) for name, pair in self.by_task.items()}
+        if self.constraints:
+            errors = {name: error for name, (_, error) in self.constraints.items()}
+            attributes["constraint_errors"] = errors
+        if self.n_cached:
+            attributes["n_cached"] = self.n_cached
+        return attributes
 
 
 @dataclass(frozen=True)
 class ScoredQuestion:
-    """A question with the scorer of its task."""
+    """A question with what its task knows of it.
+
+    Args:
+        question: Its id begins with the task's name.
+        task: Name of the task.
+        score: From an answer's text to a number, 1 for right.
+        sampling: How it is answered. Defaults to None: as the objective says.
+    """
 
     question: Question
-    is_correct: Callable[[str], bool]
+    task: str
+    score: Callable[[str], float]
+    sampling: Sampling | None = None
 
 
 def questions_of(tasks: Sequence[Task], split: str) -> list[ScoredQuestion]:
@@ -56,7 +94,9 @@ def questions_of(tasks: Sequence[Task], split: str) -> list[ScoredQuestion]:
     return [
         ScoredQuestion(
             Question(f"{task.name}/{q.id}", q.prompt, q.answer),
-            lambda text, q=q, scorer=SCORERS[task.scorer]: scorer(text, q.answer),  # type: ignore[misc]
+            task.name,
+            partial(task.score, q),
+            task.sampling,
         )
         for task in tasks
         for q in task.splits.get(split, ())  # type: ignore[call-overload]
@@ -75,21 +115,27 @@ class MergeObjective:
         plan: The search variables; its `parameter_names` become the trial's parameters.
         questions: Asked of every candidate, in the same order.
         metrics: The objectives.
-        sampling: Generation settings.
+        sampling: Generation settings of questions that have none of their own.
         bounds: Range of every weight.
+        constraints: What candidates must keep to. Defaults to none.
+        cache: Of answers. Defaults to None: all are generated.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a measurement consists of
         self,
         backend: Backend,
         plan: MergePlan,
         questions: Sequence[ScoredQuestion],
-        metrics: Sequence[Metric],
+        metrics: Sequence[Metric | Objective],
         sampling: Sampling,
         bounds: tuple[float, float] = (0.0, 1.0),
+        constraints: Sequence[Constraint] = (),
+        cache: AnswerCache | None = None,
     ) -> None:
-        self.backend, self.plan, self.metrics = backend, plan, metrics
+        self.backend, self.plan = backend, plan
+        self.metrics = [m if isinstance(m, Objective) else Objective(m) for m in metrics]
         self.questions, self.sampling, self.bounds = questions, sampling, bounds
+        self.constraints, self.cache = constraints, cache
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Measure a trial's candidate and store what belongs to it as user attributes.
@@ -101,6 +147,8 @@ class MergeObjective:
         measurement = self.measure(params)
         for key, value in measurement.attributes().items():
             trial.set_user_attr(key, value)
+        for name, (violation, _) in measurement.constraints.items():
+            trial.set_constraint(name, violation)
         return measurement.values
 
     def measure(
@@ -115,18 +163,72 @@ class MergeObjective:
         Raises:
             EvaluationError: If a value or a standard error is not finite.
         """
-        merge_seconds = self.backend.apply(self.plan.group_weights(params))
+        weights = self.plan.group_weights(params)
+        merge_seconds = self.backend.apply(weights)
         start = time.perf_counter()
-        prompts = [scored.question.prompt for scored in self.questions]
-        completions = self.backend.generate(prompts, self.sampling, progress)
-        answers = tuple(
-            Answer(s.question.id, s.is_correct(c.text), c.n_tokens, c.finish_reason, c.text)
-            for s, c in zip(self.questions, completions, strict=True)
-        )
+        completions, n_cached = self._answers(weights, progress or (lambda n: None))
+        answers = [_scored(s, c) for s, c in zip(self.questions, completions, strict=True)]
         seconds = time.perf_counter() - start
+        measurement = self._measurement(answers, merge_seconds, seconds)
+        return replace(measurement, n_cached=n_cached)
+
+    def _measurement(
+        self, answers: Sequence[Answer], merge_seconds: float, seconds: float
+    ) -> Measurement:
         values, errors = zip(*(m.estimate(answers) for m in self.metrics), strict=True)
         self._check_finite(values, errors)
-        return Measurement(values, errors, answers, merge_seconds, seconds)
+        constraints = {c.name: c.estimate(answers) for c in self.constraints}
+        by_task = self._by_task(answers)
+        return Measurement(
+            values, errors, tuple(answers), merge_seconds, seconds, constraints, by_task
+        )
+
+    def _by_task(self, answers: Sequence[Answer]) -> dict[str, tuple[float, float]]:
+        """Return what each of several tasks contributes to the objectives, as it was measured."""
+        tasks = list(dict.fromkeys(answer.task for answer in answers))
+        metrics = list({m.metric.name: m.metric for m in self.metrics}.values())
+        alone = [Objective(metric, task) for task in tasks for metric in metrics]
+        return {o.name: o.estimate(answers) for o in alone} if len(tasks) > 1 else {}
+
+    def _answers(
+        self, weights: Mapping[str, Sequence[float]], progress: Progress
+    ) -> tuple[list[Completion], int]:
+        """Return one completion a question, and how many of them were known."""
+        completions: dict[int, Completion] = {}
+        n_cached = 0
+        for sampling, places in _by_sampling(self.questions, self.sampling).items():
+            prompts = [self.questions[place].question.prompt for place in places]
+            answers, n_known = self._generate(weights, prompts, sampling, progress)
+            completions.update(zip(places, answers, strict=True))
+            n_cached += n_known
+        return [completions[place] for place in range(len(self.questions))], n_cached
+
+    def _generate(
+        self,
+        weights: Mapping[str, Sequence[float]],
+        prompts: Sequence[str],
+        sampling: Sampling,
+        progress: Progress,
+    ) -> tuple[list[Completion], int]:
+        cache = self.cache
+        if cache is None:
+            return self.backend.generate(prompts, sampling, lambda i, c: progress(1)), 0
+        key = cache.candidate(weights, sampling)
+        known = cache.known(key, prompts)
+        if known:
+            progress(len(known))
+        missing = [i for i in range(len(prompts)) if i not in known]
+
+        def finished(index: int, completion: Completion) -> None:
+            cache.keep(key, prompts[missing[index]], completion)
+            progress(1)
+
+        try:
+            new = self.backend.generate([prompts[i] for i in missing], sampling, finished)
+        finally:  # what was answered before an interruption is kept
+            cache.flush()
+        everything = {**known, **dict(zip(missing, new, strict=True))}
+        return [everything[i] for i in range(len(prompts))], len(known)
 
     def _check_finite(self, values: Sequence[float], errors: Sequence[float]) -> None:
         for metric, value, error in zip(self.metrics, values, errors, strict=True):
@@ -135,3 +237,25 @@ class MergeObjective:
                     f"A measurement must be finite, but {metric.name} is {value} with standard "
                     f"error {error}."
                 )
+
+
+def _by_sampling(
+    questions: Iterable[ScoredQuestion], default: Sampling
+) -> dict[Sampling, list[int]]:
+    places: dict[Sampling, list[int]] = {}
+    for place, scored in enumerate(questions):
+        places.setdefault(scored.sampling or default, []).append(place)
+    return places
+
+
+def _scored(scored: ScoredQuestion, completion: Completion) -> Answer:
+    return Answer(
+        scored.question.id,
+        scored.task,
+        scored.score(completion.text),
+        completion.n_tokens,
+        completion.finish_reason,
+        completion.text,
+        completion.n_think_tokens,
+        round(completion.seconds, 6),
+    )

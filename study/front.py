@@ -115,6 +115,10 @@ class FrontReport:
             "trials": [self._trial_json(trial) for trial in self.trials],
         }
 
+    def annotated(self) -> list[FrozenTrial]:
+        """Return copies of all trials with their denoised values."""
+        return [_annotated(self.denoised, row) for row in range(len(self.denoised.trials))]
+
     def named(self, values: Sequence[float] | None) -> dict[str, float] | None:
         """Return one value an objective under the metrics' names."""
         return None if values is None else dict(zip(self.metric_names, values, strict=True))

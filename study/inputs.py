@@ -1,13 +1,15 @@
 """The files behind a spec, found and checked before anything is created."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import SpecError
-from ..objectives.evaluation import SPLITS, Models, Task, load_task
+from ..errors import MissingExtraError, SpecError
+from ..objectives.evaluation import SPLITS, Models, Task, TaskShare, check_disjoint, load_task
 from ..objectives.importance import relative_norms, rescale
 from ..objectives.merging import (
     Checkpoint,
@@ -22,6 +24,7 @@ from ..objectives.merging import (
 )
 from .hashing import cached_hash
 from .spec import StudySpec
+from .spec_evaluation import TaskSection
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,9 @@ class Inputs:
             SpecError: At the first thing that is missing or does not fit.
             LayoutError: If a tensor is covered by no merge rule.
         """
-        fractions = dict(spec.evaluation.splits)
-        sources = [task.source(spec.folder, fractions) for task in spec.evaluation.tasks]
-        tasks = tuple(load_task(source) for source in sources)
         base = Checkpoint(resolve_model(spec.models.base, spec.folder))
+        tasks = tuple(_load(task, spec, base) for task in spec.evaluation.tasks)
+        check_disjoint(tasks)
         paths = [resolve_model(expert, spec.folder) for expert in spec.models.experts]
         experts = tuple(
             LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
@@ -89,7 +91,24 @@ class Inputs:
             "evaluation.backend": evaluation.backend,
             "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
             "evaluation.max_new_tokens": evaluation.max_new_tokens,
+            **self._rules(),
         }
+
+    def _rules(self) -> dict[str, Any]:
+        """Return what turns answers into values, as far as it is not the default."""
+        shares = {n: s for n, s in self.spec.evaluation.shares.items() if s != TaskShare()}
+        rules: dict[str, Any] = {}
+        if shares:
+            rules["evaluation.shares"] = {n: [s.weight, *s.anchors] for n, s in shares.items()}
+        if self.spec.constraints:
+            rules["constraints"] = [limit.name for limit in self.spec.limits]
+        return rules
+
+    def answer_scope(self) -> str:
+        """Return a hash of all that an answer depends on, but weights, prompt and sampling."""
+        own = ("models.", "merge.", "evaluation.backend")
+        fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def split(self, name: str) -> list[Task]:
         """Return the tasks, after checking that each has questions in the split `name`.
@@ -106,6 +125,33 @@ class Inputs:
                     "Add it under `evaluation.tasks`."
                 )
         return list(self.tasks)
+
+
+def _load(task: TaskSection, spec: StudySpec, base: Checkpoint) -> Task:
+    fractions = dict(spec.evaluation.splits)
+    if task.lm_eval is None:
+        return load_task(task.source(spec.folder, fractions))
+    try:
+        from ..objectives.evaluation.lm_eval import HarnessSource, load_harness_task
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Task {task.name!r} needs lm-evaluation-harness; run "
+            "`pip install 'mergefront[eval]'`."
+        ) from error
+    source = HarnessSource(
+        task.name,
+        task.harness_name(spec.folder),
+        fractions,
+        task.local_dataset(spec.folder),
+        task.metric,
+        task.filter,
+        task.num_fewshot,
+        task.chat,
+        task.max_new_tokens,
+        None if task.stop is None else tuple(task.stop),
+        task.reasoning,
+    )
+    return load_harness_task(source, base.directory, spec.evaluation.max_new_tokens)
 
 
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:

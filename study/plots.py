@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
-from ..objectives.evaluation import METRICS
+from ..objectives.evaluation.metrics import metric_of
 from .front import FrontReport, hypervolume, is_uniform
 
 matplotlib.use("Agg")
@@ -31,9 +31,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def axis_label(name: str) -> str:
     """Return a metric with its unit and direction."""
-    metric = METRICS.get(name)
-    if metric is None:
-        return name
+    metric = metric_of(name)
     better = "higher" if metric.direction == "maximize" else "lower"
     return f"{name} ({metric.unit}), {better} is better"
 

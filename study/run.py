@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import optuna
 
 from ..errors import StudyError
 from ..objectives import MergeObjective, questions_of
-from ..objectives.evaluation import METRICS, Backend, Sampling
+from ..objectives.evaluation import Backend, Sampling
+from ..objectives.evaluation.cache import AnswerCache
 from ..objectives.evaluation.transformers_backend import TransformersBackend
 from ..objectives.evaluation.vllm_backend import VllmBackend
 from ..objectives.evaluation.vllm_memory import EngineSettings
@@ -68,10 +70,21 @@ def make_objective(
         backend,
         inputs.plan,
         questions,
-        [METRICS[name] for name in spec.metric_names],
+        spec.measured,
         Sampling(spec.evaluation.max_new_tokens),
         spec.merge.bounds,
+        spec.limits,
+        _make_cache(inputs),
     )
+
+
+def _make_cache(inputs: Inputs) -> AnswerCache | None:
+    """Open the file of answers that the spec asks for; beside the study if it names none."""
+    cache = inputs.spec.evaluation.cache
+    if not cache:
+        return None
+    path = state_dir(inputs.spec) / "answers.db" if cache is True else Path(cache)
+    return AnswerCache(path, inputs.answer_scope())
 
 
 def _make_backend(spec: StudySpec, devices: Sequence[int]) -> Backend:

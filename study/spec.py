@@ -1,29 +1,28 @@
 """StudySpec: everything a study is defined by, read from YAML and checked as a whole."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from ..errors import SpecError
-from ..objectives.evaluation import METRICS, SCORERS, SPLITS, TaskSource
-from ..objectives.evaluation.tasks import Split
+from ..objectives.evaluation import METRICS, SPLITS, Constraint, Objective
+from ..objectives.evaluation.metrics import metric_of
 from ..objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ..objectives.merging.operators import check_operator
+from .spec_base import Fraction, Section, check_choice
+from .spec_evaluation import EvaluationSection
 
 Preset = Literal["mergefront", "qnehvi", "gp", "tpe", "nsga2", "random"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+_CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
 Density = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StudySection(_Section):
+class StudySection(Section):
     """Where the study lives and how long it runs.
 
     Args:
@@ -53,7 +52,7 @@ class StudySection(_Section):
         return self
 
 
-class ModelsSection(_Section):
+class ModelsSection(Section):
     """The parents: paths, relative to the spec's folder, or hub ids."""
 
     base: str
@@ -61,7 +60,7 @@ class ModelsSection(_Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
-class MergeSection(_Section):
+class MergeSection(Section):
     """How candidates are parametrised; see `MergeSettings`."""
 
     operator: str = "linear"
@@ -76,7 +75,7 @@ class MergeSection(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_choice("operator", self.operator, list(OPERATORS))
+        check_choice("operator", self.operator, list(OPERATORS))
         low, high = self.bounds
         if not low < high:
             raise ValueError(
@@ -107,18 +106,19 @@ class MergeSection(_Section):
         return list(self.density.values()) if isinstance(self.density, dict) else [self.density]
 
 
-class ImportanceSection(_Section):
+class ImportanceSection(Section):
     """Prior knowledge about the layers; see `SIPSampler`."""
 
     kind: Literal["none", "parameter"] = "parameter"
     trust: Literal["learned"] | Fraction = "learned"
 
 
-class ObjectiveSection(_Section):
+class ObjectiveSection(Section):
     """One objective.
 
     Args:
-        metric: Its direction, unit and standard error come with it.
+        metric: Its direction, unit and standard error come with it. `metric/task` counts one of
+            several tasks alone.
         reference: The worst value that is still worth something; by default a tenth of the
             parents' range beyond the worse parent.
     """
@@ -128,74 +128,11 @@ class ObjectiveSection(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_choice("metric", self.metric, list(METRICS))
+        check_choice("metric", self.metric.split("/", 1)[0], list(METRICS))
         return self
 
 
-class TaskSection(_Section):
-    """One task in JSON lines: `files`, one a split, or one `path` cut by `evaluation.splits`."""
-
-    name: str = Field(min_length=1)
-    files: dict[Split, str] = Field(default_factory=dict)
-    path: str | None = None
-    prompt: str = "{prompt}"
-    answer: str = "answer"
-    scorer: str = "exact_match"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_choice("scorer", self.scorer, list(SCORERS))
-        if bool(self.files) == (self.path is not None):
-            raise ValueError("a task needs either `files`, one a split, or one `path`")
-        if self.files and "search" not in self.files:
-            raise ValueError("`files` must name a file for the split 'search'")
-        return self
-
-    def source(self, folder: Path, fractions: dict[Split, float]) -> TaskSource:
-        """Return the task with its paths relative to `folder` resolved."""
-        files = {split: _resolve(folder, path) for split, path in self.files.items()}
-        path = None if self.path is None else _resolve(folder, self.path)
-        return TaskSource(self.name, files, path, self.prompt, self.answer, self.scorer, fractions)
-
-
-def _default_splits() -> dict[Split, Fraction]:
-    return {"search": 0.6, "validation": 0.4}
-
-
-class EngineSection(_Section):
-    """How vLLM is started; see `EngineSettings`."""
-
-    tensor_parallel_size: int = Field(default=1, ge=1)
-    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
-    max_model_len: int | None = Field(default=None, ge=1)
-    max_num_seqs: int = Field(default=256, ge=1)
-
-
-class EvaluationSection(_Section):
-    """How candidates are measured."""
-
-    backend: Literal["transformers", "vllm"] = "transformers"
-    engine: EngineSection = Field(default_factory=EngineSection)
-    tasks: list[TaskSection] = Field(min_length=1)
-    max_new_tokens: int = Field(default=256, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if sum(self.splits.values()) > 1 + 1e-9:
-            raise ValueError(
-                f"the fractions of `splits` must add up to 1 at most, but got {self.splits}"
-            )
-        if not self.splits.get("search"):
-            raise ValueError("`splits` must give the split 'search' a fraction above 0")
-        names = [task.name for task in self.tasks]
-        if len(set(names)) < len(names):
-            raise ValueError(f"tasks must have different names, but got {names}")
-        return self
-
-
-class SamplerSection(_Section):
+class SamplerSection(Section):
     """Who proposes candidates.
 
     Args:
@@ -208,7 +145,7 @@ class SamplerSection(_Section):
     n_startup_trials: int = Field(default=8, ge=2)
 
 
-class StudySpec(_Section):
+class StudySpec(Section):
     """A whole study.
 
     Example::
@@ -216,6 +153,9 @@ class StudySpec(_Section):
         spec = StudySpec.from_yaml("examples/demo.yaml")
 
     Args:
+        objectives: What is traded off.
+        constraints: What every model of the front must keep to: `metric <= number` or
+            `metric >= number`, where the metric may be one task's, `metric/task`.
         folder: What relative paths are relative to: the directory of the YAML file.
     """
 
@@ -224,6 +164,7 @@ class StudySpec(_Section):
     merge: MergeSection = Field(default_factory=MergeSection)
     importance: ImportanceSection = Field(default_factory=ImportanceSection)
     objectives: list[ObjectiveSection] = Field(min_length=1)
+    constraints: list[str] = Field(default_factory=list)
     evaluation: EvaluationSection
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     folder: Path = Field(default=Path("."), exclude=True)
@@ -233,6 +174,8 @@ class StudySpec(_Section):
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"objectives must be different metrics, but got {names}")
+        for name in [*names, *(c.objective.name for c in self.limits)]:
+            self._check_task(name)
         operator = OPERATORS[self.merge.operator]
         n_experts = len(self.models.experts)
         check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)
@@ -287,20 +230,42 @@ class StudySpec(_Section):
     @property
     def directions(self) -> list[Literal["maximize", "minimize"]]:
         """The objectives' directions in order."""
-        return [METRICS[name].direction for name in self.metric_names]
+        return [metric_of(name).direction for name in self.metric_names]
 
+    @property
+    def measured(self) -> list[Objective]:
+        """The objectives in order, as they are measured."""
+        return [self._objective(name) for name in self.metric_names]
 
-def _resolve(folder: Path, path: str) -> Path:
-    """Return a path relative to the spec's folder, or to the working directory if it is there."""
-    inside = folder / Path(path).expanduser()
-    return Path(path) if not inside.exists() and Path(path).exists() else inside
+    @property
+    def limits(self) -> list[Constraint]:
+        """The constraints in order.
 
+        Raises:
+            ValueError: If one cannot be read.
+        """
+        return [self._constraint(text) for text in self.constraints]
 
-def _check_choice(key: str, value: str, choices: list[str]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(value, choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{key} must be one of {', '.join(choices)}, but got {value!r}{hint}")
+    def _objective(self, name: str) -> Objective:
+        _, _, task = name.partition("/")
+        return Objective(metric_of(name), task or None, self.evaluation.shares)
+
+    def _constraint(self, text: str) -> Constraint:
+        found = _CONSTRAINT.match(text)
+        try:
+            name, comparison, bound = found.groups() if found else ("", "", "")
+            limit = float(bound)
+        except ValueError:
+            raise ValueError(
+                f"a constraint must be `metric <= number` or `metric >= number`, but got {text!r}"
+            ) from None
+        check_choice("constraints", name.split("/", 1)[0], list(METRICS))
+        return Constraint(self._objective(name), 1 if comparison == "<=" else -1, limit)
+
+    def _check_task(self, name: str) -> None:
+        _, _, task = name.partition("/")
+        if task:
+            check_choice(f"the task of {name!r}", task, list(self.evaluation.shares))
 
 
 def _explain(error: ValidationError) -> str:

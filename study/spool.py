@@ -5,22 +5,22 @@ both. So a result is written and flushed before anything of it reaches the stora
 in one transaction, and delivering it twice does no harm.
 """
 
-import io
 import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna.artifacts import FileSystemArtifactStore
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, ArtifactMeta
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 from ..objectives.evaluation import Answer
+from .artifacts import answer_table, store_artifact
 from .claims import Claims
 from .ledger import Ending
 from .locks import StudyLock
@@ -38,6 +38,7 @@ class Result:
         values: One an objective.
         attributes: User attributes of the trial.
         answers: Rows of the per-question table.
+        constraints: Name -> by how much it is violated.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Result:
     values: tuple[float, ...]
     attributes: dict[str, Any]
     answers: tuple[Answer, ...]
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 class Spool:
@@ -116,28 +118,15 @@ class Spool:
         path.unlink()
 
     def _ending(self, study: optuna.Study, trial: FrozenTrial, result: Result) -> Ending:
-        answers = "".join(json.dumps(asdict(answer)) + "\n" for answer in result.answers)
+        owner, name = f"{study.study_name}/{result.worker}", f"trial-{result.number:05d}"
+        table, recipe = answer_table(result.answers), json.dumps(trial.params)
         attrs = {
-            **self._store_artifact(study, result, "answers.jsonl", answers),
-            **self._store_artifact(study, result, "recipe.json", json.dumps(trial.params)),
+            **store_artifact(self._store, owner, f"{name}.answers.jsonl", table),
+            **store_artifact(self._store, owner, f"{name}.recipe.json", recipe),
+            # As `trial.set_constraint` writes them.
+            **{f"{_CONSTRAINTS_KEY}:{key}": value for key, value in result.constraints.items()},
         }
         return Ending(TrialState.COMPLETE, result.values, result.attributes, attrs)
-
-    def _store_artifact(
-        self, study: optuna.Study, result: Result, name: str, content: str
-    ) -> dict[str, str]:
-        """Write an artifact's bytes; return the attribute by which Optuna finds it.
-
-        Its name follows from the attempt: writing it again replaces it. The bytes come first, so
-        no trial ever names an artifact that is not there.
-        """
-        filename = f"trial-{result.number:05d}.{name}"
-        origin = f"{study.study_name}/{result.worker}/{filename}"
-        artifact_id = str(uuid.uuid5(uuid.NAMESPACE_URL, origin))
-        mimetype = "application/jsonl" if name.endswith(".jsonl") else "application/json"
-        self._store.write(artifact_id, io.BytesIO(content.encode()))
-        meta = ArtifactMeta(artifact_id, filename, mimetype, None)
-        return {ARTIFACTS_ATTR_PREFIX + artifact_id: json.dumps(asdict(meta))}
 
     def _put_aside(self, path: Path) -> None:
         directory = self._directory / _SUPERSEDED

@@ -178,7 +178,12 @@ class Worker:
     def _deliver(self, trial: FrozenTrial, measurement: Measurement) -> None:
         attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
         result = Result(
-            trial.number, self.name, measurement.values, attributes, measurement.answers
+            trial.number,
+            self.name,
+            measurement.values,
+            attributes,
+            measurement.answers,
+            {name: violation for name, (violation, _) in measurement.constraints.items()},
         )
         path = self._spool.write(result)
         self._persist(lambda: self._spool.deliver(self._claims, self._lock, path, result))

@@ -7,6 +7,7 @@ One row a weight: 0 is the base, 1 the expert. Greedy decoding, values with stan
 
 import argparse
 
+import numpy as np
 import torch
 
 from mergefront.objectives import MergeObjective, questions_of
@@ -58,7 +59,7 @@ def _objective(split: str) -> MergeObjective:
 
 
 def _share(answers: list[Answer]) -> str:
-    hits = [float(answer.correct) for answer in answers]
+    hits = np.array([answer.score for answer in answers])
     return f"{sum(hits) / len(hits):.3f} ± {share_error(hits):.3f}"
 
 

@@ -85,7 +85,7 @@ def _evaluate(objective: MergeObjective, params: dict[str, float], path: Path) -
     np.savez(
         path,
         weights=np.array(list(params.values()), dtype=np.float32),
-        correct=np.array([answer.correct for answer in answers]),
+        correct=np.array([answer.score == 1 for answer in answers]),
         tokens=np.array([answer.n_tokens for answer in answers], dtype=np.uint8),
     )
 

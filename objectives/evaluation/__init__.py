@@ -1,9 +1,9 @@
 """Ask a model questions and turn its answers into objective values with standard errors."""
 
-from .backend import Backend, Completion, Models, Progress, Sampling
-from .metrics import METRICS, Answer, Metric
+from .backend import Backend, Completion, Finished, Models, Sampling
+from .metrics import METRICS, Answer, Constraint, Metric, Objective, TaskShare
 from .scorers import SCORERS, Scorer
-from .tasks import SPLITS, Question, Task, TaskSource, load_task
+from .tasks import SPLITS, Question, Task, TaskSource, check_disjoint, load_task
 
 __all__ = [
     "METRICS",
@@ -12,13 +12,17 @@ __all__ = [
     "Answer",
     "Backend",
     "Completion",
+    "Constraint",
+    "Finished",
     "Metric",
     "Models",
-    "Progress",
+    "Objective",
     "Question",
     "Sampling",
     "Scorer",
     "Task",
+    "TaskShare",
     "TaskSource",
+    "check_disjoint",
     "load_task",
 ]

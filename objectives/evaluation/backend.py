@@ -8,8 +8,6 @@ from typing import Literal, Protocol
 from ..merging import MergeSettings
 
 FinishReason = Literal["stop", "length"]
-# Called with the number of prompts answered since the last call.
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,18 @@ class Models:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are generated: greedily, at most `max_new_tokens` tokens each."""
+    """How answers are generated: greedily.
+
+    Args:
+        max_new_tokens: Of an answer.
+        stop: Texts that end an answer; the first one that occurs is its last part.
+        chat: Whether prompts are messages, rendered by the base's chat template if it has one, or
+            complete texts.
+    """
 
     max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    chat: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,19 @@ class Completion:
         text: The answer without the stop token, special tokens such as `<think>` kept.
         n_tokens: Tokens generated, the stop token included.
         finish_reason: `stop`, or `length` if the answer was cut at the limit.
+        n_think_tokens: Of `n_tokens`, those up to the end of the reasoning.
+        seconds: From the first look at the prompt to the end of the answer; not compared.
     """
 
     text: str
     n_tokens: int
     finish_reason: FinishReason
+    n_think_tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+
+# Called with each answer as it ends, and its prompt's place among the prompts.
+Finished = Callable[[int, Completion], None]
 
 
 class Backend(Protocol):
@@ -65,9 +80,15 @@ class Backend(Protocol):
         """
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, progress: Progress | None = None
+        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
     ) -> list[Completion]:
-        """Answer the prompts, each rendered by the base's chat template if it has one."""
+        """Answer the prompts.
+
+        Args:
+            prompts: Messages or complete texts.
+            sampling: How they are answered.
+            finished: Called with each answer once, before this returns.
+        """
 
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now."""

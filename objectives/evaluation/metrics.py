@@ -1,12 +1,17 @@
 """Objective values and their standard errors, from one candidate's answers."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .backend import FinishReason
+
+Numbers = NDArray[np.float64]
+_N_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -14,62 +19,240 @@ class Answer:
     """What one question's answer contributes.
 
     Args:
-        question_id: Unique within the study.
-        correct: The scorer's verdict.
+        question_id: Unique within the study; begins with the task's name.
+        task: Name of the task.
+        score: The scorer's verdict: 1 for right, 0 for wrong, or what lies between.
         n_tokens: Tokens generated, the stop token included.
         finish_reason: `stop`, or `length` if the answer was cut at the limit.
         text: The answer itself.
+        n_think_tokens: Of `n_tokens`, those of the reasoning, its markers included.
+        seconds: From the first look at the question to the end of the answer.
     """
 
     question_id: str
-    correct: bool
+    task: str
+    score: float
     n_tokens: int
     finish_reason: FinishReason
     text: str
+    n_think_tokens: int = 0
+    seconds: float = 0.0
+
+
+def means(numbers: Numbers, counts: Numbers) -> Numbers:
+    """Return the mean under each row of counts.
+
+    Args:
+        numbers: `q`-dim, one an answer.
+        counts: `r x q`-dim: how often each answer counts in each of `r` resamples.
+    """
+    result: Numbers = counts @ numbers / counts.sum(axis=1)
+    return result
+
+
+def percentiles(share: float) -> Callable[[Numbers, Numbers], Numbers]:
+    """Return a statistic like `means`: the smallest number that `share` of the answers keep to."""
+
+    def statistic(numbers: Numbers, counts: Numbers) -> Numbers:
+        order = np.argsort(numbers)
+        reached = counts[:, order].cumsum(axis=1)
+        enough = reached >= share * reached[:, -1:] - 1e-9
+        result: Numbers = numbers[order][enough.argmax(axis=1)]
+        return result
+
+    return statistic
+
+
+def share_error(numbers: Numbers) -> float:
+    """Return the binomial standard error of a mean of numbers within [0, 1].
+
+    It is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n` and `n`
+    of `n` do not claim to be exact. Numbers other than 0 and 1 vary less than it says.
+    """
+    n = len(numbers)
+    shrunk = (float(np.sum(numbers)) + 1) / (n + 2)
+    return math.sqrt(shrunk * (1 - shrunk) / n)
+
+
+def mean_error(numbers: Numbers) -> float:
+    """Return the standard error of a mean; for one number, the number itself."""
+    n = len(numbers)
+    return float(np.std(numbers, ddof=1)) / math.sqrt(n) if n > 1 else abs(float(numbers[0]))
+
+
+def count_error(numbers: Numbers) -> float:
+    """Return the standard error of a mean count.
+
+    A sample without spread gets the error that one differing answer would cause: `1 / n`.
+    """
+    n = len(numbers)
+    return max(mean_error(numbers) if n > 1 else 0.0, 1 / n)
+
+
+def resamples(n: int, n_resamples: int) -> Numbers:
+    """Return how often each of `n` answers is drawn: `n_resamples x n`-dim, always the same."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.float64)
+
+
+def _percentile_error(share: float) -> Callable[[Numbers], float]:
+    """Return a bootstrap error, at least that of a mean count: few answers lie in the tail."""
+
+    def error(numbers: Numbers) -> float:
+        drawn = percentiles(share)(numbers, resamples(len(numbers), _N_RESAMPLES))
+        return max(float(np.std(drawn)), count_error(numbers))
+
+    return error
 
 
 @dataclass(frozen=True)
 class Metric:
-    """An objective: the mean over answers of one number each.
+    """A number a candidate gets from all answers of a task.
 
     Args:
         name: The name used in specs.
         direction: Whether larger or smaller values are better.
         unit: For axes and tables.
         per_answer: The number that one answer contributes.
-        standard_error: Of the mean, from all answers' numbers (at least one).
+        standard_error: Of the statistic, from all answers' numbers (at least one).
+        statistic: From the answers' numbers and how often each counts. Defaults to the mean.
+        normalized: Whether tasks' anchors apply.
     """
 
     name: str
     direction: Literal["maximize", "minimize"]
     unit: str
     per_answer: Callable[[Answer], float]
-    standard_error: Callable[[Sequence[float]], float]
+    standard_error: Callable[[Numbers], float]
+    statistic: Callable[[Numbers, Numbers], Numbers] = means
+    normalized: bool = False
+
+    def numbers(self, answers: Sequence[Answer]) -> Numbers:
+        """Return one number an answer."""
+        return np.array([self.per_answer(answer) for answer in answers], dtype=np.float64)
 
     def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:
-        """Return the value and its standard error."""
-        numbers = [self.per_answer(answer) for answer in answers]
-        return fmean(numbers), self.standard_error(numbers)
+        """Return the value and its standard error, tasks aside."""
+        numbers = self.numbers(answers)
+        value = self.statistic(numbers, np.ones((1, len(numbers))))
+        return float(value[0]), self.standard_error(numbers)
 
 
-def share_error(hits: Sequence[float]) -> float:
-    """Return the binomial standard error of a share.
+@dataclass(frozen=True)
+class TaskShare:
+    """What a task counts in a mean over tasks.
 
-    It is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n` and `n`
-    of `n` do not claim to be exact.
+    Args:
+        weight: Relative to the other tasks'.
+        anchors: Scores that count as 0 and 1.
     """
-    n = len(hits)
-    shrunk = (sum(hits) + 1) / (n + 2)
-    return math.sqrt(shrunk * (1 - shrunk) / n)
+
+    weight: float = 1.0
+    anchors: tuple[float, float] = (0.0, 1.0)
 
 
-def count_error(counts: Sequence[float]) -> float:
-    """Return the standard error of a mean count.
+@dataclass(frozen=True)
+class Objective:
+    """A metric of one task, or its weighted mean over tasks.
 
-    A sample without spread gets the error that one differing answer would cause: `1 / n`.
+    The mean is over tasks, not over questions: a task with many questions counts no more. Scores
+    are first measured between the task's anchors, `(score - low) / (high - low)`, so that a task
+    on which the parents differ little is not drowned by one on which they differ much.
+
+    Args:
+        metric: What is measured on each task.
+        task: The only task that counts. Defaults to None: all.
+        shares: Task -> what it counts; tasks not named count alike.
     """
-    n = len(counts)
-    return max(stdev(counts) / math.sqrt(n) if n > 1 else 0.0, 1 / n)
+
+    metric: Metric
+    task: str | None = None
+    shares: Mapping[str, TaskShare] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The name used in specs: `metric`, or `metric/task`."""
+        return self.metric.name if self.task is None else f"{self.metric.name}/{self.task}"
+
+    def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:
+        """Return the value and its standard error.
+
+        Args:
+            answers: With at least one to the task, or to any if all tasks count.
+        """
+        value = self.resampled(answers, np.ones((1, len(answers))))
+        variance = 0.0
+        for rows, scale, _ in self._parts(answers):
+            variance += (scale * self.metric.standard_error(self._numbers(answers, rows))) ** 2
+        return float(value[0]), math.sqrt(variance)
+
+    def resampled(self, answers: Sequence[Answer], counts: Numbers) -> Numbers:
+        """Return the value under each row of counts.
+
+        Args:
+            answers: `q` of them.
+            counts: `r x q`-dim: how often each answer counts in each of `r` resamples.
+        """
+        total = np.zeros(len(counts))
+        for rows, scale, low in self._parts(answers):
+            value = self.metric.statistic(self._numbers(answers, rows), counts[:, rows])
+            total += scale * (value - low)
+        return total
+
+    def _parts(self, answers: Sequence[Answer]) -> list[tuple[list[int], float, float]]:
+        """Return each task's rows, and the factor and origin of its values."""
+        by_task: dict[str, list[int]] = {}
+        for row, answer in enumerate(answers):
+            by_task.setdefault(answer.task, []).append(row)
+        if self.task is not None:
+            return [(by_task[self.task], 1.0, 0.0)]
+        shares = {task: self.shares.get(task, TaskShare()) for task in by_task}
+        total = sum(share.weight for share in shares.values())
+        parts = []
+        for task, rows in by_task.items():
+            low, high = shares[task].anchors if self.metric.normalized else (0.0, 1.0)
+            parts.append((rows, shares[task].weight / total / (high - low), low))
+        return parts
+
+    def _numbers(self, answers: Sequence[Answer], rows: Sequence[int]) -> Numbers:
+        return self.metric.numbers([answers[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What a candidate must keep to.
+
+    Args:
+        objective: What is limited.
+        sign: 1 for at most, -1 for at least.
+        bound: The limit.
+    """
+
+    objective: Objective
+    sign: Literal[1, -1]
+    bound: float
+
+    @property
+    def name(self) -> str:
+        """As it is written in specs, e.g. `truncation <= 0.05`."""
+        return f"{self.objective.name} {'<=' if self.sign > 0 else '>='} {self.bound:g}"
+
+    def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:
+        """Return by how much it is violated, at most 0 if it is kept, and the standard error."""
+        value, error = self.objective.estimate(answers)
+        return self.sign * (value - self.bound), error
+
+
+def _tokens_percentile(percent: int) -> Metric:
+    share = percent / 100
+    return Metric(
+        name=f"tokens_p{percent}",
+        direction="minimize",
+        unit=f"generated tokens that {percent} % of the answers keep to",
+        per_answer=lambda answer: float(answer.n_tokens),
+        standard_error=_percentile_error(share),
+        statistic=percentiles(share),
+    )
 
 
 METRICS = {
@@ -79,8 +262,9 @@ METRICS = {
             name="accuracy",
             direction="maximize",
             unit="share of questions",
-            per_answer=lambda answer: float(answer.correct),
+            per_answer=lambda answer: answer.score,
             standard_error=share_error,
+            normalized=True,
         ),
         Metric(
             name="tokens",
@@ -90,11 +274,38 @@ METRICS = {
             standard_error=count_error,
         ),
         Metric(
+            name="think_tokens",
+            direction="minimize",
+            unit="mean tokens of reasoning per answer",
+            per_answer=lambda answer: float(answer.n_think_tokens),
+            standard_error=count_error,
+        ),
+        *(_tokens_percentile(percent) for percent in (50, 90, 95, 99)),
+        Metric(
             name="truncation",
             direction="minimize",
             unit="share of answers cut at the limit",
             per_answer=lambda answer: float(answer.finish_reason == "length"),
             standard_error=share_error,
         ),
+        Metric(
+            name="latency",
+            direction="minimize",
+            unit="mean seconds per answer",
+            per_answer=lambda answer: answer.seconds,
+            standard_error=mean_error,
+        ),
+        Metric(
+            name="throughput",
+            direction="maximize",
+            unit="mean tokens per second of an answer",
+            per_answer=lambda answer: answer.n_tokens / answer.seconds,
+            standard_error=mean_error,
+        ),
     )
 }
+
+
+def metric_of(name: str) -> Metric:
+    """Return the metric of an objective's name, `metric` or `metric/task`."""
+    return METRICS[name.split("/", 1)[0]]

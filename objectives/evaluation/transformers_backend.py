@@ -1,7 +1,8 @@
 """The reference engine: a transformers model whose parameters are overwritten in place."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,22 @@ from ..merging import (
     is_adapter,
 )
 from ..merging.engine import checksum
-from .backend import Completion, Models, Progress, Sampling
+from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
+from .continuous import Answering, Rows, fits
 
 
 class TransformersBackend:
     """Batched greedy generation with in-place merges.
 
-    Memory: the live model, a copy of the base, and every expert, all in `Models.dtype`.
+    An answer that ends makes room for the next question, where the model has plain causal
+    attention; other models keep a batch until its longest answer ends.
+
+    Memory: the live model, a copy of the base, and every expert, all in `Models.dtype`; keys and
+    values of `batch_size` answers.
 
     Args:
-        batch_size: Prompts generated together.
+        batch_size: Answers generated together.
         device: A torch device; by default the first GPU, else the CPU.
     """
 
@@ -45,6 +51,7 @@ class TransformersBackend:
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
         self._sink = ModuleSink(self._model, experts, models.merge, tied)
         _check_names(self._sink.parameters, models)
+        self._rows = Rows(self._model, self.batch_size) if fits(self._model) else None
 
     @property
     def plan(self) -> MergePlan:
@@ -60,18 +67,30 @@ class TransformersBackend:
         return time.perf_counter() - start
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, progress: Progress | None = None
+        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
     ) -> list[Completion]:
-        """Answer the prompts; batches hold prompts of similar length, so padding is short."""
-        rendered = [self._chat.render(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: (len(rendered[i]), i))
+        """Answer the prompts, those of similar length together.
+
+        Raises:
+            EvaluationError: If a prompt and its answer do not fit the model.
+        """
+        rendered = [self._chat.render(prompt, sampling.chat) for prompt in prompts]
+        limit = self._model.config.get_text_config().max_position_embeddings
+        check_length(max(map(len, rendered), default=0), sampling.max_new_tokens, limit)
         completions: dict[int, Completion] = {}
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
-            answers = self._generate_batch([rendered[i] for i in batch], sampling)
-            completions.update(zip(batch, answers, strict=True))
-            if progress is not None:
-                progress(len(batch))
+
+        def keep(answering: Answering) -> None:
+            made = (answering.ids, sampling, answering.prompt, answering.seconds)
+            completion = self._chat.completion(*made)
+            completions[answering.index] = completion
+            if finished is not None:
+                finished(answering.index, completion)
+
+        if self._rows is None:
+            self._answer_in_batches(rendered, sampling, keep)
+        else:
+            is_over = partial(self._chat.is_over, stop=sampling.stop)
+            self._rows.answer(rendered, sampling.max_new_tokens, is_over, keep)
         return [completions[i] for i in range(len(prompts))]
 
     def checksum(self) -> str:
@@ -80,7 +99,7 @@ class TransformersBackend:
 
     def close(self) -> None:
         """Release the models."""
-        self._model = None
+        self._model = self._rows = None
         del self._sink, self._chat
 
     def _load_expert(self, path: Path, models: Models) -> Any:
@@ -112,19 +131,39 @@ class TransformersBackend:
             pad_token_id=self._chat.tokenizer.pad_token_id,
         )
 
-    def _generate_batch(self, rendered: list[list[int]], sampling: Sampling) -> list[Completion]:
+    def _answer_in_batches(
+        self,
+        rendered: list[list[int]],
+        sampling: Sampling,
+        finished: Callable[[Answering], None],
+    ) -> None:
+        order = sorted(range(len(rendered)), key=lambda i: (len(rendered[i]), i))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            began = time.perf_counter()
+            answers = self._generate_batch([rendered[i] for i in batch], sampling)
+            seconds = time.perf_counter() - began
+            for i, ids in zip(batch, answers, strict=True):
+                finished(Answering(i, rendered[i], began, self._cut(ids, sampling), seconds))
+
+    def _cut(self, ids: list[int], sampling: Sampling) -> list[int]:
+        """Return what a batch generated for one answer without what follows its end."""
+        ends = (n for n in range(1, len(ids)) if self._chat.is_over(ids[:n], sampling.stop))
+        return ids[: next(ends, len(ids))]
+
+    def _generate_batch(self, rendered: list[list[int]], sampling: Sampling) -> list[list[int]]:
         tokenizer = self._chat.tokenizer
         inputs = tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
-        limit = self._model.config.get_text_config().max_position_embeddings
-        check_length(inputs.input_ids.shape[1], sampling.max_new_tokens, limit)
+        texts = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 max_new_tokens=sampling.max_new_tokens,
+                **(texts if sampling.stop else {}),
             )
-        answers = output[:, inputs.input_ids.shape[1] :].tolist()
-        return [self._chat.completion(ids) for ids in answers]
+        answers: list[list[int]] = output[:, inputs.input_ids.shape[1] :].tolist()
+        return answers
 
 
 def _check_names(names: Iterable[str], models: Models) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import EngineError, MissingExtraError
-from .backend import Completion, Models, Progress, Sampling
+from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .vllm_memory import EngineSettings, check_memory
 
@@ -69,12 +69,12 @@ class VllmBackend:
         return max(seconds)
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, progress: Progress | None = None
+        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
     ) -> list[Completion]:
         """Answer the prompts greedily, all at once."""
         from vllm import SamplingParams
 
-        rendered = [self._chat.render(prompt) for prompt in prompts]
+        rendered = [self._chat.render(prompt, sampling.chat) for prompt in prompts]
         longest = max(map(len, rendered), default=0)
         limit = self._engine.llm_engine.model_config.max_model_len
         check_length(longest, sampling.max_new_tokens, limit)
@@ -84,16 +84,21 @@ class VllmBackend:
             # The base's stop tokens and no others, whatever the engine thinks of its checkpoint.
             stop_token_ids=sorted(self._chat.stop_tokens),
             ignore_eos=True,
-            detokenize=False,
+            stop=list(sampling.stop),
+            detokenize=bool(sampling.stop),
         )
         inputs = [{"prompt_token_ids": ids} for ids in rendered]
         try:
             outputs = self._engine.generate(inputs, greedy, use_tqdm=False)
         except Exception as error:
             raise self._recycled("generate", error) from error
-        if progress is not None:
-            progress(len(prompts))
-        return [self._chat.completion(output.outputs[0].token_ids) for output in outputs]
+        completions = [
+            self._chat.completion(output.outputs[0].token_ids, sampling, ids, _seconds(output))
+            for output, ids in zip(outputs, rendered, strict=True)
+        ]
+        for index, completion in enumerate(completions if finished else ()):
+            finished(index, completion)  # type: ignore[misc]
+        return completions
 
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now; one a rank, joined."""
@@ -185,6 +190,12 @@ class VllmBackend:
         return EngineError(f"The engine failed in {what!r} ({error}) and was started again.")
 
 
+def _seconds(output: Any) -> float:
+    """Return the seconds from a request's first to its last moment in a batch."""
+    metrics = output.metrics
+    return float(metrics.last_token_ts - metrics.scheduled_ts)
+
+
 def _gpu_bytes() -> int | None:
     """Return a GPU's memory without starting a context on it; None for a CPU."""
     from vllm.platforms import current_platform
@@ -209,6 +220,7 @@ def start_engine(models: Models, settings: EngineSettings) -> Any:
         load_format="safetensors",
         generation_config="vllm",
         seed=0,
+        disable_log_stats=False,  # requests carry their times
         worker_extension_cls=_EXTENSION,
         **asdict(settings),
         **options,

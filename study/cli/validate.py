@@ -1,6 +1,6 @@
 """`mergefront validate`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,6 +8,14 @@ from ._app import Format, FormatOption, SpecArgument, StorageOption, command, pr
 
 if TYPE_CHECKING:
     from ..validate import Validation
+
+
+_TITLES = {
+    "front": "hypervolume, front",
+    "uniform": "hypervolume, uniform",
+    "difference": "hypervolume, difference",
+    "survives": "share of the search's gain that survives",
+}
 
 
 @command("validate")
@@ -27,6 +35,7 @@ def validate(
     from ..seeding import check_same_study
     from ..storage import load_study
     from ..validate import validate as validate_front
+    from ..validation_study import record
 
     parsed = read_spec(spec, storage)
     study, inputs = load_study(parsed), Inputs.of(parsed)
@@ -39,6 +48,7 @@ def validate(
         split,
         lambda label: typer.echo(label, err=True),
     )
+    record(validation, study, parsed)
     if format is Format.JSON:
         print_json(validation.to_json())
     else:
@@ -49,12 +59,15 @@ def _print(validation: "Validation") -> None:
     content = validation.to_json()
     typer.echo(f"{content['n_questions']} questions of the split {content['split']!r}")
     for model in content["models"]:
-        values = "  ".join(
-            f"{name} {value:.3f} ± {model['standard_errors'][name]:.3f}"
-            for name, value in model["values"].items()
-        )
-        typer.echo(f"{model['label']:<14} {values}")
+        values = "  ".join(_value(model, name) for name in model["values"])
+        beyond = "  beyond the uniform curve" if model["distinguishable"] else ""
+        typer.echo(f"{model['label']:<14} {values}{beyond}")
     for name, (low, high) in content["interval"].items():
-        value = content["hypervolume"].get(name)
+        value = {**content["hypervolume"], "survives": content["survives"]}.get(name)
         shown = "" if value is None else f" {value:.3f},"
-        typer.echo(f"hypervolume, {name}:{shown} 95 % interval [{low:.3f}, {high:.3f}]")
+        typer.echo(f"{_TITLES[name]}:{shown} 95 % interval [{low:.3f}, {high:.3f}]")
+
+
+def _value(model: dict[str, Any], name: str) -> str:
+    value, error, before = (model[key][name] for key in ("values", "standard_errors", "search"))
+    return f"{name} {value:.3f} ± {error:.3f} (search {before:.3f})"

@@ -67,7 +67,12 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         ("evaluation", "splits", {"search": 0.9, "test": 0.2}, "add up to 1 at most"),
         ("evaluation", "splits", {"validation": 0.5}, "'search' a fraction above 0"),
         ("evaluation", "splits", {"train": 0.5}, "'train'"),
-        ("evaluation", "tasks", [{"name": "t"}], "either `files`, one a split, or one `path`"),
+        (
+            "evaluation",
+            "tasks",
+            [{"name": "t"}],
+            "one of `files`, one a split, `path` or `lm_eval`",
+        ),
         (
             "evaluation",
             "tasks",

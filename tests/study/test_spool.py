@@ -19,7 +19,10 @@ from mergefront.study.spool import Result, Spool
 from mergefront.study.storage import open_storage
 from small_study import read_json_lines
 
-ANSWERS = (Answer("t/1", True, 2, "stop", "9"), Answer("t/2", False, 48, "length", "<think>a"))
+ANSWERS = (
+    Answer("t/1", "t", 1.0, 2, "stop", "9"),
+    Answer("t/2", "t", 0.0, 48, "length", "<think>a"),
+)
 RESULT = Result(0, "me", (0.5, 25.0), {"standard_errors": [0.1, 1.0]}, ANSWERS)
 
 
@@ -76,10 +79,13 @@ def test_delivery_completes_the_trial_with_everything(
     assert json.loads(files["trial-00000.recipe.json"].read_text()) == trial.params
     assert read_json_lines(files["trial-00000.answers.jsonl"])[1] == {
         "question_id": "t/2",
-        "correct": False,
+        "task": "t",
+        "score": 0.0,
         "n_tokens": 48,
         "finish_reason": "length",
         "text": "<think>a",
+        "n_think_tokens": 0,
+        "seconds": 0.0,
     }
     assert list((tmp_path / "spool").iterdir()) == []
 

@@ -33,6 +33,7 @@ from mergefront.study.claims import Claims
 from mergefront.study.inputs import load_inputs
 from mergefront.study.ledger import Ledger
 from mergefront.study.run import run
+from mergefront.study import spool
 from mergefront.study.spool import Spool
 
 path, place = Path(sys.argv[1]), sys.argv[2]
@@ -42,7 +43,7 @@ def die_if(condition):
         os.kill(os.getpid(), signal.SIGKILL)
 
 measure, claim, deliver = MergeObjective.measure, Claims.claim, Spool.deliver
-store, end = Spool._store_artifact, Ledger.end
+store, end = spool.store_artifact, Ledger.end
 current = [None]
 
 def patched_claim(*arguments):
@@ -63,9 +64,9 @@ def patched_deliver(self, claims, lock, file, result):
     deliver(self, claims, lock, file, result)
     die_if(place == "tell" and result.number == 3)
 
-def patched_store(self, study, result, *arguments):
-    meta = store(self, study, result, *arguments)
-    die_if(place == "upload" and result.number == 3)
+def patched_store(files, owner, name, content):
+    meta = store(files, owner, name, content)
+    die_if(place == "upload" and name.startswith("trial-00003"))
     return meta
 
 def patched_end(self, *arguments):
@@ -74,7 +75,7 @@ def patched_end(self, *arguments):
     return ended
 
 MergeObjective.measure, Claims.claim = patched_measure, patched_claim
-Spool.deliver, Spool._store_artifact, Ledger.end = patched_deliver, patched_store, patched_end
+Spool.deliver, spool.store_artifact, Ledger.end = patched_deliver, patched_store, patched_end
 run(load_inputs(path))
 """
 
@@ -199,8 +200,8 @@ def test_a_failure_is_a_fail_with_its_reason_and_the_budget_is_still_met(
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", *["COMPLETE"] * 3]
     assert trials[1].user_attrs["failure"] == "RuntimeError: out of memory"
     assert trials[1].values is None
-    expected = ["started 0", "answered 24", "finished 0", "started 1"]
-    assert recorder.events[:5] == [*expected, "failed 1: RuntimeError: out of memory"]
+    expected = ["started 0", *["answered 1"] * 24, "finished 0", "started 1"]
+    assert recorder.events[:28] == [*expected, "failed 1: RuntimeError: out of memory"]
 
 
 def test_failures_in_a_row_stop_the_worker_with_the_reason(

@@ -34,12 +34,12 @@ class BackendSuite:
         become(backend, 1.0)
         answer = backend.generate(["1a+1b+1?"], LONG)[0]
         # 7 tokens a step, 2 think markers, the answer and the stop token: 7 * 2 + 4
-        assert answer == Completion("<think>a1+1=2;b2+1=3;</think>3", 18, "stop")
+        assert answer == Completion("<think>a1+1=2;b2+1=3;</think>3", 18, "stop", 16)
 
     def test_an_answer_cut_at_the_limit_says_so(self, backend: Backend) -> None:
         become(backend, 1.0)
         answers = backend.generate(["1a+1b+1?", "cig?"], Sampling(5))
-        assert answers[0] == Completion("<think>a1+1", 5, "length")
+        assert answers[0] == Completion("<think>a1+1", 5, "length", 5)
 
     def test_answers_do_not_depend_on_order_or_company(self, backend: Backend) -> None:
         become(backend, 0.6)
@@ -48,10 +48,10 @@ class BackendSuite:
         assert together == alone
         assert backend.generate(PROMPTS[::-1], LONG) == together[::-1]
 
-    def test_progress_counts_every_prompt_once(self, backend: Backend) -> None:
-        seen: list[int] = []
-        backend.generate(PROMPTS, Sampling(4), seen.append)
-        assert sum(seen) == len(PROMPTS)
+    def test_every_answer_is_handed_out_as_it_ends(self, backend: Backend) -> None:
+        seen: dict[int, Completion] = {}
+        answers = backend.generate(PROMPTS, Sampling(4), seen.__setitem__)
+        assert [seen[index] for index in range(len(PROMPTS))] == answers
 
     def test_swaps_return_to_where_they_were(self, backend: Backend) -> None:
         answers, checksums = {}, {}

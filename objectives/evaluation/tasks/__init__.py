@@ -1,5 +1,6 @@
 """Tasks: questions in disjoint splits, and how they are asked and scored."""
 
-from .jsonl import SPLITS, Question, Split, Task, TaskSource, load_task
+from .jsonl import TaskSource, load_task
+from .task import SPLITS, Question, Split, Task, check_disjoint
 
-__all__ = ["SPLITS", "Question", "Split", "Task", "TaskSource", "load_task"]
+__all__ = ["SPLITS", "Question", "Split", "Task", "TaskSource", "check_disjoint", "load_task"]

@@ -1,36 +1,16 @@
 """Question files: one JSON object a line."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ....errors import SpecError
-
-Split = Literal["importance", "search", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question, rendered.
-
-    Args:
-        id: Unique within its task.
-        prompt: The user's message.
-        answer: The reference.
-    """
-
-    id: str
-    prompt: str
-    answer: str
-
-    @property
-    def content_hash(self) -> str:
-        """Hash of what is asked; two questions that share it are the same question."""
-        return hashlib.sha256(self.prompt.encode()).hexdigest()
+from ..backend import Sampling
+from ..scorers import SCORERS
+from .task import Question, Split, Task, check_disjoint, check_splits, divide
 
 
 @dataclass(frozen=True)
@@ -45,6 +25,7 @@ class TaskSource:
         answer: The field that holds the reference.
         scorer: Name in `SCORERS`.
         fractions: Share of the questions of `path` in each split.
+        sampling: How its answers are generated. Defaults to None: as the study's.
     """
 
     name: str
@@ -54,29 +35,7 @@ class TaskSource:
     answer: str = "answer"
     scorer: str = "exact_match"
     fractions: Mapping[Split, float] | None = None
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task's questions by split.
-
-    Args:
-        name: As in its source.
-        scorer: Name in `SCORERS`.
-        splits: Every split that has questions.
-    """
-
-    name: str
-    scorer: str
-    splits: Mapping[Split, tuple[Question, ...]]
-
-    def content_hash(self, splits: Sequence[Split] = SPLITS) -> str:
-        """Return `sha256:...` over everything that decides a score, for the given splits."""
-        digest = hashlib.sha256(self.scorer.encode())
-        for split in splits:
-            for question in self.splits.get(split, ()):
-                digest.update(json.dumps([split, question.prompt, question.answer]).encode())
-        return "sha256:" + digest.hexdigest()
+    sampling: Sampling | None = None
 
 
 def load_task(source: TaskSource) -> Task:
@@ -88,17 +47,20 @@ def load_task(source: TaskSource) -> Task:
     """
     if source.path is not None:
         questions = _read(source.path, source)
-        splits = _divide(questions, source)
+        splits = divide(questions, lambda q: q.content_hash, source.fractions or {})
     else:
         splits = {split: _read(path, source) for split, path in source.files.items()}
-    for split, members in splits.items():
-        if not members:
-            raise SpecError(
-                f"Every split of a task must have questions, but {split!r} of task "
-                f"{source.name!r} is empty. Add questions to its file or raise its fraction."
-            )
-    _check_disjoint(source.name, splits)
-    return Task(source.name, source.scorer, {s: tuple(q) for s, q in splits.items()})
+    check_splits(source.name, splits)
+    scorer = SCORERS[source.scorer]
+    task = Task(
+        source.name,
+        source.scorer,
+        {split: tuple(questions) for split, questions in splits.items()},
+        lambda question, text: float(scorer(text, question.answer)),
+        source.sampling,
+    )
+    check_disjoint([task])
+    return task
 
 
 def _read(path: Path, source: TaskSource) -> list[Question]:
@@ -124,28 +86,6 @@ def _question(line: str, place: str, source: TaskSource) -> Question:
             f"Every question needs the fields its task names, but {place} has no {error}; it has "
             f"{sorted(fields)}. Correct `prompt` or `answer` of task {source.name!r}."
         ) from error
-    return Question(str(fields.get("id", place.rsplit(":", 1)[1])), prompt, answer)
-
-
-def _divide(questions: list[Question], source: TaskSource) -> dict[Split, list[Question]]:
-    """Cut a hashed order, so that neither the file's order nor its growth mixes splits."""
-    ordered = sorted(questions, key=lambda q: q.content_hash)
-    splits: dict[Split, list[Question]] = {}
-    start = 0.0
-    for split, fraction in (source.fractions or {}).items():
-        end = start + fraction
-        splits[split] = ordered[round(start * len(ordered)) : round(end * len(ordered))]
-        start = end
-    return splits
-
-
-def _check_disjoint(name: str, splits: Mapping[Split, Sequence[Question]]) -> None:
-    seen: dict[str, Split] = {}
-    for split, questions in splits.items():
-        for question in questions:
-            other = seen.setdefault(question.content_hash, split)
-            if other != split:
-                raise SpecError(
-                    f"Splits must be disjoint, but a question of task {name!r} is in {other!r} "
-                    f"and {split!r}: {question.prompt[:60]!r}. Remove it from one."
-                )
+    asked = [name for _, name, _, _ in string.Formatter().parse(source.prompt) if name]
+    content = " ".join(str(fields.get(name, "")) for name in asked)
+    return Question(str(fields.get("id", place.rsplit(":", 1)[1])), prompt, answer, content)

@@ -7,7 +7,7 @@ import torch
 
 from backend_suite import LONG, MODELS, PROMPTS, BackendSuite, become
 from mergefront.objectives.demo import BASE, EXPERT
-from mergefront.objectives.evaluation import Models, Sampling
+from mergefront.objectives.evaluation import Models
 from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
 
@@ -37,12 +37,6 @@ def test_prompts_are_rendered_by_the_chat_template_with_one_opening_token(
     backend: TransformersBackend,
 ) -> None:
     assert backend._chat.render("3?") == [1, 8, 20]  # <bos> from the template, "3", "?"
-
-
-def test_progress_comes_with_every_batch(backend: TransformersBackend) -> None:
-    seen: list[int] = []
-    backend.generate(PROMPTS, Sampling(4), seen.append)
-    assert seen == [3, 2]
 
 
 def test_ends_are_the_parents(backend: TransformersBackend) -> None:

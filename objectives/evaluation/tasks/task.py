@@ -1,0 +1,118 @@
+"""What a task is: questions in disjoint splits, and how an answer is scored."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, get_args
+
+from ....errors import SpecError
+from ..backend import Sampling
+
+Split = Literal["importance", "search", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question, rendered.
+
+    Args:
+        id: Unique within its task.
+        prompt: The user's message.
+        answer: The reference.
+        content: What is asked, without the words of a template around it. Defaults to "": the
+            prompt.
+    """
+
+    id: str
+    prompt: str
+    answer: str
+    content: str = field(default="", compare=False)
+
+    @property
+    def content_hash(self) -> str:
+        """Hash of what is asked, case and white space aside.
+
+        Two questions that share it are the same question, in whatever task they are.
+        """
+        text = " ".join((self.content or self.prompt).casefold().split())
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's questions by split.
+
+    Args:
+        name: As in the spec.
+        scorer: Says how answers are scored; part of what identifies a measurement.
+        splits: Every split that has questions.
+        score: From a question and an answer's text to a number, 1 for right, 0 for wrong.
+        sampling: How its answers are generated. Defaults to None: as the study's.
+    """
+
+    name: str
+    scorer: str
+    splits: Mapping[Split, tuple[Question, ...]]
+    score: Callable[[Question, str], float]
+    sampling: Sampling | None = None
+
+    def content_hash(self, splits: Sequence[Split] = SPLITS) -> str:
+        """Return `sha256:...` over everything that decides a score, for the given splits."""
+        digest = hashlib.sha256(self.scorer.encode())
+        if self.sampling is not None:
+            digest.update(repr(self.sampling).encode())
+        for split in splits:
+            for question in self.splits.get(split, ()):
+                digest.update(json.dumps([split, question.prompt, question.answer]).encode())
+        return "sha256:" + digest.hexdigest()
+
+
+def divide(
+    members: Iterable[T], key: Callable[[T], str], fractions: Mapping[Split, float]
+) -> dict[Split, list[T]]:
+    """Cut a hashed order, so that neither a file's order nor its growth mixes splits."""
+    ordered = sorted(members, key=key)
+    splits: dict[Split, list[T]] = {}
+    start = 0.0
+    for split, fraction in fractions.items():
+        end = start + fraction
+        splits[split] = ordered[round(start * len(ordered)) : round(end * len(ordered))]
+        start = end
+    return splits
+
+
+def check_splits(name: str, splits: Mapping[Split, Sequence[Question]]) -> None:
+    """Check that every split of a task has questions.
+
+    Raises:
+        SpecError: If one has none.
+    """
+    for split, members in splits.items():
+        if not members:
+            raise SpecError(
+                f"Every split of a task must have questions, but {split!r} of task {name!r} is "
+                "empty. Add questions to its file or raise its fraction."
+            )
+
+
+def check_disjoint(tasks: Iterable[Task]) -> None:
+    """Check that no question is in two splits, be it of one task or of two.
+
+    Raises:
+        SpecError: With the question and both places.
+    """
+    seen: dict[str, tuple[str, Split]] = {}
+    for task in tasks:
+        for split, questions in task.splits.items():
+            for question in questions:
+                other, at = seen.setdefault(question.content_hash, (task.name, split))
+                if at != split:
+                    raise SpecError(
+                        f"Splits must be disjoint, but a question is in {at!r} of task {other!r} "
+                        f"and in {split!r} of task {task.name!r}: {question.prompt[:60]!r}. "
+                        "Remove it from one."
+                    )

@@ -1,0 +1,120 @@
+"""No candidate answers a question twice."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mergefront.objectives import MergeObjective, questions_of
+from mergefront.objectives.demo import BASE, QUESTIONS
+from mergefront.objectives.evaluation import (
+    METRICS,
+    Completion,
+    Finished,
+    Models,
+    Sampling,
+    TaskSource,
+    load_task,
+)
+from mergefront.objectives.evaluation.cache import AnswerCache
+from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+
+WEIGHTS = {"layer_000": [0.5], "layer_001": [0.25]}
+ANSWER = Completion("<think>é</think>7", 12, "stop", 10, 0.25)
+
+
+def test_what_is_kept_is_found_by_any_process(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c" / "answers.db", "scope")
+    key = cache.candidate(WEIGHTS, Sampling(8))
+    cache.keep(key, "a", ANSWER)
+    cache.flush()
+    other = AnswerCache(tmp_path / "c" / "answers.db", "scope")
+    found = other.known(other.candidate(WEIGHTS, Sampling(8)), ["b", "a"])
+    assert found == {1: ANSWER}
+    assert found[1].seconds == 0.25
+
+
+@pytest.mark.parametrize(
+    ("scope", "weights", "sampling"),
+    [
+        ("other", WEIGHTS, Sampling(8)),
+        ("scope", {**WEIGHTS, "layer_001": [0.2500001]}, Sampling(8)),
+        ("scope", WEIGHTS, Sampling(9)),
+        ("scope", WEIGHTS, Sampling(8, chat=False)),
+        ("scope", WEIGHTS, Sampling(8, stop=("x",))),
+    ],
+)
+def test_everything_that_changes_an_answer_changes_its_key(
+    tmp_path: Path, scope: str, weights: dict[str, list[float]], sampling: Sampling
+) -> None:
+    path = tmp_path / "answers.db"
+    known = AnswerCache(path, "scope").candidate(WEIGHTS, Sampling(8))
+    assert AnswerCache(path, scope).candidate(weights, sampling) != known
+
+
+class _Interrupted(TransformersBackend):
+    """Stops after some answers, once."""
+
+    left: int = 10**6
+    n_generated: int = 0
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+    ) -> list[Completion]:
+        def counted(index: int, completion: Completion) -> None:
+            self.n_generated += 1
+            self.left -= 1
+            assert finished is not None
+            finished(index, completion)
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+        return super().generate(prompts, sampling, counted)
+
+
+@pytest.fixture(scope="module")
+def backend() -> _Interrupted:
+    backend = _Interrupted(batch_size=16, device="cpu")
+    backend.load(Models(BASE, (BASE,), "float32"))
+    return backend
+
+
+def _objective(backend: _Interrupted, path: Path) -> MergeObjective:
+    task = load_task(TaskSource("demo", {"search": QUESTIONS / "importance.jsonl"}))
+    base = Checkpoint(BASE)
+    plan = MergePlan(base.layout, MergeSettings(), is_tied(base))
+    return MergeObjective(
+        backend,
+        plan,
+        questions_of([task], "search")[:50],
+        [METRICS["accuracy"], METRICS["tokens"]],
+        Sampling(32),
+        cache=AnswerCache(path, "scope"),
+    )
+
+
+def _values(measurement: Any) -> Mapping[str, Any]:
+    attributes = measurement.attributes()
+    kept = {k: attributes[k] for k in ("standard_errors", "generated_tokens", "finish_reasons")}
+    return {**kept, "values": measurement.values, "answers": measurement.answers}
+
+
+def test_an_interrupted_evaluation_goes_on_and_a_repeated_one_generates_nothing(
+    backend: _Interrupted, tmp_path: Path
+) -> None:
+    objective = _objective(backend, tmp_path / "answers.db")
+    params = objective.plan.uniform(0.5)
+    backend.left, backend.n_generated = 20, 0
+    with pytest.raises(KeyboardInterrupt):
+        objective.measure(params)
+    backend.left = 10**6
+    resumed = _objective(backend, tmp_path / "answers.db").measure(params)
+    assert backend.n_generated == 50
+    assert resumed.n_cached == 20
+    seen: list[int] = []
+    again = objective.measure(params, seen.append)
+    assert sum(seen) == 50
+    assert (backend.n_generated, again.attributes()["n_cached"]) == (50, 50)
+    assert _values(again) == _values(resumed)
