@@ -8,6 +8,7 @@ model where that generates the same tokens. Imported only where such a task is u
 """
 
 import copy
+import functools
 import hashlib
 import json
 import tempfile
@@ -99,9 +100,12 @@ def load_harness_task(source: HarnessSource, base: Path, max_new_tokens: int) ->
 
 def _open(source: HarnessSource) -> Any:
     try:
+        path = _path(source.task)
         with tempfile.TemporaryDirectory() as folder:
-            spec = _changed(source, Path(folder))
-            (task,) = TaskManager().load(spec)["tasks"].values()
+            spec = _changed(source, path, Path(folder))
+            # What stands in a file needs no list of all tasks, which takes seconds to make.
+            manager = TaskManager(include_defaults=False)
+            (task,) = manager.load(str(spec))["tasks"].values()
     except (KeyError, ValueError) as error:
         raise SpecError(
             f"Task {source.name!r} must be one task of lm-eval, but {source.task!r} is not: "
@@ -121,19 +125,27 @@ def _open(source: HarnessSource) -> Any:
     return task
 
 
-def _changed(source: HarnessSource, folder: Path) -> str:
-    """Return the task's name, or the path of a file that includes the task and changes it."""
+@functools.cache
+def _path(task: str) -> Path:
+    """Return the file of a task.
+
+    Raises:
+        KeyError: If the harness has none of this name.
+    """
+    path = Path(task)
+    return path if path.is_file() else Path(TaskManager().task_index[task].yaml_path)
+
+
+def _changed(source: HarnessSource, path: Path, folder: Path) -> Path:
+    """Return the task's file, or one that includes it and changes it."""
     changes = _data(source.dataset)
     if source.n_fewshot is not None:
         changes["num_fewshot"] = source.n_fewshot
-    path = Path(source.task)
     if not changes:
-        return source.task
-    if not path.is_file():
-        path = Path(TaskManager().task_index[source.task].yaml_path)
+        return path
     changed = folder / f"{path.stem}.yaml"
     changed.write_text(yaml.safe_dump({"include": str(path.resolve()), **changes}))
-    return str(changed)
+    return changed
 
 
 def _data(dataset: str | Mapping[str, str] | None) -> dict[str, Any]:

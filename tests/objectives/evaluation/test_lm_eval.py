@@ -9,6 +9,7 @@ import lm_eval
 import pytest
 import yaml
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 from mergefront.errors import EvaluationError, SpecError
 from mergefront.objectives import MergeObjective, questions_of
@@ -75,6 +76,7 @@ def _samples(model: Any, path: Path, chat: bool) -> dict[tuple[int, str], tuple[
     results = lm_eval.simple_evaluate(
         model,
         tasks=[str(path)],
+        task_manager=TaskManager(include_defaults=False),
         log_samples=True,
         bootstrap_iters=0,
         apply_chat_template=chat,
