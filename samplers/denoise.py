@@ -10,6 +10,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
+from ._constraints import LIKELY, fit_feasibility
 from ._gp import Observations, Trust, fit_surrogate
 from ._knowledge import recall
 from ._search_space import UnitCube, finite_trials, signs, standard_errors
@@ -24,12 +25,14 @@ class Denoised:
         means: An `n x m`-dim tensor, in the study's own directions.
         deviations: An `n x m`-dim tensor: posterior standard deviations.
         relevance: For every objective, parameter -> inverse lengthscale in the unit cube.
+        feasible: An `n`-dim tensor: whether each trial is believed to keep to its constraints.
     """
 
     trials: list[FrozenTrial]
     means: Tensor
     deviations: Tensor
     relevance: list[dict[str, float]]
+    feasible: Tensor
 
 
 def denoise(
@@ -55,7 +58,8 @@ def denoise(
     flips = signs(study.directions)
     values = torch.tensor([t.values for t in trials], dtype=torch.double).reshape(-1, len(flips))
     if not space or not trials:
-        return Denoised(trials, values, torch.zeros_like(values), [{} for _ in flips])
+        kept = torch.tensor([_keeps(trial) for trial in trials], dtype=torch.bool)
+        return Denoised(trials, values, torch.zeros_like(values), [{} for _ in flips], kept)
     cube = UnitCube(space)
     X = cube.encode([trial.params for trial in trials])
     observations = Observations(
@@ -70,7 +74,12 @@ def denoise(
     relevance = [
         dict(zip(cube.column_names, row, strict=True)) for row in surrogate.relevance().tolist()
     ]
-    return Denoised(trials, means * flips, deviations, relevance)
+    feasible = fit_feasibility(trials, observations).probability(X) >= LIKELY
+    return Denoised(trials, means * flips, deviations, relevance, feasible)
+
+
+def _keeps(trial: FrozenTrial) -> bool:
+    return all(violation <= 0 for violation in trial.constraints.values())
 
 
 def _shared_space(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:

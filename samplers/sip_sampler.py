@@ -30,6 +30,7 @@ from ._acqf import (
     raw_points,
     worth_knowing,
 )
+from ._constraints import Weighted, fit_feasibility
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._knowledge import remember
 from ._pending import pending_params, publish
@@ -69,6 +70,9 @@ class SIPSampler(BaseSampler):
 
         sampler = SIPSampler(importance={"layer_000": 0.1, "layer_001": 0.9}, seed=0)
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+
+    Trials with constraints (`trial.set_constraint`) teach it where they are kept: it proposes
+    points by their worth times the probability that they keep to all.
 
     A trial's standard errors are read from `trial.user_attrs["standard_errors"]`, a list
     aligned with its values; if any trial lacks them, one noise level is inferred.
@@ -185,14 +189,19 @@ class SIPSampler(BaseSampler):
         observations = self._observations(study, cube, measured)
         X_pending = cube.encode(pending) if pending else None
         surrogate = fit_surrogate(observations, self._trust)
-        means = surrogate.means(observations.X)
-        reference = self._reference(study, means)
-        scale = Scale(reference, front_span(means, reference), preference_grid(means.shape[1]))
+        feasibility = fit_feasibility(measured, observations)
+        means, likely = surrogate.means(observations.X), feasibility.likely(observations.X)
+        reference = self._reference(study, means[likely])
+        span = front_span(means[likely], reference)
+        scale = Scale(reference, span, preference_grid(means.shape[1]))
         rows = worth_knowing(means, scale, _MAX_POINTS)
-        X, means = observations.X[rows], means[rows]
+        # What is believed to violate a constraint is known, but nobody will pick it.
+        X, means = observations.X[rows][likely[rows]], means[rows][likely[rows]]
         surrogate = surrogate.restricted(rows)
         rng = self._rng(number, stream=1)
         acquisition = self._acquire(surrogate, X, X_pending, scale, number)
+        if feasibility.margins:
+            acquisition = Weighted(acquisition, feasibility, self._acquisition == "qlognehvi")
         raw = raw_points(X, means, self._budget.n_raw, rng)
         steps = (self._budget.n_restarts, self._budget.n_steps)
         candidate = maximize(acquisition, raw, *steps, rng)

@@ -28,6 +28,8 @@ def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
     measured values of a noisy comparison's winners are the lucky ones. Works on any Optuna
     study with one objective or more; trials may carry `standard_errors`.
 
+    Trials with constraints (`trial.set_constraint`) must be believed to keep to them, too.
+
     Args:
         study: With at least one COMPLETE trial for a front that is not empty.
 
@@ -42,7 +44,8 @@ def _front_trials(study: optuna.Study, denoised: Denoised) -> list[FrozenTrial]:
     if not denoised.trials:
         return []
     maximized = denoised.means * signs(study.directions)
-    keep = is_non_dominated(maximized).nonzero().flatten().tolist()
+    allowed = denoised.feasible.nonzero().flatten()
+    keep = allowed[is_non_dominated(maximized[allowed])].tolist()
     keep.sort(key=lambda row: -float(maximized[row, 0]))
     return [_annotated(denoised, row) for row in keep]
 
@@ -158,7 +161,7 @@ def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
         metric_names=names,
         reference_point=reference,
         anchors=anchors,
-        hypervolume=hypervolume(denoised.means, reference, study.directions),
+        hypervolume=hypervolume(denoised.means[denoised.feasible], reference, study.directions),
         hypervolume_uniform=hypervolume(_uniform(denoised), reference, study.directions),
         trials=front,
         knee=_knee(front, signs(study.directions)),
@@ -167,8 +170,8 @@ def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
 
 
 def _uniform(denoised: Denoised) -> Tensor:
-    rows = [is_uniform(trial) for trial in denoised.trials]
-    return denoised.means[torch.tensor(rows)]
+    rows = torch.tensor([is_uniform(trial) for trial in denoised.trials], dtype=torch.bool)
+    return denoised.means[rows & denoised.feasible]
 
 
 def is_uniform(trial: FrozenTrial) -> bool:

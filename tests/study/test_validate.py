@@ -1,17 +1,20 @@
 """The front on questions the search never saw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from optuna.artifacts import get_all_artifact_meta
 
 from mergefront.study import StudySpec
 from mergefront.study.front import front_report, hypervolume
 from mergefront.study.inputs import load_inputs
 from mergefront.study.run import make_objective
 from mergefront.study.storage import load_study
-from mergefront.study.validate import Validation, validate
+from mergefront.study.validate import Validation, _share_beyond, validate
+from mergefront.study.validation_study import VALIDATES, last_validation, record
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +57,58 @@ def test_json_follows_the_contract_and_fits_together(
         assert low <= content["hypervolume"][name] <= high
     difference = np.array(content["interval"]["difference"])
     assert difference[0] < difference[1]
+
+
+def test_models_of_the_front_are_compared_with_the_whole_uniform_curve(
+    validation: Validation,
+) -> None:
+    for model in validation.models:
+        assert (model.beyond_uniform is None) != model.in_front
+        if model.in_uniform and model.in_front:  # a point of the curve is not beyond it
+            assert model.beyond_uniform == 0.0
+            assert not model.distinguishable
+
+
+def test_a_point_on_a_chord_is_not_beyond_and_one_above_it_is() -> None:
+    curve = np.array([[[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])
+    for point, expected in (([0.5, 0.5], 0.0), ([0.6, 0.5], 1.0), ([1.1, -1.0], 1.0)):
+        assert _share_beyond(np.array([point]), curve) == expected
+
+
+def test_a_gain_too_small_to_divide_by_survives_in_no_share(validation: Validation) -> None:
+    same = replace(validation.report, hypervolume=1.0 + 1e-6, hypervolume_uniform=1.0)
+    assert replace(validation, report=same).survives is None
+    half = replace(validation.report, hypervolume=2.0, hypervolume_uniform=1.0)
+    volumes = {"front": 1.5, "uniform": 1.0}
+    assert replace(validation, report=half, hypervolume=volumes).survives == 0.5
+
+
+def test_a_validation_is_a_study_beside_the_search(validation: Validation, finished: Path) -> None:
+    spec = StudySpec.from_yaml(finished)
+    study = load_study(spec)
+    written = record(validation, study, spec)
+    assert written.study_name == "small.validation"
+    assert written.metric_names == ["accuracy", "tokens"]
+    assert len(written.trials) == len(validation.models)
+    for trial, model in zip(written.trials, validation.models, strict=True):
+        assert trial.params == study.trials[model.number].params
+        assert trial.values == list(model.measurement.values)
+        assert trial.user_attrs["trial"] == model.number
+        (table,) = get_all_artifact_meta(trial, storage=study._storage)
+        assert table.filename == f"trial-{model.number:05d}.answers.jsonl"
+    assert last_validation(study, "validation") == validation.to_json()
+    assert last_validation(study, "test") is None
+    assert len(record(validation, study, spec).trials) == len(validation.models)
+
+
+def test_a_validation_of_other_settings_is_replaced(
+    validation: Validation, finished: Path
+) -> None:
+    spec = StudySpec.from_yaml(finished)
+    study = load_study(spec)
+    written = record(validation, study, spec)
+    written.set_user_attr(VALIDATES, {"study": "small", "fingerprint": "another"})
+    assert last_validation(study, "validation") is None
+    again = record(validation, study, spec)
+    assert len(again.trials) == len(validation.models)
+    assert last_validation(study, "validation") is not None

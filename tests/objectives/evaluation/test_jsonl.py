@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mergefront.errors import SpecError
-from mergefront.objectives.evaluation import TaskSource, load_task
+from mergefront.objectives.evaluation import TaskSource, check_disjoint, load_task
 
 
 def _write(path: Path, lines: list[dict[str, object]]) -> Path:
@@ -75,3 +75,14 @@ def test_the_content_hash_follows_what_decides_a_score(tmp_path: Path) -> None:
     assert load_task(templated).content_hash() != reference
     fewer = TaskSource("t", {"search": _write(tmp_path / "fewer.jsonl", _numbers(2))})
     assert load_task(fewer).content_hash() != reference
+
+
+def test_a_question_of_one_task_is_found_in_another_tasks_split(tmp_path: Path) -> None:
+    search = _write(tmp_path / "a.jsonl", [{"q": "What is  1 + 1?", "answer": 2}])
+    test = _write(tmp_path / "b.jsonl", [{"prompt": "what is 1 + 1?", "answer": 2}])
+    tasks = [
+        load_task(TaskSource("a", {"search": search}, prompt="Solve: {q}")),
+        load_task(TaskSource("b", {"test": test})),
+    ]
+    with pytest.raises(SpecError, match=r"'search' of task 'a' and in 'test' of task 'b'"):
+        check_disjoint(tasks)

@@ -1,0 +1,107 @@
+"""Constraints: learned, avoided, and kept out of the front."""
+
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import create_trial
+
+from mergefront.samplers import SIPSampler, denoise
+from mergefront.samplers._constraints import fit_feasibility
+from mergefront.samplers._gp import Observations
+from mergefront.study import pareto_front
+
+NAMES = ("a", "b", "c")
+
+
+def _objective(trial: optuna.Trial) -> tuple[float, float]:
+    """Better and dearer with `a`, of which half is forbidden; `b` and `c` have a best value."""
+    a, b, c = (trial.suggest_float(name, 0, 1) for name in NAMES)
+    trial.set_user_attr("standard_errors", [0.01, 0.01])
+    trial.set_user_attr("constraint_errors", {"limit": 0.01})
+    trial.set_constraint("limit", a - 0.5)
+    off = (b - 0.3) ** 2 + (c - 0.6) ** 2
+    return a - off, a**2 + off
+
+
+def _study(acquisition: Any, n_trials: int = 22) -> optuna.Study:
+    sampler = SIPSampler(seed=0, acquisition=acquisition)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(_objective, n_trials=n_trials)
+    return study
+
+
+@pytest.mark.parametrize("acquisition", ["knowledge-gradient", "qlognehvi"])
+def test_proposals_keep_to_constraints(acquisition: str) -> None:
+    study = _study(acquisition)
+    proposed = study.trials[8:]
+    kept = [trial for trial in proposed if trial.params["a"] <= 0.52]
+    assert len(kept) >= 12  # of 14
+    assert max(trial.params["a"] for trial in kept) > 0.35  # up to the limit, not far from it
+    front = pareto_front(study)
+    assert front
+    assert all(trial.params["a"] <= 0.55 for trial in front)
+
+
+def test_without_constraints_the_forbidden_half_is_the_better_one() -> None:
+    sampler = SIPSampler(seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(lambda trial: _objective_without(trial), n_trials=14)
+    assert max(trial.params["a"] for trial in pareto_front(study)) > 0.8
+
+
+def _objective_without(trial: optuna.Trial) -> tuple[float, float]:
+    a, b, c = (trial.suggest_float(name, 0, 1) for name in NAMES)
+    off = (b - 0.3) ** 2 + (c - 0.6) ** 2
+    return a - off, a**2 + off
+
+
+def _trial(a: float, violation: float | None, value: float = 0.0) -> optuna.trial.FrozenTrial:
+    constraints = None if violation is None else {"limit": violation}
+    distribution = optuna.distributions.FloatDistribution(0, 1)
+    return create_trial(
+        values=[value + a],
+        params={"a": a},
+        distributions={"a": distribution},
+        constraints=constraints,
+    )
+
+
+def _observations(trials: list[optuna.trial.FrozenTrial]) -> Observations:
+    X = torch.tensor([[trial.params["a"]] for trial in trials], dtype=torch.double)
+    return Observations(X, X)
+
+
+def test_probability_falls_across_the_limit_and_trials_without_a_constraint_say_nothing() -> None:
+    trials = [_trial(i / 10, i / 10 - 0.5) for i in range(11)] + [_trial(0.9, None)]
+    feasibility = fit_feasibility(trials, _observations(trials))
+    at = torch.tensor([[0.2], [0.5], [0.8]], dtype=torch.double)
+    low, middle, high = feasibility.probability(at).tolist()
+    assert low > 0.95
+    assert 0.2 < middle < 0.8
+    assert high < 0.05
+
+
+def test_infinite_violations_are_large_ones() -> None:
+    trials = [_trial(i / 10, float("inf") if i > 5 else -1.0) for i in range(11)]
+    feasibility = fit_feasibility(trials, _observations(trials))
+    probability = feasibility.probability(torch.tensor([[0.1], [0.9]], dtype=torch.double))
+    assert torch.isfinite(probability).all()
+    assert probability[0] > 0.9 > 0.3 > probability[1]
+
+
+def test_no_constraints_cost_nothing_and_allow_everything() -> None:
+    trials = [_trial(i / 10, None) for i in range(11)]
+    feasibility = fit_feasibility(trials, _observations(trials))
+    assert feasibility.margins == ()
+    assert feasibility.likely(torch.rand(5, 1, dtype=torch.double)).all()
+
+
+def test_where_nothing_is_feasible_the_front_is_empty_and_the_search_goes_on() -> None:
+    study = optuna.create_study(direction="maximize", sampler=SIPSampler(seed=0))
+    study.add_trials([_trial(i / 10, 2.0 - i / 10) for i in range(11)])
+    assert pareto_front(study) == []
+    assert not denoise(study).feasible.any()
+    trial = study.ask({"a": optuna.distributions.FloatDistribution(0, 1)})
+    assert trial.params["a"] > 0.5  # towards where the violation is smaller
