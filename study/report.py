@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
+from ..objectives.evaluation import SPLITS
 from .front import FrontReport, front_report
 from .plots import plot_front, plot_hypervolume, plot_importance, plot_weights
 from .seeding import importance_of
 from .spec import StudySpec
+from .validation_study import last_validation
+
+Validations = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ def write_report(study: optuna.Study, spec: StudySpec, out: Path) -> list[Path]:
     for name, data in images.items():
         (out / f"{name}.png").write_bytes(data)
     page = out / "report.html"
-    page.write_text(_page(report, study, pictures, images), encoding="utf-8")
+    validations = [v for split in SPLITS if (v := last_validation(study, split)) is not None]
+    page.write_text(_page(report, study, pictures, images, validations), encoding="utf-8")
     return [page, *(out / f"{name}.png" for name in images)]
 
 
@@ -87,7 +93,11 @@ def _png(figure: Figure) -> bytes:
 
 
 def _page(
-    report: FrontReport, study: optuna.Study, pictures: list[Picture], images: dict[str, bytes]
+    report: FrontReport,
+    study: optuna.Study,
+    pictures: list[Picture],
+    images: dict[str, bytes],
+    validations: Validations,
 ) -> str:
     template = resources.files("mergefront.study").joinpath("report.html.template")
     figures = "".join(_figure(picture, images[picture.name]) for picture in pictures)
@@ -95,7 +105,8 @@ def _page(
         title=html.escape(report.study),
         cards="".join(_cards(report, study)),
         figures=figures,
-        table=_table(report),
+        table=_table(report, validations),
+        validations="".join(_validation(content) for content in validations),
         knee=report.knee,
     )
 
@@ -128,28 +139,64 @@ def _cards(report: FrontReport, study: optuna.Study) -> list[str]:
     return [f"<div><b>{html.escape(str(v))}</b><span>{k}</span></div>\n" for k, v in facts.items()]
 
 
-def _table(report: FrontReport) -> str:
-    columns = "".join(
-        f"<th>{html.escape(name)}</th><th>measured</th>" for name in report.metric_names
+def _validation(content: dict[str, Any]) -> str:
+    """Return what a validation found, as a paragraph."""
+    front, uniform = (content["hypervolume"][name] for name in ("front", "uniform"))
+    interval = content["interval"]
+    shown = ", ".join(
+        f"{title} {value:.3f} [{interval[name][0]:.3f}, {interval[name][1]:.3f}]"
+        for title, name, value in (
+            ("front", "front", front),
+            ("uniform merges alone", "uniform", uniform),
+            ("difference", "difference", front - uniform),
+        )
     )
-    rows = "".join(_row(report, index) for index in range(len(report.trials)))
+    survives = content["survives"]
+    share = "" if survives is None else f" {100 * survives:.0f} % of the search's gain survives."
+    members = [model for model in content["models"] if model["in_front"]]
+    beyond = f"{sum(model['distinguishable'] for model in members)} of the front's {len(members)}"
+    return (
+        f"<p>On {content['n_questions']} questions of the split "
+        f"<b>{html.escape(content['split'])}</b>, hypervolume with 95 % intervals: {shown}."
+        f"{share} {beyond} models are beyond the uniform curve.</p>\n"
+    )
+
+
+def _table(report: FrontReport, validations: Validations) -> str:
+    splits = "".join(f"<th>{html.escape(content['split'])}</th>" for content in validations)
+    columns = "".join(
+        f"<th>{html.escape(name)}</th><th>search</th>{splits}" for name in report.metric_names
+    )
+    rows = "".join(_row(report, index, validations) for index in range(len(report.trials)))
     return f"<table><thead><tr><th>trial</th><th>phase</th>{columns}</tr></thead>{rows}</table>"
 
 
-def _row(report: FrontReport, index: int) -> str:
+def _row(report: FrontReport, index: int, validations: Validations) -> str:
     trial = report.trials[index]
     attributes = trial.user_attrs
     errors = attributes.get("standard_errors") or [float("nan")] * len(trial.values)
+    fresh = [_fresh(content, trial.number, report.metric_names) for content in validations]
+    columns = zip(*fresh, strict=True) if fresh else [()] * len(trial.values)
     cells = "".join(
-        f"<td>{d:.3f} ± {s:.3f}</td><td>{v:.3f} ± {e:.3f}</td>"
-        for d, s, v, e in zip(
+        f"<td>{d:.3f} ± {s:.3f}</td><td>{v:.3f} ± {e:.3f}</td>{''.join(validated)}"
+        for d, s, v, e, validated in zip(
             attributes["denoised"],
             attributes["denoised_errors"],
             trial.values,
             errors,
+            columns,
             strict=True,
         )
     )
     phase = html.escape(str(attributes.get("label") or attributes.get("phase", "")))
     mark = ' class="knee"' if trial.number == report.knee else ""
     return f"<tr{mark}><td>{trial.number}</td><td>{phase}</td>{cells}</tr>\n"
+
+
+def _fresh(content: dict[str, Any], number: int, names: list[str]) -> list[str]:
+    """Return a trial's cells of one validation, one an objective; empty if it was not asked."""
+    for model in content["models"]:
+        if model["number"] == number:
+            pairs = ((model["values"][name], model["standard_errors"][name]) for name in names)
+            return [f"<td>{value:.3f} ± {error:.3f}</td>" for value, error in pairs]
+    return ["<td></td>"] * len(names)

@@ -40,11 +40,11 @@ def record(validation: Validation, study: optuna.Study, spec: StudySpec) -> optu
 
 def last_validation(study: optuna.Study, split: str) -> dict[str, Any] | None:
     """Return the newest validation of a study on a split; None if there is none."""
-    name, origin = f"{study.study_name}.{split}", fingerprint_of(study)
+    name = f"{study.study_name}.{split}"
     if name not in optuna.get_all_study_names(study._storage):
         return None
     attributes = optuna.load_study(study_name=name, storage=study._storage).user_attrs
-    if attributes.get(VALIDATES, {}).get("fingerprint") != origin:
+    if attributes.get(VALIDATES, {}).get("fingerprint") != fingerprint_of(study):
         return None
     return attributes.get(RESULT)
 

@@ -18,8 +18,12 @@ from optuna.trial import create_trial
 from mergefront.errors import StudyError
 from mergefront.study import StudySpec, pareto_front
 from mergefront.study.front import front_report, hypervolume
+from mergefront.study.inputs import load_inputs
 from mergefront.study.report import write_report
+from mergefront.study.run import make_objective
 from mergefront.study.storage import load_study
+from mergefront.study.validate import validate
+from mergefront.study.validation_study import record
 
 
 @pytest.mark.parametrize(
@@ -153,6 +157,22 @@ def test_the_report_is_self_contained_and_its_pictures_show_something(
         assert pixels.shape[0] > 300
         assert pixels[..., :3].std() > 0.05
     assert "$" not in re.sub(r"<style>.*?</style>|base64,[^\"]+", "", text, flags=re.DOTALL)
+
+
+def test_the_report_shows_search_and_validation_side_by_side(
+    finished: Path, tmp_path: Path
+) -> None:
+    spec = StudySpec.from_yaml(finished)
+    study = load_study(spec)
+    report = front_report(study, spec)
+    objective = make_objective(load_inputs(finished), "validation")
+    record(validate(report, study, objective, "validation"), study, spec)
+    text = write_report(study, spec, tmp_path)[0].read_text()
+    assert text.count("<th>validation</th>") == 2
+    assert "24 questions of the split <b>validation</b>" in text
+    cells = 2 + 3 * 2  # trial, phase; denoised, search and validation of two objectives
+    rows = re.findall(r"<tr[^>]*><td>.*?</tr>", text)
+    assert [row.count("<td>") for row in rows] == [cells] * len(report.trials)
 
 
 @pytest.mark.parametrize("metrics", [["accuracy"], ["accuracy", "tokens", "truncation"]])
