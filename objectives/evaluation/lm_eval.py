@@ -11,12 +11,16 @@ import copy
 import functools
 import hashlib
 import json
+import random
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -78,8 +82,9 @@ def load_harness_task(source: HarnessSource, base: Path, max_new_tokens: int) ->
         SpecError: If the task is unknown, not generative, or its data are not at hand.
     """
     chat = Chat(base)
-    task = _open(source)
-    instances = _instances(task, source, chat)
+    with _seeded():
+        task = _open(source)
+        instances = _instances(task, source, chat)
     sampling = _sampling(instances[0].args[1], source, max_new_tokens)
     scoring = _Scoring(task, *_metric(task, source), chat, source.reasoning)
     by_id = {str(instance.doc_id): instance for instance in instances}
@@ -98,12 +103,27 @@ def load_harness_task(source: HarnessSource, base: Path, max_new_tokens: int) ->
     return loaded
 
 
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Seed as the harness does: some tasks shuffle, and every worker must ask the same."""
+    state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(1234)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1234)
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)
+
+
 def _open(source: HarnessSource) -> Any:
     try:
         path = _path(source.task)
         with tempfile.TemporaryDirectory() as folder:
             spec = _changed(source, path, Path(folder))
-            # What stands in a file needs no list of all tasks, which takes seconds to make.
+            # A file needs no list of all tasks.
             manager = TaskManager(include_defaults=False)
             (task,) = manager.load(str(spec))["tasks"].values()
     except (KeyError, ValueError) as error:
@@ -125,7 +145,6 @@ def _open(source: HarnessSource) -> Any:
     return task
 
 
-@functools.cache
 def _path(task: str) -> Path:
     """Return the file of a task.
 
@@ -133,7 +152,14 @@ def _path(task: str) -> Path:
         KeyError: If the harness has none of this name.
     """
     path = Path(task)
-    return path if path.is_file() else Path(TaskManager().task_index[task].yaml_path)
+    return path if path.is_file() else Path(_index()[task].yaml_path)
+
+
+@functools.cache
+def _index() -> Mapping[str, Any]:
+    """Return the harness's list of its tasks, which takes seconds to make."""
+    index: Mapping[str, Any] = TaskManager().task_index
+    return index
 
 
 def _changed(source: HarnessSource, path: Path, folder: Path) -> Path:

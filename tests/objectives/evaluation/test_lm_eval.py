@@ -1,6 +1,7 @@
 """Tasks of lm-evaluation-harness: its own model and our engines score the same."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives.evaluation import METRICS, Models, Sampling, Task
 from mergefront.objectives.evaluation.lm_eval import HarnessLM, HarnessSource, load_harness_task
 from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.study.spec_evaluation import TaskSection
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 N_QUESTIONS = 80
 TASK: dict[str, Any] = {
     "task": "chains",
@@ -144,6 +147,77 @@ def test_local_files_take_the_place_of_the_hub(tmp_path: Path) -> None:
     total = question.answer.rsplit("#### ", 1)[1].rstrip('"')
     assert task.score(question, f" It is {total} dollars") == 1.0
     assert task.score(question, " no idea") == 0.0
+
+
+READY: dict[str, tuple[dict[str, Any], str | None]] = {
+    "gsm8k": ({"question": "{i} and {i}?", "answer": "Add.\n#### {i}"}, "so it is {i}."),
+    "math500": (
+        {"problem": "{i}?", "solution": "$\\boxed{{{i}}}$", "answer": "{i}"},
+        "so $\\boxed{{{i}}}$.",
+    ),
+    "aime25": ({"problem": "{i}?", "answer": "{i}"}, "so $\\boxed{{{i}}}$."),
+    "gpqa-diamond": (
+        {
+            "Question": "{i}?",
+            "Correct Answer": "yes",
+            "Incorrect Answer 1": "no",
+            "Incorrect Answer 2": "never",
+            "Incorrect Answer 3": "maybe",
+        },
+        None,
+    ),
+    "ifeval": (
+        {
+            "key": "{i}",
+            "prompt": "{i}: lowercase.",
+            "instruction_id_list": ["change_case:english_lowercase"],
+            "kwargs": [{}],
+        },
+        "all of it in lowercase {i}",
+    ),
+}
+
+
+def _ready_task(name: str, folder: Path) -> Task:
+    """Load one of the example's tasks over a file with the columns of its data set."""
+    rows, _ = READY[name]
+    path = folder / f"{name}.jsonl"
+    lines = (
+        {k: v.format(i=i) if isinstance(v, str) else v for k, v in rows.items()} for i in range(7)
+    )
+    path.write_text("\n".join(map(json.dumps, lines)))
+    spec = yaml.safe_load((REPOSITORY / "examples" / "qwen3-4b.yaml").read_text())
+    chosen = {task["name"]: task for task in spec["evaluation"]["tasks"]}[name]
+    section = TaskSection.model_validate(chosen)
+    source = HarnessSource(
+        name,
+        str(section.lm_eval),
+        {"search": 1.0},
+        {split: str(path) for split in ("train", "test")},
+        section.metric,
+        section.filter,
+        section.num_fewshot,
+        section.chat,
+        section.max_new_tokens,
+        None if section.stop is None else tuple(section.stop),
+    )
+    return load_harness_task(source, BASE, 64)
+
+
+@pytest.mark.parametrize("name", READY)
+def test_the_examples_tasks_ask_and_score_local_data(name: str, tmp_path: Path) -> None:
+    task, again = (_ready_task(name, tmp_path) for _ in range(2))
+    assert task.content_hash() == again.content_hash()
+    assert task.sampling is not None
+    assert task.sampling.stop == ()
+    right = READY[name][1]
+    for question in task.splits["search"]:
+        answer = json.loads(question.answer)
+        number = re.findall(r"\d", question.content)[0]
+        text = f"The answer is {answer}." if right is None else right.format(i=number)
+        assert task.score(question, f"<think>WHICH? 99</think>{text}") == 1.0
+        assert task.score(question, "<think>x</think>NO IDEA 11") == 0.0
+        assert task.score(question, f"<think>{text}") == 0.0
 
 
 @pytest.mark.parametrize(
