@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 from .evaluation import (
@@ -23,6 +25,7 @@ from .evaluation import (
 )
 from .evaluation.cache import AnswerCache
 from .merging import MergePlan
+from .racing import Race
 
 # Called with the number of questions answered since the last call.
 Progress = Callable[[int], None]
@@ -41,6 +44,7 @@ class Measurement:
         constraints: Name -> by how much it is violated (kept: at most 0), and the standard error.
         by_task: With several tasks: `metric/task` -> value and standard error.
         n_cached: Answers that were known before.
+        pruned: Whether the race was lost before all questions were asked.
     """
 
     values: tuple[float, ...]
@@ -51,6 +55,7 @@ class Measurement:
     constraints: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     by_task: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     n_cached: int = 0
+    pruned: bool = False
 
     def attributes(self) -> dict[str, object]:
         """Return the user attributes that every finished trial carries."""
@@ -152,13 +157,18 @@ class MergeObjective:
         return measurement.values
 
     def measure(
-        self, params: Mapping[str, float], progress: Progress | None = None
+        self,
+        params: Mapping[str, float],
+        progress: Progress | None = None,
+        race: Race | None = None,
     ) -> Measurement:
         """Measure one candidate.
 
         Args:
             params: One weight for each of the plan's parameter names.
             progress: Called with the number of questions answered since the last call.
+            race: Against the candidates measured before. Defaults to None: all questions are
+                asked.
 
         Raises:
             EvaluationError: If a value or a standard error is not finite.
@@ -166,11 +176,31 @@ class MergeObjective:
         weights = self.plan.group_weights(params)
         merge_seconds = self.backend.apply(weights)
         start = time.perf_counter()
-        completions, n_cached = self._answers(weights, progress or (lambda n: None))
-        answers = [_scored(s, c) for s, c in zip(self.questions, completions, strict=True)]
+        answers: dict[int, Answer] = {}
+        n_cached = 0
+        for block in race.blocks if race else [list(range(len(self.questions)))]:
+            if race and answers and race.is_lost(list(answers), self._numbers(answers.values())):
+                break
+            new, n_known = self._ask(weights, block, progress or (lambda n: None))
+            answers.update(new)
+            n_cached += n_known
         seconds = time.perf_counter() - start
-        measurement = self._measurement(answers, merge_seconds, seconds)
-        return replace(measurement, n_cached=n_cached)
+        in_order = [answers[place] for place in sorted(answers)]
+        measurement = self._measurement(in_order, merge_seconds, seconds)
+        pruned = len(answers) < len(self.questions)
+        return replace(measurement, n_cached=n_cached, pruned=pruned)
+
+    def numbers(self, answers: Iterable[Answer]) -> list[list[float | None]]:
+        """Return what each question's answer counts in each objective; None if not asked."""
+        by_id = {answer.question_id: answer for answer in answers}
+        known = [by_id.get(scored.question.id) for scored in self.questions]
+        return [
+            [None if answer is None else m.metric.per_answer(answer) for answer in known]
+            for m in self.metrics
+        ]
+
+    def _numbers(self, answers: Iterable[Answer]) -> NDArray[np.float64]:
+        return np.array([m.metric.numbers(list(answers)) for m in self.metrics])
 
     def _measurement(
         self, answers: Sequence[Answer], merge_seconds: float, seconds: float
@@ -190,18 +220,19 @@ class MergeObjective:
         alone = [Objective(metric, task) for task in tasks for metric in metrics]
         return {o.name: o.estimate(answers) for o in alone} if len(tasks) > 1 else {}
 
-    def _answers(
-        self, weights: Mapping[str, Sequence[float]], progress: Progress
-    ) -> tuple[list[Completion], int]:
-        """Return one completion a question, and how many of them were known."""
-        completions: dict[int, Completion] = {}
+    def _ask(
+        self, weights: Mapping[str, Sequence[float]], block: Sequence[int], progress: Progress
+    ) -> tuple[dict[int, Answer], int]:
+        """Return the answers to some questions, and how many of them were known."""
+        answers: dict[int, Answer] = {}
         n_cached = 0
-        for sampling, places in _by_sampling(self.questions, self.sampling).items():
+        for sampling, places in _by_sampling(self.questions, block, self.sampling).items():
             prompts = [self.questions[place].question.prompt for place in places]
-            answers, n_known = self._generate(weights, prompts, sampling, progress)
-            completions.update(zip(places, answers, strict=True))
+            completions, n_known = self._generate(weights, prompts, sampling, progress)
+            for place, completion in zip(places, completions, strict=True):
+                answers[place] = _scored(self.questions[place], completion)
             n_cached += n_known
-        return [completions[place] for place in range(len(self.questions))], n_cached
+        return {place: answers[place] for place in block}, n_cached
 
     def _generate(
         self,
@@ -240,11 +271,11 @@ class MergeObjective:
 
 
 def _by_sampling(
-    questions: Iterable[ScoredQuestion], default: Sampling
+    questions: Sequence[ScoredQuestion], block: Sequence[int], default: Sampling
 ) -> dict[Sampling, list[int]]:
     places: dict[Sampling, list[int]] = {}
-    for place, scored in enumerate(questions):
-        places.setdefault(scored.sampling or default, []).append(place)
+    for place in block:
+        places.setdefault(questions[place].sampling or default, []).append(place)
     return places
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
@@ -123,9 +123,24 @@ def signs(directions: Sequence[StudyDirection]) -> Tensor:
     return torch.tensor(flips, dtype=torch.double)
 
 
+# A PRUNED trial may be a measurement that was stopped early.
+MEASURED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def is_measured(trial: FrozenTrial) -> bool:
+    """Whether a trial's values are measurements.
+
+    Those of a PRUNED trial are if it carries their standard errors; without, they are what it
+    had reached at some step.
+    """
+    if trial.state == TrialState.PRUNED:
+        return trial.values is not None and "standard_errors" in trial.user_attrs
+    return trial.state == TrialState.COMPLETE
+
+
 def finite_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Keep the trials whose values are all finite; an infinite value carries no information."""
-    return [t for t in trials if t.values is not None and np.isfinite(t.values).all()]
+    """Keep measurements whose values are all finite; an infinite one carries no information."""
+    return [t for t in trials if is_measured(t) and np.isfinite(t.values).all()]
 
 
 def standard_errors(trials: Sequence[FrozenTrial]) -> Tensor | None:

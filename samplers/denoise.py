@@ -7,13 +7,13 @@ import torch
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.search_space import IntersectionSearchSpace
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from ._constraints import LIKELY, fit_feasibility
 from ._gp import Observations, Trust, fit_surrogate
 from ._knowledge import recall
-from ._search_space import UnitCube, finite_trials, signs, standard_errors
+from ._search_space import MEASURED, UnitCube, finite_trials, signs, standard_errors
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Denoised:
     """Posterior of the noise-free values at the trials' own points.
 
     Args:
-        trials: COMPLETE trials with finite values.
+        trials: COMPLETE trials with finite values, and PRUNED ones with standard errors, too.
         means: An `n x m`-dim tensor, in the study's own directions.
         deviations: An `n x m`-dim tensor: posterior standard deviations.
         relevance: For every objective, parameter -> inverse lengthscale in the unit cube.
@@ -53,7 +53,7 @@ def denoise(
     """
     told, told_trust = recall(study)
     importance, trust = importance or told, told_trust if trust is None else trust
-    trials = finite_trials(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    trials = finite_trials(study.get_trials(deepcopy=False, states=MEASURED))
     space = _shared_space(study, trials)
     flips = signs(study.directions)
     values = torch.tensor([t.values for t in trials], dtype=torch.double).reshape(-1, len(flips))

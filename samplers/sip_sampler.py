@@ -34,7 +34,15 @@ from ._constraints import Weighted, fit_feasibility
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._knowledge import remember
 from ._pending import pending_params, publish
-from ._search_space import UnitCube, finite_trials, signs, standard_errors, uniform_levels
+from ._search_space import (
+    MEASURED,
+    UnitCube,
+    finite_trials,
+    is_measured,
+    signs,
+    standard_errors,
+    uniform_levels,
+)
 from ._threads import one_thread
 from .denoise import importance_tensor
 
@@ -46,7 +54,7 @@ _MAX_POINTS = 600
 # qLogNEHVI samples the whole front, not one measurement.
 _SAMPLES_OF_A_FRONT = 4
 Acquisition = Literal["knowledge-gradient", "qlognehvi"]
-_STATES = (TrialState.COMPLETE, TrialState.RUNNING, TrialState.WAITING)
+_STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
 
 
 class SIPSampler(BaseSampler):
@@ -75,7 +83,8 @@ class SIPSampler(BaseSampler):
     points by their worth times the probability that they keep to all.
 
     A trial's standard errors are read from `trial.user_attrs["standard_errors"]`, a list
-    aligned with its values; if any trial lacks them, one noise level is inferred.
+    aligned with its values; if any trial lacks them, one noise level is inferred. A PRUNED trial
+    with standard errors is a measurement like any other: one that was stopped early.
 
     Args:
         importance: Parameter name -> importance in [0, 1], larger matters more. Parameters not
@@ -168,8 +177,7 @@ class SIPSampler(BaseSampler):
     def _propose(
         self, study: Study, trial: FrozenTrial, cube: UnitCube, trials: list[FrozenTrial]
     ) -> NDArray[np.float64]:
-        complete = [t for t in trials if t.state == TrialState.COMPLETE and cube.covers(t.params)]
-        measured = finite_trials(complete)
+        measured = [trial for trial in finite_trials(trials) if cube.covers(trial.params)]
         if trial.number < self._n_startup_trials:
             return self._startup_point(trial.number, cube)
         if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
@@ -276,7 +284,9 @@ class SIPSampler(BaseSampler):
 
 def _n_failed(study: Study) -> int:
     """Count failed trials: they used up start-up points without leaving a measurement."""
-    return len(study._get_trials(deepcopy=False, states=(TrialState.FAIL, TrialState.PRUNED)))
+    states = (TrialState.FAIL, TrialState.PRUNED)
+    failed = study._get_trials(deepcopy=False, states=states)
+    return sum(not is_measured(trial) for trial in failed)
 
 
 def _check_acquisition(acquisition: str) -> None:

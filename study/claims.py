@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
+from ..samplers import MEASURED
 from .draft import propose
 from .history import History
 from .ledger import Ending, Ledger
@@ -42,7 +43,7 @@ class Claims:
 
     Args:
         study: With the sampler that proposes new candidates.
-        budget: COMPLETE trials at the end.
+        budget: Measured trials at the end.
         space: The parameters of a new candidate.
     """
 
@@ -73,11 +74,12 @@ class Claims:
         """
         trials = self.trials(connection)
         count = {state: sum(t.state == state for t in trials) for state in TrialState}
-        if count[TrialState.COMPLETE] >= self.budget:
+        n_measured = sum(count[state] for state in MEASURED)
+        if n_measured >= self.budget:
             return Outcome.DONE
         if (taken := self._take(connection, trials, worker)) is not None:
             return taken
-        if count[TrialState.COMPLETE] + count[TrialState.RUNNING] >= self.budget:
+        if n_measured + count[TrialState.RUNNING] >= self.budget:
             return Outcome.WAIT
         trial = propose(self.study, self.space, trials)
         trial.user_attrs = {"phase": "search", **trial.user_attrs, **worker}
@@ -135,13 +137,13 @@ class Claims:
     def adopt(self, connection: Connection, number: int, ending: Ending) -> bool:
         """Keep a result whose worker was taken for dead: its candidate was measured.
 
-        The newest attempt at the candidate becomes COMPLETE with it, queued or running; where that
+        The newest attempt at the candidate ends with it, queued or running; where that
         has failed too, a trial is added if the budget has room.
 
         Args:
             connection: Of the study's lock.
             number: Of the trial that was measured.
-            ending: COMPLETE, with the values.
+            ending: COMPLETE or PRUNED, with the values.
 
         Returns:
             Whether the study has the result now; False where it has another measurement of the
@@ -149,7 +151,7 @@ class Claims:
         """
         trials = self.trials(connection)
         heir = _heir(trials, trials[number])
-        if heir.state == TrialState.COMPLETE:
+        if heir.state in MEASURED:
             return False
         measured = trials[number].user_attrs
         note = {"measured_as": number, "worker": measured.get("worker", "")}
@@ -196,7 +198,7 @@ def _completed(trial: FrozenTrial, ending: Ending) -> FrozenTrial:
     """Return a further attempt at a failed trial's candidate, with its result."""
     kept = {k: v for k, v in trial.user_attrs.items() if k != "failure"}
     return create_trial(
-        state=TrialState.COMPLETE,
+        state=ending.state,
         values=list(ending.values),
         params=trial.params,
         distributions=trial.distributions,

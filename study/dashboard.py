@@ -12,10 +12,10 @@ from collections.abc import Callable
 import optuna
 import yaml
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import MissingExtraError, StudyError
+from ..samplers import MEASURED
 from .front import front_report
 from .seeding import SPEC, importance_of
 from .spec import StudySpec
@@ -75,7 +75,7 @@ def _paint_for_ever(spec: StudySpec, seconds: float) -> None:
 
 
 def paint(study: optuna.Study, spec: StudySpec) -> bool:
-    """Write the note and the pictures, unless they show every COMPLETE trial already.
+    """Write the note and the pictures, unless they show every measured trial already.
 
     Returns:
         Whether there was something to write.
@@ -84,7 +84,7 @@ def paint(study: optuna.Study, spec: StudySpec) -> bool:
 
     from .graphs import graphs
 
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = study.get_trials(deepcopy=False, states=MEASURED)
     if _drawn(study) == len(complete):
         return False
     figures = {}

@@ -9,7 +9,7 @@ import optuna
 import torch
 from botorch.utils.multi_objective.hypervolume import Hypervolume
 from botorch.utils.multi_objective.pareto import is_non_dominated
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from ..errors import StudyError
@@ -44,10 +44,19 @@ def _front_trials(study: optuna.Study, denoised: Denoised) -> list[FrozenTrial]:
     if not denoised.trials:
         return []
     maximized = denoised.means * signs(study.directions)
-    allowed = denoised.feasible.nonzero().flatten()
+    allowed = _eligible(denoised).nonzero().flatten()
     keep = allowed[is_non_dominated(maximized[allowed])].tolist()
     keep.sort(key=lambda row: -float(maximized[row, 0]))
     return [_annotated(denoised, row) for row in keep]
+
+
+def _eligible(denoised: Denoised) -> Tensor:
+    """Return which trials may be in a front: whole measurements that keep to the constraints.
+
+    What was stopped early is known less well, and was clearly worse than something else.
+    """
+    whole = [trial.state == TrialState.COMPLETE for trial in denoised.trials]
+    return denoised.feasible & torch.tensor(whole, dtype=torch.bool)
 
 
 def _annotated(denoised: Denoised, row: int) -> FrozenTrial:
@@ -161,7 +170,7 @@ def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
         metric_names=names,
         reference_point=reference,
         anchors=anchors,
-        hypervolume=hypervolume(denoised.means[denoised.feasible], reference, study.directions),
+        hypervolume=hypervolume(denoised.means[_eligible(denoised)], reference, study.directions),
         hypervolume_uniform=hypervolume(_uniform(denoised), reference, study.directions),
         trials=front,
         knee=_knee(front, signs(study.directions)),

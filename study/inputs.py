@@ -100,6 +100,8 @@ class Inputs:
         rules: dict[str, Any] = {}
         if shares:
             rules["evaluation.shares"] = {n: [s.weight, *s.anchors] for n, s in shares.items()}
+        if self.spec.evaluation.race:
+            rules["evaluation.racing"] = self.spec.evaluation.model_dump(mode="json")["racing"]
         if self.spec.constraints:
             rules["constraints"] = [limit.name for limit in self.spec.limits]
         return rules

@@ -29,8 +29,8 @@ class Ending:
     """How a trial ends.
 
     Args:
-        state: COMPLETE or FAIL.
-        values: One an objective, if COMPLETE.
+        state: COMPLETE, PRUNED or FAIL.
+        values: One an objective, but for FAIL.
         user_attrs: Added to the trial's.
         system_attrs: Added to the trial's.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from ..samplers import MEASURED
 from .ledger import Ledger
 from .spec import StudySpec
 
@@ -37,14 +38,14 @@ class Status:
 
     Args:
         study: Name.
-        budget: COMPLETE trials at the end.
+        budget: Measured trials at the end.
         counts: Trials by state.
         running: Trials in hand.
         failures: Numbers of failed trials and their reasons, newest last.
         workers: How many gave a sign of life lately.
-        trials_per_hour: Over the last ten COMPLETE trials or all there are, or None.
+        trials_per_hour: Over the last ten measured trials or all there are, or None.
         hours_left: At this rate, or None.
-        generated_tokens: By all COMPLETE trials.
+        generated_tokens: By all measured trials.
     """
 
     study: str
@@ -57,6 +58,11 @@ class Status:
     hours_left: float | None
     generated_tokens: int
 
+    @property
+    def n_measured(self) -> int:
+        """Return how many trials count in the budget."""
+        return self.counts["complete"] + self.counts["pruned"]
+
 
 def status_of(study: optuna.Study, spec: StudySpec) -> Status:
     """Return a study's status."""
@@ -65,7 +71,7 @@ def status_of(study: optuna.Study, spec: StudySpec) -> Status:
     running = _running(study, trials)
     alive = [r for r in running if r.silence < _MISSED * spec.study.heartbeat_seconds]
     rate = _trials_per_hour(trials)
-    left = max(0, spec.study.trials - counts["complete"])
+    left = max(0, spec.study.trials - counts["complete"] - counts["pruned"])
     return Status(
         study=study.study_name,
         budget=spec.study.trials,
@@ -101,7 +107,7 @@ def _running(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Runnin
 
 def _trials_per_hour(trials: Sequence[FrozenTrial]) -> float | None:
     """Return the rate over the newest trials: workers come and go."""
-    ends = sorted(t.datetime_complete for t in trials if t.state == TrialState.COMPLETE)  # type: ignore[type-var]
+    ends = sorted(t.datetime_complete for t in trials if t.state in MEASURED)  # type: ignore[type-var]
     newest = ends[-11:]
     if len(newest) < 2:
         return None

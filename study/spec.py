@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import SpecError
 from ..objectives.evaluation import METRICS, SPLITS, Constraint, Objective
-from ..objectives.evaluation.metrics import metric_of
+from ..objectives.evaluation.metrics import means, metric_of
 from ..objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ..objectives.merging.operators import check_operator
 from .spec_base import Fraction, Section, check_choice
@@ -28,7 +28,7 @@ class StudySection(Section):
     Args:
         name: Unique in its storage.
         storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
-        trials: COMPLETE trials at the end.
+        trials: Measured trials at the end: COMPLETE ones, and with racing PRUNED ones.
         seed: Of the sampler.
         heartbeat_seconds: Between a worker's signs of life.
         grace_seconds: Silence after which a worker on another machine is taken for dead, and its
@@ -176,6 +176,8 @@ class StudySpec(Section):
             raise ValueError(f"objectives must be different metrics, but got {names}")
         for name in [*names, *(c.objective.name for c in self.limits)]:
             self._check_task(name)
+        if self.evaluation.racing and not all(metric_of(n).statistic is means for n in names):
+            raise ValueError(f"racing compares means; remove it, or what is none from {names}")
         operator = OPERATORS[self.merge.operator]
         n_experts = len(self.models.experts)
         check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)

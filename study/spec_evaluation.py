@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ..objectives.evaluation import SCORERS, Sampling, TaskShare, TaskSource
 from ..objectives.evaluation.tasks import Split
+from ..objectives.racing import RaceSettings
 from .spec_base import Fraction, Section, check_choice, resolve
 
 # Keys that only tasks of lm-eval have.
@@ -119,6 +120,24 @@ class EngineSection(Section):
     max_num_seqs: int = Field(default=256, ge=1)
 
 
+class RacingSection(Section):
+    """When candidates that are clearly worse are stopped; see `Race`.
+
+    Args:
+        blocks: Shares of the questions after which candidates are compared.
+        margin: Standard errors by which a rival must be better in every objective.
+    """
+
+    blocks: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default=[0.25, 0.5], min_length=1)
+    margin: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sorted(set(self.blocks)) != self.blocks:
+            raise ValueError(f"blocks must increase, but got {self.blocks}")
+        return self
+
+
 class EvaluationSection(Section):
     """How candidates are measured.
 
@@ -131,6 +150,8 @@ class EvaluationSection(Section):
         splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
         cache: Whether answers are kept beside the study so that none is generated twice; a path
             names a file that several studies share.
+        racing: Whether candidates that are clearly worse are stopped. Defaults to None: all
+            answer all questions.
     """
 
     backend: Literal["transformers", "vllm"] = "transformers"
@@ -140,6 +161,7 @@ class EvaluationSection(Section):
     batch_size: int = Field(default=64, ge=1)
     splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
     cache: bool | Annotated[str, Field(min_length=1)] = True
+    racing: RacingSection | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -153,6 +175,12 @@ class EvaluationSection(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"tasks must have different names, but got {names}")
         return self
+
+    @property
+    def race(self) -> RaceSettings | None:
+        """Settings of the race, if there is one."""
+        racing = self.racing
+        return None if racing is None else RaceSettings(tuple(racing.blocks), racing.margin)
 
     @property
     def shares(self) -> dict[str, TaskShare]:

@@ -20,6 +20,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import FrozenTrial, TrialState
 
 from ..objectives.evaluation import Answer
+from ..samplers import MEASURED
 from .artifacts import answer_table, store_artifact
 from .claims import Claims
 from .ledger import Ending
@@ -39,6 +40,7 @@ class Result:
         attributes: User attributes of the trial.
         answers: Rows of the per-question table.
         constraints: Name -> by how much it is violated.
+        pruned: Whether it was stopped early.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Result:
     attributes: dict[str, Any]
     answers: tuple[Answer, ...]
     constraints: dict[str, float] = field(default_factory=dict)
+    pruned: bool = False
 
 
 class Spool:
@@ -126,7 +129,8 @@ class Spool:
             # As `trial.set_constraint` writes them.
             **{f"{_CONSTRAINTS_KEY}:{key}": value for key, value in result.constraints.items()},
         }
-        return Ending(TrialState.COMPLETE, result.values, result.attributes, attrs)
+        state = TrialState.PRUNED if result.pruned else TrialState.COMPLETE
+        return Ending(state, result.values, result.attributes, attrs)
 
     def _put_aside(self, path: Path) -> None:
         directory = self._directory / _SUPERSEDED
@@ -135,9 +139,9 @@ class Spool:
 
 
 def _is_delivered(trial: FrozenTrial, result: Result) -> bool:
-    """Whether this very attempt is COMPLETE: its delivery was cut off after the transaction."""
+    """Whether this very attempt has ended: its delivery was cut off after the transaction."""
     same_worker = trial.user_attrs.get("worker") == result.worker
-    return trial.state == TrialState.COMPLETE and same_worker
+    return trial.state in MEASURED and same_worker
 
 
 def _read(path: Path) -> Result:

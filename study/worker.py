@@ -15,11 +15,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import EngineError, StudyError
 from ..objectives import Measurement, MergeObjective
+from ..objectives.racing import Race
 from .claims import Claims, Outcome
 from .inputs import Inputs
 from .ledger import Ending
 from .liveness import LocalWorkers, Pulse, dead_trials
 from .outages import through_outages
+from .rivals import FIRST_PHASES, NUMBERS, race_against
 from .seeding import fingerprint_of, search_space
 from .spool import Result, Spool
 from .storage import artifact_store, state_dir, study_lock
@@ -79,7 +81,7 @@ class Timings:
 
 @dataclass
 class Worker:
-    """Evaluates trials until the study has its budget of COMPLETE ones.
+    """Evaluates trials until the study has its budget of measured ones.
 
     Args:
         study: With the sampler that proposes candidates.
@@ -151,7 +153,8 @@ class Worker:
         self.reporter.started(trial, len(self.objective.questions))
         try:
             with self._termination.at_once():
-                measurement = self.objective.measure(trial.params, self.reporter.answered)
+                race = self._race(trial)
+                measurement = self.objective.measure(trial.params, self.reporter.answered, race)
         except (KeyboardInterrupt, Interrupted):
             self._give_back(trial, "the worker was asked to stop")
             raise
@@ -162,6 +165,14 @@ class Worker:
         self._deliver(trial, measurement)
         self.reporter.finished(trial, measurement)
         return None
+
+    def _race(self, trial: FrozenTrial) -> Race | None:
+        """Return the race of a searched candidate, if the spec wants one."""
+        settings = self.inputs.spec.evaluation.race
+        if settings is None or trial.user_attrs.get("phase") in FIRST_PHASES:
+            return None
+        with self._claims.ledger.engine.connect() as connection:
+            return race_against(self._claims.trials(connection), self.objective, settings)
 
     def _try_again(self, trial: FrozenTrial, reason: str) -> str:
         """Queue a candidate again whose engine failed; it may not be its fault."""
@@ -177,6 +188,8 @@ class Worker:
 
     def _deliver(self, trial: FrozenTrial, measurement: Measurement) -> None:
         attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
+        if self.inputs.spec.evaluation.race is not None:
+            attributes[NUMBERS] = self.objective.numbers(measurement.answers)
         result = Result(
             trial.number,
             self.name,
@@ -184,6 +197,7 @@ class Worker:
             attributes,
             measurement.answers,
             {name: violation for name, (violation, _) in measurement.constraints.items()},
+            measurement.pruned,
         )
         path = self._spool.write(result)
         self._persist(lambda: self._spool.deliver(self._claims, self._lock, path, result))

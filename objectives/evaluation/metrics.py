@@ -26,7 +26,7 @@ class Answer:
         finish_reason: `stop`, or `length` if the answer was cut at the limit.
         text: The answer itself.
         n_think_tokens: Of `n_tokens`, those of the reasoning, its markers included.
-        seconds: From the first look at the question to the end of the answer.
+        seconds: From the first look at the question to the end of the answer; not compared.
     """
 
     question_id: str
@@ -36,7 +36,7 @@ class Answer:
     finish_reason: FinishReason
     text: str
     n_think_tokens: int = 0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
 
 def means(numbers: Numbers, counts: Numbers) -> Numbers:
@@ -182,7 +182,7 @@ class Objective:
         """
         value = self.resampled(answers, np.ones((1, len(answers))))
         variance = 0.0
-        for rows, scale, _ in self._parts(answers):
+        for rows, scale, _ in self._parts([answer.task for answer in answers]):
             variance += (scale * self.metric.standard_error(self._numbers(answers, rows))) ** 2
         return float(value[0]), math.sqrt(variance)
 
@@ -194,16 +194,27 @@ class Objective:
             counts: `r x q`-dim: how often each answer counts in each of `r` resamples.
         """
         total = np.zeros(len(counts))
-        for rows, scale, low in self._parts(answers):
+        for rows, scale, low in self._parts([answer.task for answer in answers]):
             value = self.metric.statistic(self._numbers(answers, rows), counts[:, rows])
             total += scale * (value - low)
         return total
 
-    def _parts(self, answers: Sequence[Answer]) -> list[tuple[list[int], float, float]]:
+    def weights(self, tasks: Sequence[str]) -> Numbers:
+        """Return what each answer's number counts in the value; for means alone.
+
+        Args:
+            tasks: The task of every answer.
+        """
+        weights = np.zeros(len(tasks))
+        for rows, scale, _ in self._parts(tasks):
+            weights[rows] = scale / len(rows)
+        return weights
+
+    def _parts(self, tasks: Sequence[str]) -> list[tuple[list[int], float, float]]:
         """Return each task's rows, and the factor and origin of its values."""
         by_task: dict[str, list[int]] = {}
-        for row, answer in enumerate(answers):
-            by_task.setdefault(answer.task, []).append(row)
+        for row, task in enumerate(tasks):
+            by_task.setdefault(task, []).append(row)
         if self.task is not None:
             return [(by_task[self.task], 1.0, 0.0)]
         shares = {task: self.shares.get(task, TaskShare()) for task in by_task}

@@ -40,7 +40,7 @@ def status(
             print_json(_as_json(current))
         else:
             _print(current)
-        if not watch or current.counts["complete"] >= current.budget:
+        if not watch or current.n_measured >= current.budget:
             return
         time.sleep(_WATCH_SECONDS)
 
@@ -60,6 +60,7 @@ def _print(current: "Status") -> None:
     lines = {
         "study": current.study,
         "complete": f"{counts['complete']} of {current.budget}",
+        **({"stopped early": counts["pruned"]} if counts["pruned"] else {}),
         "running": f"{counts['running']} ({current.workers} workers alive)",
         "waiting": counts["waiting"],
         "failed": counts["fail"],
