@@ -44,7 +44,7 @@ class Measurement:
         constraints: Name -> by how much it is violated (kept: at most 0), and the standard error.
         by_task: With several tasks: `metric/task` -> value and standard error.
         n_cached: Answers that were known before.
-        pruned: Whether the race was lost before all questions were asked.
+        pruned: Whether it was stopped before it was asked what others are.
     """
 
     values: tuple[float, ...]
@@ -167,8 +167,7 @@ class MergeObjective:
         Args:
             params: One weight for each of the plan's parameter names.
             progress: Called with the number of questions answered since the last call.
-            race: Against the candidates measured before. Defaults to None: all questions are
-                asked.
+            race: Says how many questions are asked. Defaults to None: all.
 
         Raises:
             EvaluationError: If a value or a standard error is not finite.
@@ -179,7 +178,8 @@ class MergeObjective:
         answers: dict[int, Answer] = {}
         n_cached = 0
         for block in race.blocks if race else [list(range(len(self.questions)))]:
-            if race and answers and race.is_lost(list(answers), self._numbers(answers.values())):
+            asked, numbers = list(answers), self._numbers(answers.values())
+            if race and asked and not race.goes_on(asked, numbers):
                 break
             new, n_known = self._ask(weights, block, progress or (lambda n: None))
             answers.update(new)
@@ -187,7 +187,7 @@ class MergeObjective:
         seconds = time.perf_counter() - start
         in_order = [answers[place] for place in sorted(answers)]
         measurement = self._measurement(in_order, merge_seconds, seconds)
-        pruned = len(answers) < len(self.questions)
+        pruned = race is not None and not race.is_whole(len(answers))
         return replace(measurement, n_cached=n_cached, pruned=pruned)
 
     def numbers(self, answers: Iterable[Answer]) -> list[list[float | None]]:

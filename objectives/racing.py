@@ -1,11 +1,11 @@
-"""Racing: a candidate that is clearly worse than another answers no further questions.
+"""Racing: how many questions a candidate is asked depends on how it does.
 
-Questions are asked in blocks, in one order for all candidates, so that two candidates are compared
-on the very same questions. The order is made of the answers of the first models (parents and
-uniform merges): questions are sorted by how hard and how long they are, and taken from all over
-that list, so that every block is a small picture of the whole and a candidate that is stopped
+Questions are asked in one order for all candidates, so that two candidates are compared on the
+very same questions. The order is made of the answers of the first models (parents and uniform
+merges): questions are sorted by how hard and how long they are, and taken from all over that
+list, so that the first of them are a small picture of the whole, and a candidate that is stopped
 early has values that are uncertain but not biased. Compare MERGE3 (arXiv 2502.10436) and Evo-L2S
-(arXiv 2604.06465), which choose one subset for all; here strong candidates go on.
+(arXiv 2604.06465), which choose one subset for all.
 """
 
 from collections.abc import Sequence
@@ -23,15 +23,19 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RaceSettings:
-    """When candidates are stopped.
+    """How many questions candidates are asked.
 
     Args:
-        blocks: Shares of the questions, increasing, after which candidates are compared.
-        margin: By how many standard errors of the difference a rival must be better in every
-            objective.
+        share: Of the questions, for a candidate of which nothing is special.
+        strong_share: For one that none is better than in every objective; at least `share`.
+        blocks: Shares, increasing and below `share`, after which a candidate is stopped if
+            another is clearly better in every objective.
+        margin: What is clear: this many standard errors of the difference.
     """
 
-    blocks: tuple[float, ...] = (0.25, 0.5)
+    share: float = 0.4
+    strong_share: float = 0.4
+    blocks: tuple[float, ...] = ()
     margin: float = 0.5
 
 
@@ -58,17 +62,29 @@ class Race:
     def blocks(self) -> list[list[int]]:
         """The questions' places, block by block."""
         order = question_order(self.tasks, self.first)
-        ends = [round(share * len(order)) for share in self.settings.blocks]
-        cuts = [0, *ends, len(order)]
+        shares = (*self.settings.blocks, self.settings.share, self.settings.strong_share)
+        cuts = [0, *(self._count(share) for share in shares)]
         return [order[start:end] for start, end in pairwise(cuts) if start < end]
 
-    def is_lost(self, asked: Sequence[int], numbers: Array) -> bool:
-        """Whether a rival is clearly better in every objective, on the questions of both.
+    def is_whole(self, n_asked: int) -> bool:
+        """Whether so many questions are a whole measurement."""
+        return n_asked >= self._count(self.settings.share)
+
+    def goes_on(self, asked: Sequence[int], numbers: Array) -> bool:
+        """Whether a candidate is asked the next block.
 
         Args:
             asked: Places of the questions answered so far.
             numbers: Objectives x answers.
         """
+        margin = 0.0 if self.is_whole(len(asked)) else self.settings.margin
+        return not self._is_beaten(asked, numbers, margin)
+
+    def _count(self, share: float) -> int:
+        return max(1, round(share * len(self.tasks)))
+
+    def _is_beaten(self, asked: Sequence[int], numbers: Array, margin: float) -> bool:
+        """Whether one rival is better in every objective, on the questions of both."""
         tasks = [self.tasks[place] for place in asked]
         weights = np.array([objective.weights(tasks) for objective in self.objectives])
         signs = np.array([o.metric.direction == "maximize" for o in self.objectives]) * 2 - 1
@@ -78,7 +94,7 @@ class Race:
         errors = gains.std(axis=2, ddof=1) / np.sqrt(len(asked))
         # No spread at all is no certainty: the error that one differing answer would cause.
         floor = np.abs(weights).max(axis=1)
-        clear = gains.mean(axis=2) >= self.settings.margin * np.maximum(errors, floor)
+        clear = gains.mean(axis=2) >= margin * np.maximum(errors, floor)
         better = gains.mean(axis=2) > 0
         return bool((clear & better).all(axis=1).any())
 

@@ -121,21 +121,27 @@ class EngineSection(Section):
 
 
 class RacingSection(Section):
-    """When candidates that are clearly worse are stopped; see `Race`.
+    """How many questions a candidate is asked, by how it does; see `RaceSettings`."""
 
-    Args:
-        blocks: Shares of the questions after which candidates are compared.
-        margin: Standard errors by which a rival must be better in every objective.
-    """
-
-    blocks: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default=[0.25, 0.5], min_length=1)
+    share: Annotated[float, Field(gt=0, le=1)] = 0.4
+    strong_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    blocks: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
     margin: float = Field(default=0.5, ge=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if sorted(set(self.blocks)) != self.blocks:
-            raise ValueError(f"blocks must increase, but got {self.blocks}")
+        shares = [*self.blocks, self.share]
+        if sorted(set(shares)) != shares:
+            raise ValueError(f"blocks must increase and stay below share, but got {shares}")
+        if self.settings.strong_share < self.share:
+            raise ValueError(f"strong_share must be at least share, {self.share:g}")
         return self
+
+    @property
+    def settings(self) -> RaceSettings:
+        """Return what the race needs."""
+        strong = self.share if self.strong_share is None else self.strong_share
+        return RaceSettings(self.share, strong, tuple(self.blocks), self.margin)
 
 
 class EvaluationSection(Section):
@@ -150,8 +156,7 @@ class EvaluationSection(Section):
         splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
         cache: Whether answers are kept beside the study so that none is generated twice; a path
             names a file that several studies share.
-        racing: Whether candidates that are clearly worse are stopped. Defaults to None: all
-            answer all questions.
+        racing: How many questions candidates are asked. Defaults to None: all are asked all.
     """
 
     backend: Literal["transformers", "vllm"] = "transformers"
@@ -179,8 +184,7 @@ class EvaluationSection(Section):
     @property
     def race(self) -> RaceSettings | None:
         """Settings of the race, if there is one."""
-        racing = self.racing
-        return None if racing is None else RaceSettings(tuple(racing.blocks), racing.margin)
+        return None if self.racing is None else self.racing.settings
 
     @property
     def shares(self) -> dict[str, TaskShare]:

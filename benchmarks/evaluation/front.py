@@ -55,10 +55,12 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out, trials = arguments.out, arguments.trials
-    objective = make_objective(Inputs.of(_spec(out, "uniform", trials, 0, uniform=True)), SPLIT)
-    uniform = _front(_spec(out, "uniform", trials, 0, uniform=True), objective)
+    objective = make_objective(
+        Inputs.of(study_spec(out, "uniform", trials, 0, uniform=True)), SPLIT
+    )
+    uniform = _front(study_spec(out, "uniform", trials, 0, uniform=True), objective)
     point, directions = uniform.report.reference_point, uniform.report.directions
-    baseline = _volumes(uniform, objective, point, directions)
+    baseline = volumes_of(uniform, objective, point, directions)
     print(
         f"Uniform merges, {trials} of them: on the search's questions "
         f"{uniform.report.hypervolume:.3f}, on fresh ones {_shown(baseline)}; "
@@ -68,9 +70,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     rows = []
     for seed in range(arguments.seeds):
-        spec = _spec(out, f"seed-{seed}", trials, seed)
+        spec = study_spec(out, f"seed-{seed}", trials, seed)
         front = _front(spec, objective)
-        volumes = _volumes(front, objective, point, directions)
+        volumes = volumes_of(front, objective, point, directions)
         study = load_study(spec)
         validation = validate(front.report, study, objective, SPLIT)
         beyond = sum(model.distinguishable for model in validation.models)
@@ -85,7 +87,8 @@ def main() -> None:
     print("| mean | | " + " | ".join(_mean(column) for column in zip(*rows, strict=True)) + " | |")
 
 
-def _spec(out: Path, name: str, trials: int, seed: int, uniform: bool = False) -> StudySpec:
+def study_spec(out: Path, name: str, trials: int, seed: int, uniform: bool = False) -> StudySpec:
+    """Return the demo study under a name of its own, all answers in one file."""
     content = StudySpec.from_yaml(SPEC).model_dump(mode="json")
     storage = f"sqlite:///{(out / name).resolve()}/study.db"
     content["study"] |= {"name": name, "storage": storage, "trials": trials, "seed": seed}
@@ -102,7 +105,7 @@ def _front(spec: StudySpec, objective: MergeObjective) -> Front:
     return Front(report, [objective.measure(trial.params) for trial in report.trials])
 
 
-def _volumes(
+def volumes_of(
     front: Front, objective: MergeObjective, point: Sequence[float], directions: Sequence[str]
 ) -> Array:
     """Return the front's hypervolume on the split, then in every resample of its questions."""

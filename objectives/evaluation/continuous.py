@@ -79,7 +79,8 @@ class Rows:
             is_over: Whether an answer ends with its last token.
             finished: Called with each answer as it ends.
         """
-        by_length = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+        # Long prompts tend to have long answers, which would be left over alone at the end.
+        by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         waiting = deque(Answering(i, prompts[i]) for i in by_length)
         active: list[Answering] = []
         with torch.inference_mode():

@@ -21,7 +21,8 @@ def _numbers(rng: np.random.Generator, accuracy: float, tokens: float) -> NDArra
 
 def _race(rivals: list[NDArray[np.float64]], margin: float = 1.0) -> Race:
     first = np.array(rivals[:1])
-    return Race(RaceSettings(margin=margin), OBJECTIVES, ["t"] * 200, first, np.array(rivals))
+    settings = RaceSettings(1.0, 1.0, (0.25, 0.5), margin)
+    return Race(settings, OBJECTIVES, ["t"] * 200, first, np.array(rivals))
 
 
 def test_a_candidate_that_is_worse_in_everything_is_lost_and_one_that_trades_is_not() -> None:
@@ -33,9 +34,9 @@ def test_a_candidate_that_is_worse_in_everything_is_lost_and_one_that_trades_is_
         _numbers(rng, accuracy, tokens)
         for accuracy, tokens in ((0.5, 20.0), (0.5, 5.0), (0.99, 20.0))
     )
-    assert race.is_lost(asked, worse[:, asked])
-    assert not race.is_lost(asked, cheaper[:, asked])
-    assert not race.is_lost(asked, better[:, asked])
+    assert not race.goes_on(asked, worse[:, asked])
+    assert race.goes_on(asked, cheaper[:, asked])
+    assert race.goes_on(asked, better[:, asked])
 
 
 def test_the_margin_is_counted_in_errors_of_the_paired_difference() -> None:
@@ -45,14 +46,14 @@ def test_the_margin_is_counted_in_errors_of_the_paired_difference() -> None:
     candidate = rival.copy()
     candidate[0, np.flatnonzero(rival[0])[::9]] = 0.0
     candidate[1] += 1.0
-    asked = list(range(200))
-    assert _race([rival], margin=2.0).is_lost(asked, candidate)
-    assert not _race([rival], margin=10.0).is_lost(asked, candidate)
+    first = list(range(150))
+    assert not _race([rival], margin=2.0).goes_on(first, candidate[:, first])
+    assert _race([rival], margin=10.0).goes_on(first, candidate[:, first])
 
 
 def test_an_equal_candidate_is_never_lost() -> None:
     rival = _numbers(np.random.default_rng(2), 0.7, 20.0)
-    assert not _race([rival], margin=0.0).is_lost(list(range(200)), rival)
+    assert _race([rival], margin=0.0).goes_on(list(range(200)), rival)
 
 
 def test_rivals_that_were_stopped_count_as_far_as_they_were_asked() -> None:
@@ -64,8 +65,8 @@ def test_rivals_that_were_stopped_count_as_far_as_they_were_asked() -> None:
     only = Race(race.settings, OBJECTIVES, race.tasks, race.first, stopped[None])
     worse = _numbers(rng, 0.5, 20.0)
     first, second = race.blocks[0], race.blocks[0] + race.blocks[1]
-    assert only.is_lost(first, worse[:, first])
-    assert not only.is_lost(second, worse[:, second])
+    assert not only.goes_on(first, worse[:, first])
+    assert only.goes_on(second, worse[:, second])
 
 
 def test_every_block_is_a_small_picture_of_all_questions() -> None:
@@ -103,7 +104,7 @@ def test_a_lost_race_leaves_a_measurement_of_fewer_questions() -> None:
     own = np.array(objective.numbers(whole.answers), dtype=np.float64)
     ideal = own + np.array([[1.0], [-1.0]])
     tasks = ["demo"] * len(questions)
-    race = Race(RaceSettings((0.25,)), objective.metrics, tasks, own[None], ideal[None])
+    race = Race(RaceSettings(1.0, 1.0, (0.25,)), objective.metrics, tasks, own[None], ideal[None])
     part = objective.measure(objective.plan.uniform(0.0), race=race)
     assert part.pruned
     assert not whole.pruned
@@ -115,5 +116,5 @@ def test_a_lost_race_leaves_a_measurement_of_fewer_questions() -> None:
     assert part.values[0] == pytest.approx(whole.values[0], abs=2 * whole.standard_errors[0])
     numbers = objective.numbers(part.answers)
     assert [sum(x is not None for x in row) for row in numbers] == [40, 40]
-    drawn = Race(RaceSettings((0.25,)), objective.metrics, tasks, own[None], own[None])
+    drawn = Race(RaceSettings(1.0, 1.0, (0.25,)), objective.metrics, tasks, own[None], own[None])
     assert objective.measure(objective.plan.uniform(0.0), race=drawn).answers == whole.answers

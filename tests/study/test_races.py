@@ -27,7 +27,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
         n_questions=60,
         study={"trials": 14},
         sampler={"preset": "random", "n_startup_trials": 4},
-        evaluation={"racing": {"blocks": [0.2, 0.5], "margin": 0}},
+        evaluation={"racing": {"blocks": [0.2], "margin": 0, "share": 0.5, "strong_share": 1.0}},
     )
     run(load_inputs(path))
     return path
@@ -50,7 +50,7 @@ def test_a_stopped_candidate_keeps_what_it_measured(raced: Path) -> None:
     stopped = study.get_trials(states=(TrialState.PRUNED,))
     whole = study.get_trials(states=(TrialState.COMPLETE,))
     for trial in stopped:
-        assert trial.user_attrs["n_questions"] in (12, 30)
+        assert trial.user_attrs["n_questions"] == 12
         assert trial.user_attrs["standard_errors"][0] > 0.06
         assert trial.values is not None
         asked = [x is not None for x in trial.user_attrs["numbers"][0]]
@@ -65,7 +65,9 @@ def test_a_stopped_candidate_keeps_what_it_measured(raced: Path) -> None:
         assert any(a > 0 and t < 0 for a, t in means)
     spent = sum(trial.user_attrs["generated_tokens"] for trial in stopped)
     assert spent < 0.5 * 60 * sum(trial.values[1] for trial in stopped)
-    assert all(trial.user_attrs["n_questions"] == 60 for trial in whole)
+    asked_of = [trial.user_attrs["n_questions"] for trial in whole]
+    assert asked_of[:4] == [60] * 4
+    assert set(asked_of) <= {30, 60}
 
 
 def test_the_surrogate_uses_it_and_the_front_does_not_hold_it(raced: Path) -> None:
@@ -103,7 +105,9 @@ def test_pruned_trials_without_standard_errors_are_no_measurements() -> None:
 @pytest.mark.parametrize(
     ("racing", "metric", "message"),
     [
-        ({"blocks": [0.5, 0.25]}, "tokens", "blocks must increase"),
+        ({"blocks": [0.3, 0.25]}, "tokens", "blocks must increase"),
+        ({"blocks": [0.5]}, "tokens", "stay below share"),
+        ({"strong_share": 0.3}, "tokens", "strong_share must be at least share"),
         ({"blocks": [1.0]}, "tokens", "less than 1"),
         ({"margin": -1}, "tokens", "greater than or equal to 0"),
         ({}, "tokens_p90", "racing compares means"),
