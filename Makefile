@@ -9,7 +9,8 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-vllm bench-swap lint bench-engine bench-demo bench-sampler bench-storage clean
+.PHONY: install demo test test-vllm lint clean bench-engine bench-demo bench-sampler bench-storage bench-swap \
+        bench-front bench-racing bench-evaluation
 
 install: $(STAMP)
 
@@ -57,6 +58,16 @@ bench-sampler: install
 	$(if $(BOTORCH),$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]')
 	$(BIN)/python benchmarks/sampler/bench.py --out runs/sampler --plot docs/images/sampler.png $(if $(BOTORCH),--botorch)
 	$(BIN)/python benchmarks/sampler/cost.py
+
+bench-front: install
+	$(BIN)/python benchmarks/evaluation/front.py --out runs/front
+
+bench-racing: install
+	$(BIN)/python benchmarks/evaluation/racing.py --out runs/front
+
+# MODEL: directory of a real small model, see benchmarks/evaluation/small_model.py.
+bench-evaluation: install
+	$(BIN)/python benchmarks/evaluation/throughput.py $(if $(MODEL),--model $(MODEL))
 
 bench-storage: install
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py

@@ -35,7 +35,8 @@ def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
 
     Returns:
         Copies, sorted by the first objective from its best; `user_attrs["denoised"]` and
-        `user_attrs["denoised_errors"]` are aligned with the values.
+        `user_attrs["denoised_errors"]` are aligned with the values. Empty if no trial is believed
+        to keep to its constraints.
     """
     return _front_trials(study, denoise(study, importance_of(study)))
 
@@ -63,6 +64,8 @@ def _annotated(denoised: Denoised, row: int) -> FrozenTrial:
     trial = copy.deepcopy(denoised.trials[row])
     means, deviations = denoised.means[row].tolist(), denoised.deviations[row].tolist()
     trial.user_attrs = {**trial.user_attrs, "denoised": means, "denoised_errors": deviations}
+    if trial.constraints:
+        trial.user_attrs["feasible"] = bool(denoised.feasible[row])
     return trial
 
 
@@ -126,6 +129,18 @@ class FrontReport:
             "knee": self.knee,
             "trials": [self._trial_json(trial) for trial in self.trials],
         }
+
+    def check_models(self) -> None:
+        """Check that there is a front to work with.
+
+        Raises:
+            StudyError: If no trial is believed to keep to the constraints.
+        """
+        if not self.trials:
+            raise StudyError(
+                f"No trial of study {self.study!r} is believed to keep to its constraints yet. "
+                "Continue it with `mergefront run`, or loosen `constraints` under another name."
+            )
 
     def annotated(self) -> list[FrozenTrial]:
         """Return copies of all trials with their denoised values."""

@@ -44,9 +44,10 @@ def write_report(study: optuna.Study, spec: StudySpec, out: Path) -> list[Path]:
     """Write the PNG files and `report.html`; return what was written, the page first.
 
     Raises:
-        StudyError: If no trial is COMPLETE yet.
+        StudyError: If no trial is COMPLETE yet, or none keeps to the constraints.
     """
     report = front_report(study, spec)
+    report.check_models()
     out.mkdir(parents=True, exist_ok=True)
     pictures = _pictures(report, study)
     images = {picture.name: _png(picture.figure) for picture in pictures}

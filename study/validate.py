@@ -40,7 +40,7 @@ class ValidatedModel:
         label: Its role or trial.
         trial: Of the search; denoised values in its attributes.
         in_front: Whether the search reported it.
-        in_uniform: Whether it is a parent or a uniform merge.
+        in_uniform: Whether it is a parent or a uniform merge that keeps to the constraints.
         measurement: On the fresh split.
         beyond_uniform: Share of resamples in which nothing on the uniform curve is as good in all
             objectives; None for what is not in the front.
@@ -137,7 +137,11 @@ def validate(
         objective: Over the questions of `split`, its backend loaded.
         split: Name of the split, for the result.
         progress: Told the label of each model before it is measured.
+
+    Raises:
+        StudyError: If no trial is believed to keep to the constraints.
     """
+    report.check_models()
     models = []
     for trial in _candidates(report):
         progress(_label(trial))
@@ -176,7 +180,8 @@ def _label(trial: FrozenTrial) -> str:
 def _measure(trial: FrozenTrial, report: FrontReport, objective: MergeObjective) -> ValidatedModel:
     on_front = any(trial.number == other.number for other in report.trials)
     measurement = objective.measure(trial.params)
-    return ValidatedModel(_label(trial), trial, on_front, is_uniform(trial), measurement)
+    in_uniform = is_uniform(trial) and trial.user_attrs.get("feasible", True)
+    return ValidatedModel(_label(trial), trial, on_front, in_uniform, measurement)
 
 
 def _values(models: Sequence[ValidatedModel], objective: MergeObjective, counts: Array) -> Array:
@@ -216,6 +221,8 @@ class _Volumes:
         return self._each(values[:, front]), self._each(values[:, uniform])
 
     def _each(self, values: Array) -> Array:
+        if not values.shape[1]:
+            return np.zeros(len(values))
         point, directions = self.report.reference_point, self.study.directions
         return np.array([hypervolume(torch.from_numpy(v), point, directions) for v in values])
 
@@ -254,6 +261,8 @@ def _curve(models: Sequence[ValidatedModel], maximized: Array) -> Array:
     Where uniform merges have no order (several experts), they stand for themselves.
     """
     rows = [row for row, model in enumerate(models) if model.in_uniform]
+    if not rows:
+        return maximized[:, :0]
     levels = [list(models[row].trial.params.values()) for row in rows]
     if any(max(level) > min(level) for level in levels):
         return maximized[:, rows]

@@ -69,6 +69,8 @@ def _summary(report: "FrontReport") -> str:
         f"{name} {value:.3g}"
         for name, value in zip(report.metric_names, report.reference_point, strict=True)
     )
+    if not report.trials:
+        return "no trial is believed to keep to the constraints yet"
     uniform = report.hypervolume_uniform
     gain = f" ({100 * (report.hypervolume / uniform - 1):+.0f} %)" if uniform > 0 else ""
     return (

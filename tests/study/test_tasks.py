@@ -1,18 +1,23 @@
 """Studies of several tasks, with constraints, and over tasks of lm-eval."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mergefront.errors import SpecError
+from mergefront.errors import SpecError, StudyError
 from mergefront.objectives.demo import QUESTIONS
 from mergefront.study import StudySpec, pareto_front
+from mergefront.study.front import front_report
 from mergefront.study.inputs import load_inputs
-from mergefront.study.run import run
+from mergefront.study.report import write_report
+from mergefront.study.run import make_objective, run
 from mergefront.study.storage import load_study
+from mergefront.study.validate import validate
 from small_study import read_json_lines, write_spec
 
 
@@ -50,6 +55,37 @@ def test_tasks_are_reported_alone_and_constraints_are_optunas(tmp_path: Path) ->
     # Chains of five steps and more need over 30 tokens: the expert is cut, and not in the front.
     assert expert.constraints["truncation <= 0.05"] > 0.1
     assert 1 not in {trial.number for trial in pareto_front(study)}
+
+
+def test_where_nothing_keeps_to_the_constraints_there_is_no_front(tmp_path: Path) -> None:
+    path = _two_tasks(tmp_path, ["tokens <= 1"])
+    run(load_inputs(path))
+    spec = StudySpec.from_yaml(path)
+    study = load_study(spec)
+    report = front_report(study, spec)
+    assert (report.trials, report.hypervolume, report.knee) == ([], 0.0, None)
+    with pytest.raises(StudyError, match="is believed to keep to its constraints yet"):
+        write_report(study, spec, tmp_path / "report")
+    objective = make_objective(load_inputs(path), "validation")
+    with pytest.raises(StudyError, match="is believed to keep to its constraints yet"):
+        validate(report, study, objective, "validation")
+    shown = subprocess.run(
+        [sys.executable, "-m", "mergefront", "front", str(path)], capture_output=True, text=True
+    )
+    assert "no trial is believed to keep to the constraints yet" in shown.stdout
+
+
+def test_the_uniform_curve_keeps_to_the_constraints_too(tmp_path: Path) -> None:
+    path = _two_tasks(tmp_path, ["truncation <= 0.05"])
+    run(load_inputs(path))
+    spec = StudySpec.from_yaml(path)
+    study = load_study(spec)
+    objective = make_objective(load_inputs(path), "validation")
+    validation = validate(front_report(study, spec), study, objective, "validation")
+    expert = next(model for model in validation.models if model.label == "expert")
+    assert not expert.in_uniform
+    base = next(model for model in validation.models if model.label == "base")
+    assert base.in_uniform
 
 
 @pytest.mark.parametrize(
