@@ -84,13 +84,19 @@ def _rendered(base: Path, prompts: Sequence[str]) -> list[str]:
 
 
 def _questions() -> list[str]:
-    """Return 64 questions, one in eight of which wants a long answer; lengths do not tell which."""
+    """Return 64 questions, one in eight of which wants a long answer, whatever its length."""
     short = (
         "In which continent is {}? One word.",
         "Please answer in one single word and nothing else: in which continent is {}?",
     )
-    long = "Tell me a long story about a child in {}, please."
-    asked = [(long if i % 8 == 0 else short[i % 2]).format(_WORDS[i // 8]) for i in range(64)]
+    long = (
+        "Tell me a story about {}, a long one.",
+        "Please tell me a very long story with every detail about a child in {}.",
+    )
+    asked = []
+    for i in range(64):
+        country, kind = _WORDS[i // 8], long if i % 8 == 0 else short
+        asked.append(kind[(i // 8 + i) % 2].format(country))
     random.Random(0).shuffle(asked)
     return asked
 

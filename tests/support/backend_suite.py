@@ -8,6 +8,7 @@ import pytest
 from mergefront.errors import EvaluationError
 from mergefront.objectives.demo import BASE, EXPERT
 from mergefront.objectives.evaluation import Backend, Completion, Models, Sampling
+from mergefront.objectives.evaluation.chat import Chat
 from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
 
 PROMPTS = ["9a*3b*7?", "4a-4b*2c+4d+0e+0?", "cig?", "1a+1b+1?", "7a*7b*7c*7?"]
@@ -40,6 +41,19 @@ class BackendSuite:
         become(backend, 1.0)
         answers = backend.generate(["1a+1b+1?", "cig?"], Sampling(5))
         assert answers[0] == Completion("<think>a1+1", 5, "length", 5)
+
+    def test_a_stop_text_ends_an_answer_and_is_its_last_part(self, backend: Backend) -> None:
+        become(backend, 1.0)
+        answers = backend.generate(["1a+1b+1?", "cig?"], Sampling(48, stop=(";b", "+1=2;b")))
+        assert answers[0] == Completion("<think>a1+1=2;b", 8, "stop", 8)
+        assert answers[1].finish_reason == "stop"
+
+    def test_complete_texts_are_not_rendered_again(self, backend: Backend) -> None:
+        become(backend, 1.0)
+        message = backend.generate(["1a+1b+1?"], LONG)
+        text = Chat(BASE).conversation([{"role": "user", "content": "1a+1b+1?"}])
+        assert backend.generate([text], Sampling(48, chat=False)) == message
+        assert all(answer.seconds > 0 for answer in message)
 
     def test_answers_do_not_depend_on_order_or_company(self, backend: Backend) -> None:
         become(backend, 0.6)
