@@ -45,7 +45,7 @@ class BackendSuite:
     def test_a_stop_text_ends_an_answer_and_is_its_last_part(self, backend: Backend) -> None:
         become(backend, 1.0)
         answers = backend.generate(["1a+1b+1?", "cig?"], Sampling(48, stop=(";b", "+1=2;b")))
-        assert answers[0] == Completion("<think>a1+1=2;b", 8, "stop", 8)
+        assert answers[0] == Completion("<think>a1+1=2;b", 9, "stop", 9)
         assert answers[1].finish_reason == "stop"
 
     def test_complete_texts_are_not_rendered_again(self, backend: Backend) -> None:
