@@ -7,17 +7,22 @@ is what would be generated again.
 
 import hashlib
 import json
+import logging
 import sqlite3
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from .backend import Completion, Sampling
 
+logger = logging.getLogger(__name__)
+
 _COMMIT_SECONDS = 1.0
 _WAIT_SECONDS = 60.0
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
 _TABLE = """CREATE TABLE IF NOT EXISTS answers (
     candidate BLOB, question BLOB, completion BLOB, PRIMARY KEY (candidate, question)
 ) WITHOUT ROWID"""
@@ -26,7 +31,8 @@ _TABLE = """CREATE TABLE IF NOT EXISTS answers (
 class AnswerCache:
     """Answers by weights, question and generation settings, in an SQLite file.
 
-    Any number of processes of one machine may share the file.
+    Any number of processes may share the file, on a network's disk too: SQLite's rollback journal
+    needs no shared memory. Where the file cannot be used, nothing is kept and work goes on.
 
     Args:
         path: Created when needed.
@@ -34,15 +40,15 @@ class AnswerCache:
     """
 
     def __init__(self, path: Path, scope: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._scope = scope
-        self._connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
-        # Losing the last second to a power cut costs a second's answers; the file stays whole.
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(_TABLE)
+        self._path, self._scope = path, scope
+        self._connection: sqlite3.Connection | None = None
         self._unwritten: list[tuple[bytes, bytes, bytes]] = []
         self._written = time.monotonic()
+        with self._tolerant():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=_WAIT_SECONDS, isolation_level=None)
+            connection.execute(_TABLE)
+            self._connection = connection
 
     def candidate(self, weights: Mapping[str, Sequence[float]], sampling: Sampling) -> bytes:
         """Return the key of a candidate under generation settings."""
@@ -51,11 +57,11 @@ class AnswerCache:
 
     def known(self, candidate: bytes, prompts: Sequence[str]) -> dict[int, Completion]:
         """Return the answers that are known, by their prompts' places."""
-        rows = dict(
-            self._connection.execute(
-                "SELECT question, completion FROM answers WHERE candidate = ?", (candidate,)
-            ).fetchall()
-        )
+        rows: dict[bytes, bytes] = {}
+        with self._tolerant():
+            if self._connection is not None:
+                query = "SELECT question, completion FROM answers WHERE candidate = ?"
+                rows = dict(self._connection.execute(query, (candidate,)).fetchall())
         keys = [_hash(prompt) for prompt in prompts] if rows else []
         return {i: _unpack(rows[key]) for i, key in enumerate(keys) if key in rows}
 
@@ -67,18 +73,21 @@ class AnswerCache:
 
     def flush(self) -> None:
         """Write what was added."""
-        if self._unwritten:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", self._unwritten
-                )
+        with self._tolerant():
+            if self._unwritten and self._connection is not None:
+                with self._connection as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.executemany(_INSERT, self._unwritten)
         self._unwritten, self._written = [], time.monotonic()
 
-    def close(self) -> None:
-        """Write what was added and close the file."""
-        self.flush()
-        self._connection.close()
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """Go on without the file where it cannot be used: it saves work, and no more."""
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("answers are not kept in %s: %s", self._path, error)
+            self._connection = None
 
 
 def _hash(content: object) -> bytes:

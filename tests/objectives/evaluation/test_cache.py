@@ -1,5 +1,7 @@
 """No candidate answers a question twice."""
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,3 +120,46 @@ def test_an_interrupted_evaluation_goes_on_and_a_repeated_one_generates_nothing(
     assert sum(seen) == 50
     assert (backend.n_generated, again.attributes()["n_cached"]) == (50, 50)
     assert _values(again) == _values(resumed)
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough" * 60, None])
+def test_a_file_that_cannot_be_used_stops_nobody(
+    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "answers.db"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    cache = AnswerCache(path, "scope")
+    key = cache.candidate(WEIGHTS, Sampling(8))
+    cache.keep(key, "a", ANSWER)
+    cache.flush()
+    assert cache.known(key, ["a"]) == {}
+    assert "answers are not kept" in caplog.text
+
+
+def test_many_processes_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "answers.db"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", _WRITER, str(path), str(number)])
+        for number in range(2)
+    ]
+    assert [writer.wait() for writer in writers] == [0] * 2
+    cache = AnswerCache(path, "scope")
+    prompts = [f"{number}-{i}" for number in range(2) for i in range(30)]
+    assert len(cache.known(cache.candidate(WEIGHTS, Sampling(8)), prompts)) == 60
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from mergefront.objectives.evaluation import Completion, Sampling
+from mergefront.objectives.evaluation.cache import AnswerCache
+
+cache = AnswerCache(Path(sys.argv[1]), "scope")
+key = cache.candidate({"layer_000": [0.5], "layer_001": [0.25]}, Sampling(8))
+for i in range(30):
+    cache.keep(key, f"{sys.argv[2]}-{i}", Completion("x", 1, "stop"))
+    cache.flush()
+"""
