@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import re
 import tarfile
 import tomllib
 import zipfile
@@ -66,7 +67,7 @@ def test_every_dependency_is_pinned_for_the_checks() -> None:
     pinned = {line.split("==")[0].lower() for line in lines if "==" in line}
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    names = {requirement.split(">")[0].strip().lower() for requirement in wanted}
+    names = {re.split(r"[>\[]", requirement)[0].strip().lower() for requirement in wanted}
     assert names <= {name.replace("_", "-") for name in pinned} | pinned
     assert "torch==2.13.0" in lines
 
