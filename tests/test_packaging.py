@@ -1,9 +1,9 @@
 """What is installed is what is in the tree."""
 
+import re
 import shutil
 import subprocess
 import sys
-import re
 import tarfile
 import tomllib
 import zipfile
