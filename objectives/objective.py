@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 
 from ..errors import EvaluationError
 from .evaluation import (
@@ -178,8 +177,7 @@ class MergeObjective:
         answers: dict[int, Answer] = {}
         n_cached = 0
         for block in race.blocks if race else [list(range(len(self.questions)))]:
-            asked, numbers = list(answers), self._numbers(answers.values())
-            if race and asked and not race.goes_on(asked, numbers):
+            if race and answers and not self._goes_on(race, answers):
                 break
             new, n_known = self._ask(weights, block, progress or (lambda n: None))
             answers.update(new)
@@ -199,8 +197,9 @@ class MergeObjective:
             for m in self.metrics
         ]
 
-    def _numbers(self, answers: Iterable[Answer]) -> NDArray[np.float64]:
-        return np.array([m.metric.numbers(list(answers)) for m in self.metrics])
+    def _goes_on(self, race: Race, answers: Mapping[int, Answer]) -> bool:
+        numbers = np.array([m.metric.numbers(list(answers.values())) for m in self.metrics])
+        return race.goes_on(list(answers), numbers)
 
     def _measurement(
         self, answers: Sequence[Answer], merge_seconds: float, seconds: float

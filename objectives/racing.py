@@ -81,7 +81,7 @@ class Race:
         return not self._is_beaten(asked, numbers, margin)
 
     def _count(self, share: float) -> int:
-        return max(1, round(share * len(self.tasks)))
+        return max(len(set(self.tasks)), round(share * len(self.tasks)))
 
     def _is_beaten(self, asked: Sequence[int], numbers: Array, margin: float) -> bool:
         """Whether one rival is better in every objective, on the questions of both."""
@@ -107,12 +107,16 @@ def question_order(tasks: Sequence[str], first: Array) -> list[int]:
         first: Numbers of the first models: models x objectives x questions.
 
     Returns:
-        Places of questions; the first `k` are spread evenly over the questions sorted by task,
-        then by the models' mean of each objective, for any `k` (a van der Corput sequence).
+        Places of questions: one of every task, for values are means over all tasks; then the
+        first `k` are spread evenly over the questions sorted by task and by the models' mean of
+        each objective, for any `k` (a van der Corput sequence).
     """
     means = first.mean(axis=0)
     _, task_numbers = np.unique(list(tasks), return_inverse=True)
     by_difficulty = np.lexsort([*means[::-1], task_numbers])
     n_bits = max(1, (len(tasks) - 1).bit_length())
     reversed_bits = (int(f"{i:0{n_bits}b}"[::-1], 2) for i in range(2**n_bits))
-    return [int(by_difficulty[place]) for place in reversed_bits if place < len(tasks)]
+    order = [int(by_difficulty[place]) for place in reversed_bits if place < len(tasks)]
+    in_order = [tasks[place] for place in order]
+    first_of_tasks = [order[in_order.index(task)] for task in dict.fromkeys(in_order)]
+    return list(dict.fromkeys([*first_of_tasks, *order]))

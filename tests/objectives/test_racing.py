@@ -87,6 +87,17 @@ def test_every_block_is_a_small_picture_of_all_questions() -> None:
             )
 
 
+def test_the_first_block_asks_every_task() -> None:
+    tasks = ["big"] * 197 + ["small"] * 3
+    first = np.random.default_rng(5).random((1, 3, 200))
+    objectives = [*OBJECTIVES, Objective(METRICS["accuracy"], "small")]
+    race = Race(RaceSettings(0.05, 0.05, (0.01,)), objectives, tasks, first, first)
+    assert [len(block) for block in race.blocks] == [2, 8]
+    assert {tasks[place] for place in race.blocks[0]} == {"big", "small"}
+    equal = first[0][:, race.blocks[0]]
+    assert race.goes_on(race.blocks[0], equal)
+
+
 def test_weights_give_the_value() -> None:
     shares = {"a": TaskShare(3.0, (0.0, 0.5)), "b": TaskShare(1.0)}
     objective = Objective(METRICS["accuracy"], shares=shares)
