@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 
 from ..objectives import Measurement, MergeObjective
 from ..objectives.evaluation import Answer
+from ..objectives.evaluation.metrics import resamples
 from ..samplers import signs
 from .front import FrontReport, hypervolume, is_uniform
 
@@ -148,7 +149,7 @@ def validate(
         models.append(_measure(trial, report, objective))
     answers = models[0].measurement.answers
     measured = _values(models, objective, np.ones((1, len(answers))))
-    drawn = _values(models, objective, _resamples(answers))
+    drawn = _values(models, objective, resample_questions(answers))
     volumes = _Volumes(report, study, models)
     front, uniform = volumes.of(measured)
     flips = signs(study.directions).numpy()
@@ -193,18 +194,17 @@ def _values(models: Sequence[ValidatedModel], objective: MergeObjective, counts:
     return np.array(by_model).transpose(2, 0, 1)
 
 
-def _resamples(answers: Sequence[Answer]) -> Array:
+def resample_questions(answers: Sequence[Answer]) -> Array:
     """Return how often each question is asked in each resample: resamples x questions.
 
     Every task keeps its number of questions.
     """
-    rng = np.random.default_rng(0)
-    tasks = np.array([answer.task for answer in answers])
+    by_task: dict[str, list[int]] = {}
+    for row, answer in enumerate(answers):
+        by_task.setdefault(answer.task, []).append(row)
     counts = np.zeros((_N_RESAMPLES, len(answers)))
-    for task in dict.fromkeys(tasks.tolist()):
-        rows = np.flatnonzero(tasks == task)
-        shares = np.full(len(rows), 1.0 / len(rows))
-        counts[:, rows] = rng.multinomial(len(rows), shares, size=_N_RESAMPLES)
+    for seed, rows in enumerate(by_task.values()):
+        counts[:, rows] = resamples(len(rows), _N_RESAMPLES, seed)
     return counts
 
 

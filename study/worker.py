@@ -152,8 +152,8 @@ class Worker:
         """Evaluate one trial; return why it failed, if it did."""
         self.reporter.started(trial, len(self.objective.questions))
         try:
+            race = self._persist(lambda: self._race(trial))
             with self._termination.at_once():
-                race = self._race(trial)
                 measurement = self.objective.measure(trial.params, self.reporter.answered, race)
         except (KeyboardInterrupt, Interrupted):
             self._give_back(trial, "the worker was asked to stop")

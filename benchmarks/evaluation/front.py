@@ -25,7 +25,7 @@ from mergefront.study.front import FrontReport, front_report, hypervolume
 from mergefront.study.inputs import Inputs
 from mergefront.study.run import make_objective, run
 from mergefront.study.storage import load_study
-from mergefront.study.validate import _resamples, validate
+from mergefront.study.validate import resample_questions, validate
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "demo.yaml"
 SPLIT = "test"
@@ -110,7 +110,7 @@ def volumes_of(
 ) -> Array:
     """Return the front's hypervolume on the split, then in every resample of its questions."""
     answers = front.models[0].answers
-    counts = np.concatenate([np.ones((1, len(answers))), _resamples(answers)])
+    counts = np.concatenate([np.ones((1, len(answers))), resample_questions(answers)])
     values = np.array(
         [[o.resampled(m.answers, counts) for o in objective.metrics] for m in front.models]
     ).transpose(2, 0, 1)

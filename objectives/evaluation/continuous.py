@@ -81,6 +81,9 @@ class Rows:
         """
         # Long prompts tend to have long answers, which would be left over alone at the end.
         by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+        most = max(map(len, prompts), default=0) + max_new_tokens
+        for layer in self._layers:
+            layer.most = most
         waiting = deque(Answering(i, prompts[i]) for i in by_length)
         active: list[Answering] = []
         with torch.inference_mode():
@@ -176,7 +179,7 @@ class Rows:
 class _Layer(CacheLayerMixin):
     """One layer's keys and values: rows x heads x positions x features.
 
-    The memory is kept from one candidate to the next, and grows by doubling.
+    The memory is kept from one candidate to the next, and grows by doubling, to `most` positions.
     """
 
     keys: Any
@@ -184,7 +187,7 @@ class _Layer(CacheLayerMixin):
 
     def __init__(self, n_rows: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._n_rows = n_rows
+        self._n_rows, self.most = n_rows, _FIRST_LENGTH
 
     def place(self, rows: slice, positions: Tensor | None, length: int) -> None:
         """Say where the next keys go.
@@ -202,7 +205,7 @@ class _Layer(CacheLayerMixin):
         self.is_initialized = True
 
     def _empty(self, like: Tensor, length: int = _FIRST_LENGTH) -> Tensor:
-        length = max(length, self._length)
+        length = max(min(length, self.most), self._length)
         # Zeros: masked positions are multiplied by 0, and what is not a number would survive it.
         return like.new_zeros(self._n_rows, like.shape[1], length, like.shape[3])
 

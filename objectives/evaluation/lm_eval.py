@@ -251,7 +251,7 @@ class _Scoring:
         """Return the harness's metric for one answer.
 
         Raises:
-            EvaluationError: If it is not one number an answer.
+            EvaluationError: If it is not one number within [0, 1] an answer.
         """
         answered = copy.copy(instance)
         answered.resps = [self.given(text, sampling)]
@@ -260,10 +260,11 @@ class _Scoring:
             ensemble.apply([answered])
         results = self.task.process_results(answered.doc, [answered.filtered_resps[self.filter]])
         score = results.get(self.metric)
-        if not isinstance(score, int | float):
+        if not isinstance(score, int | float) or not 0 <= score <= 1:
             raise EvaluationError(
-                f"A metric must give one number an answer, but {self.metric!r} of lm-eval's task "
-                f"{self.task.task_name!r} gives {type(score).__name__}. Choose another `metric`."
+                f"A metric must give one number within [0, 1] an answer, but {self.metric!r} of "
+                f"lm-eval's task {self.task.task_name!r} gives {score!r:.40}. Choose another "
+                "`metric`."
             )
         return float(score)
 

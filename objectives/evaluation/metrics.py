@@ -89,9 +89,9 @@ def count_error(numbers: Numbers) -> float:
     return max(mean_error(numbers) if n > 1 else 0.0, 1 / n)
 
 
-def resamples(n: int, n_resamples: int) -> Numbers:
-    """Return how often each of `n` answers is drawn: `n_resamples x n`-dim, always the same."""
-    rng = np.random.default_rng(0)
+def resamples(n: int, n_resamples: int, seed: int = 0) -> Numbers:
+    """Return how often each of `n` answers is drawn, an `n_resamples x n`-dim array."""
+    rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.float64)
 
 

@@ -1,19 +1,23 @@
 """Studies in which clearly worse candidates are stopped."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import OperationalError
 
 from mergefront.errors import SpecError
+from mergefront.objectives.racing import Race
 from mergefront.samplers import SIPSampler, denoise
 from mergefront.study import StudySpec, pareto_front
 from mergefront.study.front import front_report
 from mergefront.study.inputs import load_inputs
 from mergefront.study.progress import status_of
+from mergefront.study.rivals import race_against
 from mergefront.study.run import run
 from mergefront.study.storage import load_study
 from small_study import write_spec
@@ -84,6 +88,29 @@ def test_a_resumed_study_races_on(raced: Path) -> None:
     before = len(load_study(spec).trials)
     run(load_inputs(raced))
     assert len(load_study(spec).trials) == before
+
+
+def test_a_database_that_is_away_when_a_race_begins_fails_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(10**6))
+
+    def away(*arguments: Any) -> Race | None:
+        if next(calls) == 0:
+            raise OperationalError("SELECT", {}, Exception("the server closed the connection"))
+        return race_against(*arguments)
+
+    monkeypatch.setattr("mergefront.study.worker.race_against", away)
+    path = write_spec(
+        tmp_path,
+        study={"trials": 4},
+        sampler={"preset": "random", "n_startup_trials": 2},
+        evaluation={"racing": {}},
+    )
+    run(load_inputs(path))
+    states = [trial.state for trial in load_study(StudySpec.from_yaml(path)).trials]
+    assert states == [TrialState.COMPLETE] * 4
+    assert next(calls) == 3  # asked again after the outage
 
 
 def test_pruned_trials_without_standard_errors_are_no_measurements() -> None:

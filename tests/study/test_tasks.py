@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness_task import CHAINS
 from mergefront.errors import SpecError, StudyError
 from mergefront.objectives.demo import QUESTIONS
 from mergefront.study import StudySpec, pareto_front
@@ -117,18 +118,7 @@ def test_a_task_of_lm_eval_is_a_task_of_a_study(
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
     rows = (QUESTIONS / "search.jsonl").read_text().splitlines()[:40]
     (tmp_path / "data.jsonl").write_text("\n".join(rows))
-    harness = {
-        "task": "chains",
-        "dataset_path": "json",
-        "output_type": "generate_until",
-        "test_split": "test",
-        "doc_to_text": "{{prompt}}",
-        "doc_to_target": "{{answer}}",
-        "generation_kwargs": {"until": []},
-        "metric_list": [
-            {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}
-        ],
-    }
+    harness = {**CHAINS, "generation_kwargs": {"until": []}}
     (tmp_path / "chains.yaml").write_text(yaml.safe_dump(harness))
     path = write_spec(tmp_path, study={"trials": 2}, sampler={"preset": "random"})
     content = yaml.safe_load(path.read_text())

@@ -12,6 +12,7 @@ import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from harness_task import CHAINS
 from mergefront.errors import EvaluationError, SpecError
 from mergefront.objectives import MergeObjective, questions_of
 from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
@@ -22,27 +23,6 @@ from mergefront.study.spec_evaluation import TaskSection
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 N_QUESTIONS = 80
-TASK: dict[str, Any] = {
-    "task": "chains",
-    "dataset_path": "json",
-    "output_type": "generate_until",
-    "test_split": "test",
-    "doc_to_text": "{{prompt}}",
-    "doc_to_target": "{{answer}}",
-    "generation_kwargs": {"until": [";b"], "do_sample": False, "max_gen_toks": 48},
-    "filter_list": [
-        {
-            "name": "last",
-            "filter": [
-                {"function": "regex", "regex_pattern": "([0-9a-z]+)$", "group_select": -1},
-                {"function": "take_first"},
-            ],
-        },
-        {"name": "raw", "filter": [{"function": "take_first"}]},
-    ],
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-    "metadata": {"version": 1},
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,7 +46,7 @@ def _write(folder: Path, **changes: Any) -> Path:
     questions.write_text("\n".join(lines))
     data = {"dataset_kwargs": {"data_files": {"test": str(questions)}}}
     path = folder / "chains.yaml"
-    path.write_text(yaml.safe_dump({**TASK, **data, **changes}))
+    path.write_text(yaml.safe_dump({**CHAINS, **data, **changes}))
     return path
 
 
@@ -234,6 +214,21 @@ def test_what_cannot_be_asked_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=message):
         _load(_write(tmp_path, **changes), **options)
+
+
+def test_a_score_that_is_no_share_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path)
+    task = _load(path)
+    question = task.splits["search"][0]
+    for score in (1.5, -1, (0.5, 2), None):
+        monkeypatch.setattr(
+            "lm_eval.api.task.ConfigurableTask.process_results",
+            lambda self, doc, results, score=score: {"exact_match": score},
+        )
+        with pytest.raises(EvaluationError, match=r"within \[0, 1\].*Choose another `metric`"):
+            task.score(question, "7")
 
 
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
