@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from ..objectives import MergeObjective
 from ..objectives.racing import Race, RaceSettings
 from ..samplers import is_measured
+from .front import is_uniform
 
 # User attribute: what every question's answer counts in every objective, null if not asked.
 NUMBERS = "numbers"
-FIRST_PHASES = ("parent", "uniform")
 
 
 def race_against(
@@ -30,11 +30,11 @@ def race_against(
     Returns:
         None while parents or uniform merges are not all measured.
     """
-    first = [trial for trial in trials if trial.user_attrs.get("phase") in FIRST_PHASES]
+    first = [trial for trial in trials if is_uniform(trial)]
     if any(not trial.state.is_finished() for trial in first):
         return None
     known = {t.number: _numbers(t) for t in trials if is_measured(t) and NUMBERS in t.user_attrs}
-    measured = [known[t.number] for t in first if t.state == TrialState.COMPLETE]
+    measured = [known[trial.number] for trial in first if trial.number in known]
     if not measured:
         return None
     tasks = [scored.task for scored in objective.questions]

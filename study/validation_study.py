@@ -5,6 +5,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from ..errors import StudyError
 from .artifacts import answer_table, store_artifact
 from .seeding import fingerprint_of
 from .spec import StudySpec
@@ -16,26 +17,52 @@ VALIDATES = "mergefront:validates"
 RESULT = "mergefront:validation"
 
 
-def record(validation: Validation, study: optuna.Study, spec: StudySpec) -> optuna.Study:
-    """Write a validation as the study `NAME.SPLIT`; what it has already is not added again.
+def open_validation(study: optuna.Study, split: str) -> optuna.Study:
+    """Open the study `NAME.SPLIT` for a validation, or create it.
+
+    Args:
+        study: The search.
+        split: Of the questions.
+
+    Raises:
+        StudyError: If a study of this name is no validation, or one of another search.
+    """
+    name, storage = f"{study.study_name}.{split}", study._storage
+    opened = optuna.create_study(
+        study_name=name, storage=storage, directions=study.directions, load_if_exists=True
+    )
+    origin = {"study": study.study_name, "fingerprint": fingerprint_of(study)}
+    known = opened.user_attrs.get(VALIDATES)
+    if known is None and not opened.get_trials(deepcopy=False):
+        opened.set_metric_names(study.metric_names or [])
+        opened.set_user_attr(VALIDATES, origin)
+    elif known != origin:
+        what = "is no validation" if known is None else "validates a search with other settings"
+        raise StudyError(
+            f"A validation of {study.study_name!r} needs the study {name!r}, but the one there "
+            f"{what}. Delete it (`optuna delete-study --study-name {name}`), or give the search "
+            "another `study.name`."
+        )
+    return opened
+
+
+def record(validation: Validation, written: optuna.Study, spec: StudySpec) -> None:
+    """Write a validation into its study; models that it has already are not added again.
 
     Each model is a COMPLETE trial with the parameters of the search's trial, whose number is its
     attribute `trial`, and with its per-question table as an artifact. optuna-dashboard
     shows the study like any other.
 
     Args:
-        validation: Of the study's front.
-        study: The search.
+        validation: Of a study's front.
+        written: From `open_validation`.
         spec: Of the search.
     """
-    origin = {"study": study.study_name, "fingerprint": fingerprint_of(study)}
-    written = _open(study, validation.split, origin)
     known = {trial.user_attrs["trial"] for trial in written.get_trials(deepcopy=False)}
     for model in validation.models:
         if model.number not in known:
             _add(written, model, spec)
     written.set_user_attr(RESULT, validation.to_json())
-    return written
 
 
 def last_validation(study: optuna.Study, split: str) -> dict[str, Any] | None:
@@ -47,20 +74,6 @@ def last_validation(study: optuna.Study, split: str) -> dict[str, Any] | None:
     if attributes.get(VALIDATES, {}).get("fingerprint") != fingerprint_of(study):
         return None
     return attributes.get(RESULT)
-
-
-def _open(study: optuna.Study, split: str, origin: dict[str, str]) -> optuna.Study:
-    """Open the study, anew if it belongs to a search that was made with other settings."""
-    name, storage = f"{study.study_name}.{split}", study._storage
-    if name in optuna.get_all_study_names(storage):
-        known = optuna.load_study(study_name=name, storage=storage)
-        if known.user_attrs.get(VALIDATES) == origin:
-            return known
-        optuna.delete_study(study_name=name, storage=storage)
-    created = optuna.create_study(study_name=name, storage=storage, directions=study.directions)
-    created.set_metric_names(study.metric_names or [])
-    created.set_user_attr(VALIDATES, origin)
-    return created
 
 
 def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec) -> None:

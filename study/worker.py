@@ -17,11 +17,12 @@ from ..errors import EngineError, StudyError
 from ..objectives import Measurement, MergeObjective
 from ..objectives.racing import Race
 from .claims import Claims, Outcome
+from .front import is_uniform
 from .inputs import Inputs
 from .ledger import Ending
 from .liveness import LocalWorkers, Pulse, dead_trials
 from .outages import through_outages
-from .rivals import FIRST_PHASES, NUMBERS, race_against
+from .rivals import NUMBERS, race_against
 from .seeding import fingerprint_of, search_space
 from .spool import Result, Spool
 from .storage import artifact_store, state_dir, study_lock
@@ -169,7 +170,7 @@ class Worker:
     def _race(self, trial: FrozenTrial) -> Race | None:
         """Return the race of a searched candidate, if the spec wants one."""
         settings = self.inputs.spec.evaluation.race
-        if settings is None or trial.user_attrs.get("phase") in FIRST_PHASES:
+        if settings is None or is_uniform(trial):
             return None
         with self._claims.ledger.engine.connect() as connection:
             return race_against(self._claims.trials(connection), self.objective, settings)

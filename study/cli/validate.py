@@ -35,12 +35,13 @@ def validate(
     from ..seeding import check_same_study
     from ..storage import load_study
     from ..validate import validate as validate_front
-    from ..validation_study import record
+    from ..validation_study import open_validation, record
 
     parsed = read_spec(spec, storage)
     study, inputs = load_study(parsed), Inputs.of(parsed)
     check_same_study(study, inputs)
     report = front_report(study, parsed)
+    written = open_validation(study, split)
     validation = validate_front(
         report,
         study,
@@ -48,7 +49,7 @@ def validate(
         split,
         lambda label: typer.echo(label, err=True),
     )
-    record(validation, study, parsed)
+    record(validation, written, parsed)
     if format is Format.JSON:
         print_json(validation.to_json())
     else:

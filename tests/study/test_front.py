@@ -23,7 +23,7 @@ from mergefront.study.report import write_report
 from mergefront.study.run import make_objective
 from mergefront.study.storage import load_study
 from mergefront.study.validate import validate
-from mergefront.study.validation_study import record
+from mergefront.study.validation_study import open_validation, record
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,8 @@ def test_the_report_shows_search_and_validation_side_by_side(
     study = load_study(spec)
     report = front_report(study, spec)
     objective = make_objective(load_inputs(finished), "validation")
-    record(validate(report, study, objective, "validation"), study, spec)
+    written = open_validation(study, "validation")
+    record(validate(report, study, objective, "validation"), written, spec)
     text = write_report(study, spec, tmp_path)[0].read_text()
     assert text.count("<th>validation</th>") == 2
     assert "24 questions of the split <b>validation</b>" in text

@@ -4,17 +4,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from optuna.artifacts import get_all_artifact_meta
 
+from mergefront.errors import StudyError
 from mergefront.study import StudySpec
 from mergefront.study.front import front_report, hypervolume
 from mergefront.study.inputs import load_inputs
 from mergefront.study.run import make_objective
 from mergefront.study.storage import load_study
 from mergefront.study.validate import Validation, _share_beyond, validate
-from mergefront.study.validation_study import VALIDATES, last_validation, record
+from mergefront.study.validation_study import (
+    VALIDATES,
+    last_validation,
+    open_validation,
+    record,
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,8 @@ def test_a_gain_too_small_to_divide_by_survives_in_no_share(validation: Validati
 def test_a_validation_is_a_study_beside_the_search(validation: Validation, finished: Path) -> None:
     spec = StudySpec.from_yaml(finished)
     study = load_study(spec)
-    written = record(validation, study, spec)
+    written = open_validation(study, "validation")
+    record(validation, written, spec)
     assert written.study_name == "small.validation"
     assert written.metric_names == ["accuracy", "tokens"]
     assert len(written.trials) == len(validation.models)
@@ -98,17 +106,26 @@ def test_a_validation_is_a_study_beside_the_search(validation: Validation, finis
         assert table.filename == f"trial-{model.number:05d}.answers.jsonl"
     assert last_validation(study, "validation") == validation.to_json()
     assert last_validation(study, "test") is None
-    assert len(record(validation, study, spec).trials) == len(validation.models)
+    record(validation, open_validation(study, "validation"), spec)
+    assert len(written.trials) == len(validation.models)
 
 
-def test_a_validation_of_other_settings_is_replaced(
-    validation: Validation, finished: Path
+@pytest.mark.parametrize("attributes", [{}, {VALIDATES: {"study": "small", "fingerprint": "x"}}])
+def test_a_study_that_is_not_its_validation_is_left_alone(
+    finished: Path, attributes: dict[str, object]
 ) -> None:
-    spec = StudySpec.from_yaml(finished)
-    study = load_study(spec)
-    written = record(validation, study, spec)
-    written.set_user_attr(VALIDATES, {"study": "small", "fingerprint": "another"})
-    assert last_validation(study, "validation") is None
-    again = record(validation, study, spec)
-    assert len(again.trials) == len(validation.models)
-    assert last_validation(study, "validation") is not None
+    study = load_study(StudySpec.from_yaml(finished))
+    directions = study.directions
+    other = optuna.create_study(
+        study_name="small.test", storage=study._storage, directions=directions
+    )
+    try:
+        other.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
+        for key, value in attributes.items():
+            other.set_user_attr(key, value)
+        with pytest.raises(StudyError, match=r"needs the study 'small.test'.* Delete it"):
+            open_validation(study, "test")
+        assert last_validation(study, "test") is None
+        assert len(other.trials) == 1
+    finally:
+        optuna.delete_study(study_name="small.test", storage=study._storage)
