@@ -147,7 +147,8 @@ class MergeObjective:
         Raises:
             EvaluationError: If a value is not finite; Optuna's `catch` then makes it FAIL.
         """
-        params = {n: trial.suggest_float(n, *self.bounds) for n in self.plan.parameter_names}
+        ranges = self.plan.bounds(*self.bounds)
+        params = {name: trial.suggest_float(name, *range_) for name, range_ in ranges.items()}
         measurement = self.measure(params)
         for key, value in measurement.attributes().items():
             trial.set_user_attr(key, value)

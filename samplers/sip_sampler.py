@@ -1,6 +1,5 @@
 """SIPSampler: Bayesian optimization of merge weights with a structural importance prior."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -8,15 +7,11 @@ import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.sampling import SobolQMCNormalSampler
-from botorch.utils.sampling import manual_seed
 from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
-from optuna.search_space import IntersectionSearchSpace
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from torch import Tensor
-from torch.quasirandom import SobolEngine
 
 from ._acqf import (
     AcquisitionBudget,
@@ -31,33 +26,23 @@ from ._acqf import (
     worth_knowing,
 )
 from ._constraints import Weighted, fit_feasibility
+from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._knowledge import remember
-from ._pending import pending_params, publish
-from ._search_space import (
-    MEASURED,
-    UnitCube,
-    finite_trials,
-    is_measured,
-    signs,
-    standard_errors,
-    uniform_levels,
-)
-from ._threads import one_thread
+from ._search_space import UnitCube, signs, standard_errors
 from .denoise import importance_tensor
 
 # Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
 # algebra, which differ between processes (memory alignment), do not reach the next proposal.
-_DECIMALS = 4
+ROUNDED = 4
 # Every step of the ascent costs the square of the points that the surrogate knows.
 _MAX_POINTS = 600
 # qLogNEHVI samples the whole front, not one measurement.
 _SAMPLES_OF_A_FRONT = 4
 Acquisition = Literal["knowledge-gradient", "qlognehvi"]
-_STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
 
 
-class SIPSampler(BaseSampler):
+class SIPSampler(CubeSampler):
     """Proposes what to evaluate next, knowing the noise, the running trials and the layers.
 
     The surrogate is one Gaussian process an objective on the unit cube over the parameters'
@@ -114,31 +99,21 @@ class SIPSampler(BaseSampler):
         importance: Mapping[str, float] | None = None,
         reference_point: Sequence[float] | None = None,
         n_startup_trials: int = 8,
-        startup: Literal["uniform", "sobol"] = "uniform",
+        startup: Startup = "uniform",
         seed: int | None = None,
         trust: Trust = "learned",
         search_space: Mapping[str, BaseDistribution] | None = None,
         budget: AcquisitionBudget | None = None,
         acquisition: Acquisition = "knowledge-gradient",
     ) -> None:
-        _check_options(importance, n_startup_trials, startup, trust)
+        super().__init__(n_startup_trials, startup, seed, search_space)
+        _check_options(importance, trust)
         _check_acquisition(acquisition)
         self._importance = dict(importance) if importance else None
         self._reference_point = None if reference_point is None else list(reference_point)
-        self._n_startup_trials = n_startup_trials
-        self._levels = uniform_levels(n_startup_trials) if startup == "uniform" else None
-        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._trust = trust
-        self._search_space = dict(search_space) if search_space else None
         self._budget = budget or AcquisitionBudget()
         self._acquisition = acquisition
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """Return the given search space, or the one that completed trials share."""
-        space = self._search_space or IntersectionSearchSpace().calculate(study)
-        return {name: dist for name, dist in space.items() if not dist.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -148,43 +123,10 @@ class SIPSampler(BaseSampler):
         Raises:
             ValueError: If `reference_point` does not have one value an objective.
         """
-        if not search_space:
-            return {}
-        cube = UnitCube(search_space)
-        trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
-        point = self._propose(study, trial, cube, trials)
-        params = cube.decode(point)
-        publish(study, trial, params)
-        remember(study, self._importance, self._trust)
+        params = super().sample_relative(study, trial, search_space)
+        if params:
+            remember(study, self._importance, self._trust)
         return params
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """Return a value for one parameter: the start-up level, or a random one."""
-        cube = UnitCube({param_name: param_distribution})
-        stream = zlib.crc32(param_name.encode())
-        point = self._rng(trial.number, stream).uniform(size=cube.dim)
-        level = self._startup_level(trial.number)
-        if level is not None and not cube.categorical_columns:
-            point = np.full(cube.dim, level)
-        return cube.decode(point)[param_name]
-
-    def _propose(
-        self, study: Study, trial: FrozenTrial, cube: UnitCube, trials: list[FrozenTrial]
-    ) -> NDArray[np.float64]:
-        measured = [trial for trial in finite_trials(trials) if cube.covers(trial.params)]
-        if trial.number < self._n_startup_trials:
-            return self._startup_point(trial.number, cube)
-        if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
-            return self._sobol_point(trial.number, cube)
-        pending = pending_params(trials, cube, trial.number)
-        with one_thread(), manual_seed(self._torch_seed(trial.number)):
-            return self._model_point(study, trial.number, cube, measured, pending)
 
     def _model_point(
         self,
@@ -213,7 +155,7 @@ class SIPSampler(BaseSampler):
         raw = raw_points(X, means, self._budget.n_raw, rng)
         steps = (self._budget.n_restarts, self._budget.n_steps)
         candidate = maximize(acquisition, raw, *steps, rng)
-        return np.round(candidate.numpy(), _DECIMALS)
+        return np.round(candidate.numpy(), ROUNDED)
 
     def _acquire(
         self,
@@ -255,39 +197,6 @@ class SIPSampler(BaseSampler):
         given = torch.tensor(self._reference_point, dtype=torch.double)
         return given * signs(study.directions)
 
-    def _startup_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
-        point = self._sobol_point(number, cube)
-        level = self._startup_level(number)
-        if level is not None:
-            numeric = np.setdiff1d(np.arange(cube.dim), cube.categorical_columns)
-            point[numeric] = level
-        return point
-
-    def _startup_level(self, number: int) -> float | None:
-        if self._levels is None or number >= len(self._levels):
-            return None
-        return self._levels[number]
-
-    def _sobol_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
-        """Return the trial's own point of one scrambled sequence, so no counter is shared."""
-        engine = SobolEngine(cube.dim, scramble=True, seed=self._seed)
-        if number:
-            engine.fast_forward(number)
-        return np.asarray(engine.draw(1, dtype=torch.double)[0].numpy(), dtype=np.float64)
-
-    def _rng(self, number: int, stream: int = 0) -> np.random.Generator:
-        return np.random.default_rng([self._seed, number, stream])
-
-    def _torch_seed(self, number: int) -> int:
-        return int(self._rng(number).integers(2**31))
-
-
-def _n_failed(study: Study) -> int:
-    """Count failed trials: they used up start-up points without leaving a measurement."""
-    states = (TrialState.FAIL, TrialState.PRUNED)
-    failed = study._get_trials(deepcopy=False, states=states)
-    return sum(not is_measured(trial) for trial in failed)
-
 
 def _check_acquisition(acquisition: str) -> None:
     if acquisition not in get_args(Acquisition):
@@ -296,13 +205,7 @@ def _check_acquisition(acquisition: str) -> None:
         )
 
 
-def _check_options(
-    importance: Mapping[str, float] | None, n_startup_trials: int, startup: str, trust: Trust
-) -> None:
-    if n_startup_trials < 0:
-        raise ValueError(f"`n_startup_trials >= 0` must hold, but got {n_startup_trials}.")
-    if startup not in ("uniform", "sobol"):
-        raise ValueError(f"startup must be 'uniform' or 'sobol', but got {startup!r}.")
+def _check_options(importance: Mapping[str, float] | None, trust: Trust) -> None:
     if trust != "learned" and not 0 <= trust <= 1:
         raise ValueError(f"trust must be 'learned' or within [0, 1], but got {trust}.")
     for name, value in (importance or {}).items():

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
 from ..samplers import MEASURED
+from .batches import BATCH, batch_view
 from .draft import propose
 from .history import History
 from .ledger import Ending, Ledger
@@ -45,11 +46,13 @@ class Claims:
         study: With the sampler that proposes new candidates.
         budget: Measured trials at the end.
         space: The parameters of a new candidate.
+        batch: Size of synchronous batches; None proposes to whoever is free.
     """
 
     study: optuna.Study
     budget: int
     space: Mapping[str, BaseDistribution]
+    batch: int | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -81,10 +84,23 @@ class Claims:
             return taken
         if n_measured + count[TrialState.RUNNING] >= self.budget:
             return Outcome.WAIT
-        trial = propose(self.study, self.space, trials)
+        trial = self._propose(trials)
+        if trial is None:
+            return Outcome.WAIT
         trial.user_attrs = {"phase": "search", **trial.user_attrs, **worker}
         with connection.begin():
             return self.ledger.add(connection, trial)
+
+    def _propose(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """Return a new candidate; None while a batch is complete and not measured."""
+        if self.batch is None:
+            return propose(self.study, self.space, trials)
+        if (found := batch_view(trials, self.batch)) is None:
+            return None
+        number, view = found
+        trial = propose(self.study, self.space, view)
+        trial.user_attrs[BATCH] = number
+        return trial
 
     def _take(
         self, connection: Connection, trials: list[FrozenTrial], worker: Mapping[str, Any]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import MissingExtraError, SpecError
 from ..objectives.evaluation import SPLITS, Models, Task, TaskShare, check_disjoint, load_task
-from ..objectives.importance import relative_norms, rescale
+from ..objectives.importance import task_vector_norms
 from ..objectives.merging import (
     Checkpoint,
     LoraCheckpoint,
@@ -68,12 +68,6 @@ class Inputs:
         """What a backend loads."""
         paths = tuple(expert.directory for expert in self.experts)
         return Models(self.base.directory, paths, self.spec.models.dtype, self.plan.settings)
-
-    def importance(self) -> dict[str, float] | None:
-        """Compute the importance that the spec asks for."""
-        if self.spec.importance.kind == "none":
-            return None
-        return rescale(relative_norms(self.base, self.experts, self.plan))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return every field that changes a measurement, by its place in the spec.
@@ -160,7 +154,7 @@ def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) ->
     blocks: tuple[int, ...] = ()
     if spec.merge.granularity == "blocks":
         fixed = MergeSettings(embeddings="base", head="base", n_experts=len(experts))
-        norms = relative_norms(base, experts, MergePlan(base.layout, fixed, is_tied(base)))
+        norms = task_vector_norms(base, experts, MergePlan(base.layout, fixed, is_tied(base)))
         per_layer = np.array(list(norms.values())).reshape(-1, len(experts)).mean(axis=1)
         blocks = find_blocks(per_layer.tolist(), spec.merge.n_blocks)
     plan = MergePlan(base.layout, spec.merge.settings(len(experts), blocks), is_tied(base))

@@ -15,13 +15,14 @@ from ..objectives.evaluation.cache import AnswerCache
 from ..objectives.evaluation.transformers_backend import TransformersBackend
 from ..objectives.evaluation.vllm_backend import VllmBackend
 from ..objectives.evaluation.vllm_memory import EngineSettings
-from ..samplers import PerTrialSampler, SIPSampler
+from ..samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
 from .devices import VISIBLE, claim_devices
 from .devices import names as device_names
 from .inputs import Inputs
 from .outages import through_outages
 from .seeding import FINGERPRINT, check_same_study, importance_of, init_study, search_space
 from .spec import StudySpec
+from .spec_search import BMM_PRESETS
 from .storage import state_dir, wait_for_study
 from .worker import Reporter, SilentReporter, Timings, Worker
 
@@ -40,15 +41,27 @@ def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSam
     """
     spec = inputs.spec
     preset, seed = spec.sampler.preset, spec.study.seed
-    if preset in _OPTUNA_SAMPLERS:
-        return PerTrialSampler(_OPTUNA_SAMPLERS[preset], seed)
+    space, n_first = search_space(spec, inputs.plan), spec.sampler.n_startup_trials
+    if preset in BMM_PRESETS:
+        return BMMSampler(
+            spec.sampler.bmm,
+            importance=importance_of(study),
+            n_startup_trials=n_first,
+            seed=seed,
+            search_space=space,
+        )
+    if preset == "moead-cmaes":
+        return MoeadCmaesSampler(n_startup_trials=n_first, seed=seed, search_space=space)
+    if preset not in ("mergefront", "qnehvi"):
+        make = _OPTUNA_SAMPLERS.get(preset, _OPTUNA_SAMPLERS["random"])
+        return PerTrialSampler(make, seed)
     return SIPSampler(
         importance=importance_of(study) if preset == "mergefront" else None,
         acquisition="knowledge-gradient" if preset == "mergefront" else "qlognehvi",
-        n_startup_trials=spec.sampler.n_startup_trials,
+        n_startup_trials=n_first,
         seed=seed,
         trust=spec.importance.trust,
-        search_space=search_space(spec, inputs.plan),
+        search_space=space,
     )
 
 

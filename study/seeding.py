@@ -4,20 +4,27 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import numpy as np
 import optuna
-from optuna.distributions import FloatDistribution
-from optuna.trial import TrialState, create_trial
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats.qmc import Sobol
 
 from ..errors import StudyError
 from ..objectives.merging import MergePlan
+from ..objectives.merging.plan import DENSITY
 from ..samplers import uniform_levels
 from .inputs import Inputs
+from .prior import compute_importance
 from .spec import StudySpec
 from .storage import check_storage, open_storage, shown_url, study_lock
 
 FINGERPRINT = "mergefront:fingerprint"
 IMPORTANCE = "mergefront:importance"
 SPEC = "mergefront:spec"
+
+Space = Mapping[str, FloatDistribution]
 
 
 def init_study(inputs: Inputs) -> optuna.Study:
@@ -48,7 +55,7 @@ def _set_attributes(study: optuna.Study, inputs: Inputs) -> None:
     content = inputs.spec.model_dump(mode="json")
     content["study"]["storage"] = shown_url(inputs.spec.study.storage)
     study.set_user_attr(SPEC, content)
-    study.set_user_attr(IMPORTANCE, inputs.importance())
+    study.set_user_attr(IMPORTANCE, compute_importance(inputs))
     for trial in study.get_trials(deepcopy=False):  # left by a start that was cut off
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     queue_seeds(study, inputs.spec, inputs.plan)
@@ -93,34 +100,88 @@ def importance_of(study: optuna.Study) -> dict[str, float] | None:
 
 def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, FloatDistribution]:
     """Return one distribution a parameter, within the spec's bounds."""
-    return {name: FloatDistribution(*spec.merge.bounds) for name in plan.parameter_names}
+    ranges = plan.bounds(*spec.merge.bounds)
+    return {name: FloatDistribution(*range_) for name, range_ in ranges.items()}
 
 
 def queue_seeds(study: optuna.Study, spec: StudySpec, plan: MergePlan) -> None:
-    """Queue the parents, then uniform merges at levels spread over the bounds."""
-    n_experts = plan.settings.n_experts
-    _queue(study, spec, plan.uniform(0.0), "parent", "base")
+    """Queue what is measured before anything is proposed."""
+    for trial in first_trials(spec, plan):
+        study.add_trial(trial)
+
+
+def first_trials(spec: StudySpec, plan: MergePlan) -> list[FrozenTrial]:
+    """Return the parents, then uniform merges, Sobol points, or a grid over all parameters."""
+    n_experts, space = plan.settings.n_experts, search_space(spec, plan)
+    trials = [_first(space, plan.uniform(0.0), "parent", "base")]
     for expert in range(1, n_experts + 1):
         label = "expert" if n_experts == 1 else f"expert {expert}"
-        _queue(study, spec, plan.expert(expert), "parent", label)
-    n_uniform = min(spec.sampler.n_startup_trials, spec.study.trials) - n_experts - 1
-    low, high = spec.merge.bounds
-    for level in uniform_levels(n_uniform + 2)[2:] if n_uniform > 0 else []:
-        weight = low + level * (high - low)
-        _queue(study, spec, plan.uniform(weight), "uniform", f"uniform {weight:.2f}")
+        trials.append(_first(space, plan.expert(expert), "parent", label))
+    makers = {"uniform": _uniform_merges, "sobol": _sobol_points, "grid": _grid}
+    trials += makers[spec.sampler.startup](spec, plan, space, spec.study.trials - len(trials))
+    return trials
 
 
-def _queue(
-    study: optuna.Study, spec: StudySpec, params: Mapping[str, float], phase: str, label: str
-) -> None:
-    """Queue one trial; where bounds leave a parent out, its own distribution reaches to it."""
+def _uniform_merges(
+    spec: StudySpec, plan: MergePlan, space: Space, n_most: int
+) -> list[FrozenTrial]:
+    """Return uniform merges at levels spread over the bounds; the parents are the first two."""
+    n = min(spec.sampler.n_startup_trials - plan.settings.n_experts - 1, n_most)
     low, high = spec.merge.bounds
-    values = params.values()
-    distribution = FloatDistribution(min(low, *values), max(high, *values))
-    trial = create_trial(
+    levels = uniform_levels(n + 2)[2:] if n > 0 else []
+    weights = [low + level * (high - low) for level in levels]
+    return [_first(space, plan.uniform(w), "uniform", f"uniform {w:.2f}") for w in weights]
+
+
+def _sobol_points(
+    spec: StudySpec, plan: MergePlan, space: Space, n_most: int
+) -> list[FrozenTrial]:
+    n = max(0, min(spec.sampler.n_startup_trials, n_most))
+    engine = Sobol(len(space), rng=np.random.default_rng([43, spec.study.seed]))
+    points = engine.random_base2(max(n - 1, 0).bit_length())[:n]
+    return [_at(space, point, "startup", f"sobol {i}") for i, point in enumerate(points)]
+
+
+def _grid(spec: StudySpec, plan: MergePlan, space: Space, n_most: int) -> list[FrozenTrial]:
+    """Return `n_most` points: three levels of a density, all others of the weights' diagonal.
+
+    Levels of the weights do not include the bounds, where the parents are.
+    """
+    densities = (0.0, 0.5, 1.0) if DENSITY in space else (0.0,)
+    points = []
+    for k, density in enumerate(densities):
+        n = len(range(k, n_most, len(densities)))
+        for i in range(1, n + 1):
+            level = i / (n + 1)
+            points.append([density if name == DENSITY else level for name in space])
+    phase = "startup" if DENSITY in space else "uniform"
+    return [_at(space, np.array(point), phase, "") for point in points]
+
+
+def _at(space: Space, point: NDArray[np.float64], phase: str, label: str) -> FrozenTrial:
+    """Return a trial at a point of the unit cube."""
+    params = {
+        name: round(d.low + float(x) * (d.high - d.low), 4)
+        for (name, d), x in zip(space.items(), point, strict=True)
+    }
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in params.items())
+    return _first(space, params, phase, label or shown)
+
+
+def _first(space: Space, params: Mapping[str, float], phase: str, label: str) -> FrozenTrial:
+    """Return a waiting trial; where bounds leave a parent out, its own distributions reach to it.
+
+    All weights have one distribution.
+    """
+    weights = {name: value for name, value in params.items() if name != DENSITY}
+    distributions: dict[str, BaseDistribution] = {}
+    for name, value in params.items():
+        reach = weights.values() if name in weights else [value]
+        low, high = min(space[name].low, *reach), max(space[name].high, *reach)
+        distributions[name] = FloatDistribution(low, high)
+    return create_trial(
         state=TrialState.WAITING,
         params=dict(params),
-        distributions=dict.fromkeys(params, distribution),
+        distributions=distributions,
         user_attrs={"phase": phase, "label": label},
     )
-    study.add_trial(trial)

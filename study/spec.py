@@ -14,10 +14,11 @@ from ..objectives.evaluation import METRICS, SPLITS, Constraint, Objective
 from ..objectives.evaluation.metrics import means, metric_of
 from ..objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ..objectives.merging.operators import check_operator
-from .spec_base import Fraction, Section, check_choice
+from .presets import fill_in
+from .spec_base import Section, check_choice
 from .spec_evaluation import EvaluationSection
+from .spec_search import ImportanceSection, SamplerSection
 
-Preset = Literal["mergefront", "qnehvi", "gp", "tpe", "nsga2", "random"]
 _CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
 Density = Annotated[float, Field(gt=0, le=1)]
 
@@ -68,7 +69,7 @@ class MergeSection(Section):
     bounds: tuple[float, float] = (0.0, 1.0)
     embeddings: EdgeRule = "merge"
     head: EdgeRule = "merge"
-    density: Density | dict[str, Density] = 1.0
+    density: Density | dict[str, Density] | tuple[Density, Density] = 1.0
     parameters: dict[str, float] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
     n_blocks: int = Field(default=6, ge=1)
@@ -83,6 +84,11 @@ class MergeSection(Section):
                 f"[{high:g}, {low:g}]"
                 if low > high
                 else f"bounds [{low:g}, {high:g}] are empty"
+            )
+        if isinstance(self.density, tuple) and not self.density[0] < self.density[1]:
+            raise ValueError(
+                "a density that is searched must be [low, high] with low < high, but got "
+                f"{list(self.density)}"
             )
         return self
 
@@ -103,14 +109,9 @@ class MergeSection(Section):
     @property
     def densities(self) -> list[float]:
         """All densities that occur."""
-        return list(self.density.values()) if isinstance(self.density, dict) else [self.density]
-
-
-class ImportanceSection(Section):
-    """Prior knowledge about the layers; see `SIPSampler`."""
-
-    kind: Literal["none", "parameter"] = "parameter"
-    trust: Literal["learned"] | Fraction = "learned"
+        if isinstance(self.density, dict):
+            return list(self.density.values())
+        return list(self.density) if isinstance(self.density, tuple) else [self.density]
 
 
 class ObjectiveSection(Section):
@@ -130,19 +131,6 @@ class ObjectiveSection(Section):
     def _check(self) -> Self:
         check_choice("metric", self.metric.split("/", 1)[0], list(METRICS))
         return self
-
-
-class SamplerSection(Section):
-    """Who proposes candidates.
-
-    Args:
-        preset: `mergefront` is SIPSampler; `qnehvi` the same without prior knowledge of layers;
-            the others are Optuna's own.
-        n_startup_trials: Parents and uniform merges, before anything is proposed.
-    """
-
-    preset: Preset = "mergefront"
-    n_startup_trials: int = Field(default=8, ge=2)
 
 
 class StudySpec(Section):
@@ -212,7 +200,7 @@ class StudySpec(Section):
             SpecError: With one line that names the key, the value and the rule.
         """
         try:
-            return cls.model_validate({**content, "folder": folder})
+            return cls.model_validate({**fill_in(content), "folder": folder})
         except ValidationError as error:
             raise SpecError(f"{origin}: {_explain(error)}") from None
 

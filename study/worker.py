@@ -101,7 +101,8 @@ class Worker:
         spec = self.inputs.spec
         directory = state_dir(spec)
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._claims = Claims(self.study, spec.study.trials, search_space(spec, self.inputs.plan))
+        space = search_space(spec, self.inputs.plan)
+        self._claims = Claims(self.study, spec.study.trials, space, spec.sampler.batch)
         self._local = LocalWorkers(directory / "workers")
         self._spool = Spool(directory / "spool", artifact_store(spec))
         self._lock = study_lock(spec)

@@ -3,24 +3,17 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import EvaluationError
-from ..merging import (
-    OPERATORS,
-    Checkpoint,
-    LoraCheckpoint,
-    MergePlan,
-    ModuleSink,
-    is_adapter,
-)
+from ..merging import OPERATORS, Checkpoint, MergePlan, ModuleSink
 from ..merging.engine import checksum
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous import Answering, Rows, fits
+from .loading import default_device, load_expert, load_model
 
 
 class TransformersBackend:
@@ -39,15 +32,16 @@ class TransformersBackend:
 
     def __init__(self, batch_size: int = 64, device: str | None = None) -> None:
         self.batch_size = batch_size
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or default_device()
         self._model: Any = None
 
     def load(self, models: Models) -> None:
         """Load the parents and the base's tokenizer."""
         self._chat = Chat(models.base)
-        self._model = self._load_model(models.base, models.dtype)
+        self._model = load_model(models.base, models.dtype, self.device)
         self._model.generation_config = self._greedy_config()
-        experts = [self._load_expert(path, models) for path in models.experts]
+        common = (models.base, models.dtype, self.device)
+        experts = [load_expert(path, *common) for path in models.experts]
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
         self._sink = ModuleSink(self._model, experts, models.merge, tied)
         _check_names(self._sink.parameters, models)
@@ -101,25 +95,6 @@ class TransformersBackend:
         """Release the models."""
         self._model = self._rows = None
         del self._sink, self._chat
-
-    def _load_expert(self, path: Path, models: Models) -> Any:
-        if not is_adapter(path):
-            return self._load_model(path, models.dtype)
-        expert = self._load_model(models.base, models.dtype)
-        adapter = LoraCheckpoint(path, Checkpoint(models.base))
-        for name in adapter.changed:
-            expert.get_parameter(name).data = (
-                adapter.tensor(name).load().to(self.device, getattr(torch, models.dtype))
-            )
-        return expert
-
-    def _load_model(self, path: Path, dtype: str) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
-        )
-        return model.to(self.device).eval().requires_grad_(False)
 
     def _greedy_config(self) -> Any:
         """Return a configuration that leaves nothing to the checkpoint's own sampling defaults."""

@@ -160,7 +160,7 @@ def keep(parameters: Mapping[str, Tensor]) -> dict[str, Resident]:
 
 def _is_elementwise(plan: MergePlan) -> bool:
     operator = OPERATORS[plan.settings.operator]
-    return operator.elementwise and all(plan.density_of(name) >= 1 for name in plan.parts)
+    return operator.elementwise and plan.is_dense
 
 
 def _is_tied(model: nn.Module) -> bool:

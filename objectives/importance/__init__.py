@@ -1,6 +1,7 @@
 """How much each search variable is expected to matter."""
 
-from .combine import rescale
-from .parameter import relative_norms
+from .activation import activation_distances
+from .combine import combine, rescale, robust, smooth
+from .parameter import task_vector_norms
 
-__all__ = ["relative_norms", "rescale"]
+__all__ = ["activation_distances", "combine", "rescale", "robust", "smooth", "task_vector_norms"]

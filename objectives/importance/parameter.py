@@ -3,42 +3,68 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
 from ..merging import Checkpoint, MergePlan
 from ..merging.engine import CHUNK, Source
 
+Norm = Literal["relative", "absolute"]
+Tensors = Literal["all", "matrices"]
 
-def relative_norms(
-    base: Checkpoint, experts: Sequence[Checkpoint], plan: MergePlan
+
+def task_vector_norms(
+    base: Checkpoint,
+    experts: Sequence[Checkpoint],
+    plan: MergePlan,
+    norm: Norm = "relative",
+    tensors: Tensors = "all",
 ) -> dict[str, float]:
-    """Return `||expert - base|| / ||base||` over all tensors of each search variable.
+    """Return the norm of what fine-tuning added, over all tensors of each search variable.
 
-    The tensors of a variable are pooled into one vector (Frobenius norms). AP-BMM averages the
-    relative norms of single tensors instead, where the few numbers of a normalisation weigh as
-    much as a matrix. Streamed in parts of a tensor.
+    The tensors of a variable are pooled into one vector (Frobenius norms). SIP-BMM averages the
+    norms of single tensors, AP-BMM their relative norms; there the few numbers of a
+    normalisation weigh as much as a matrix. Streamed in parts of a tensor.
 
     Args:
         base: Weight 0.
         experts: Weight 1 each.
         plan: The search variables.
+        norm: "relative" is `||expert - base|| / ||base||` (AP-BMM), "absolute" without the
+            divisor (SIP-BMM).
+        tensors: "matrices" leaves out vectors: norms and biases.
 
     Returns:
-        Parameter name -> relative task-vector norm, 0 where nothing was moved.
+        Parameter name -> norm of the task vector, 0 where nothing was moved.
     """
     moved: dict[str, float] = defaultdict(float)
     total: dict[str, float] = defaultdict(float)
-    group_of = {name: group for group in plan.groups for name in plan.tensors_of(group)}
-    for name, group in group_of.items():
+    for group, name in _chosen(base, plan, tensors):
         origin = base.tensor(name)
-        total[group] += _square(origin)
+        total[group] += _square(origin) if norm == "relative" else 0.0
         for k, expert in enumerate(experts, start=1):
-            moved[_parameter(group, k, len(experts))] += _square(expert.tensor(name), origin)
+            moved[plan.parameter(group, k)] += _square(expert.tensor(name), origin)
+    scale = {group: math.sqrt(square) for group, square in total.items()}
     return {
-        name: math.sqrt(moved[name] / total[name.split("@")[0]]) if moved[name] else 0.0
-        for name in plan.parameter_names
+        plan.parameter(group, k): _ratio(
+            moved[plan.parameter(group, k)], scale.get(group, 0.0) if norm == "relative" else 1.0
+        )
+        for group in plan.groups
+        for k in range(1, len(experts) + 1)
     }
+
+
+def _ratio(square: float, divisor: float) -> float:
+    return math.sqrt(square) / divisor if square else 0.0
+
+
+def _chosen(base: Checkpoint, plan: MergePlan, tensors: Tensors) -> list[tuple[str, str]]:
+    """Return pairs of a search variable and one of its tensors."""
+    pairs = [(group, name) for group in plan.groups for name in plan.tensors_of(group)]
+    if tensors == "all":
+        return pairs
+    return [(group, name) for group, name in pairs if len(base.tensor(name).shape) > 1]
 
 
 def _square(source: Source, origin: Source | None = None) -> float:
@@ -51,7 +77,3 @@ def _square(source: Source, origin: Source | None = None) -> float:
             values = values - origin.read(start, stop)
         square += float(torch.linalg.vector_norm(values, dtype=torch.double)) ** 2
     return square
-
-
-def _parameter(group: str, expert: int, n_experts: int) -> str:
-    return group if n_experts == 1 else f"{group}@{expert}"

@@ -48,7 +48,11 @@ def mergekit_yaml(
         )
     weights = plan.tensor_weights(groups)
     content: dict[str, Any] = {"merge_method": name, "dtype": "float32", "out_dtype": dtype}
-    content |= _METHODS.get(name, _task_vectors)(plan, weights, models)
+    if name in _METHODS:
+        content |= _METHODS[name](plan, weights, models)
+    else:
+        density = {tensor: (plan.density_of(tensor, groups),) for tensor in weights}
+        content |= _task_vectors(plan, weights, density, models)
     return str(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -65,9 +69,11 @@ def _linear(
 
 
 def _task_vectors(
-    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[str]
+    plan: MergePlan,
+    weights: Mapping[str, Weights],
+    density: Mapping[str, Weights],
+    models: Sequence[str],
 ) -> dict[str, Any]:
-    density = {name: (plan.density_of(name),) for name in weights}
     sparse = OPERATORS[plan.settings.operator].sparsify is not None
     options = OPERATORS[plan.settings.operator].options(plan.settings.parameters)
     shared = {key: bool(value) if key in _SWITCHES else value for key, value in options.items()}

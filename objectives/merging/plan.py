@@ -19,6 +19,10 @@ from .operators import OPERATORS
 Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds"]
 EdgeRule = Literal["base", "expert", "merge", "search"]
 
+# The search variable of a density that is searched, and what is no layer among the groups.
+DENSITY = "density"
+_NO_LAYERS = ("embeddings", "head", DENSITY)
+
 # One number an expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
 Weights = tuple[float, ...]
 
@@ -36,8 +40,8 @@ class MergeSettings:
         head: The same for the final norm and the output matrix. In a model with tied
             embeddings the output matrix is the embeddings, and this rule moves the norm alone.
         n_experts: Number of experts merged into the base.
-        density: Share of each task vector that is kept: one number, or one a search variable
-            with `default` for the rest.
+        density: Share of each task vector that is kept: one number, one a search variable
+            with `default` for the rest, or a pair of bounds: then it is searched, as `density`.
         parameters: Of the operator, where they differ from its defaults.
         seed: Of random masks.
         blocks: First layer of every block, for granularity `blocks`; see `find_blocks`.
@@ -48,14 +52,25 @@ class MergeSettings:
     embeddings: EdgeRule = "merge"
     head: EdgeRule = "merge"
     n_experts: int = 1
-    density: float | Mapping[str, float] = 1.0
+    density: float | Mapping[str, float] | tuple[float, float] = 1.0
     parameters: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     blocks: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.density, list):  # as it comes from YAML, JSON or another process
+            object.__setattr__(self, "density", tuple(self.density))
+
+    @property
+    def density_bounds(self) -> tuple[float, float] | None:
+        """Bounds of a density that is searched; None if it is not."""
+        return self.density if isinstance(self.density, tuple) else None
+
     def merger(self, remember: bool = False, chunk: int = CHUNK) -> Merger:
         """Return what applies the operator to tensors; see `Merger`."""
         operator = OPERATORS[self.operator]
+        # Every density has masks of its own: of a searched one they are not worth their memory.
+        remember = remember and self.density_bounds is None
         return Merger(operator, operator.options(self.parameters), self.seed, remember, chunk)
 
 
@@ -84,10 +99,28 @@ class MergePlan:
     @property
     def parameter_names(self) -> list[str]:
         """Names of the study's parameters; with several experts `group@1`, `group@2`, ..."""
-        if self.settings.n_experts == 1:
-            return list(self.groups)
+        searched = [DENSITY] if self.settings.density_bounds else []
+        return [*self._weight_names, *searched]
+
+    @property
+    def _weight_names(self) -> list[str]:
         experts = range(1, self.settings.n_experts + 1)
-        return [f"{group}@{k}" for group in self.groups for k in experts]
+        return [self.parameter(group, k) for group in self.groups for k in experts]
+
+    def parameter(self, group: str, expert: int) -> str:
+        """Return the name of one group's weight of an expert, counted from 1."""
+        return group if self.settings.n_experts == 1 else f"{group}@{expert}"
+
+    def bounds(self, low: float, high: float) -> dict[str, tuple[float, float]]:
+        """Return the range of every parameter.
+
+        Args:
+            low: Of the weights.
+            high: Of the weights.
+        """
+        ranges = dict.fromkeys(self._weight_names, (low, high))
+        density = self.settings.density_bounds
+        return ranges if density is None else {**ranges, DENSITY: density}
 
     def tensors_of(self, group: str) -> list[str]:
         """Names of the tensors that the variable `group` alone moves."""
@@ -104,12 +137,13 @@ class MergePlan:
             missing = sorted(set(expected) - set(params))
             unknown = sorted(set(params) - set(expected))
             raise LayoutError(
-                f"A candidate must give exactly the {len(expected)} weights of its plan, but "
+                f"A candidate must give exactly the {len(expected)} parameters of its plan, but "
                 f"{missing=} and {unknown=}."
             )
         n = self.settings.n_experts
-        values = [float(params[name]) for name in expected]
-        return {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
+        values = [float(params[name]) for name in self._weight_names]
+        groups = {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
+        return groups | {name: (float(params[name]),) for name in expected if name == DENSITY}
 
     def parse_weights(self, content: Mapping[str, object]) -> dict[str, Weights]:
         """Read a weight file's content: one number, or a list of one an expert, for each group.
@@ -119,6 +153,8 @@ class MergePlan:
         Raises:
             LayoutError: If a group is missing or unknown, or a weight is not a finite number.
         """
+        content = dict(content)
+        density = self._parse_density(content.pop(DENSITY, None))
         if set(content) == {"uniform"}:
             content = dict.fromkeys(self.groups, content["uniform"])
         if set(content) != set(self.groups):
@@ -127,7 +163,19 @@ class MergePlan:
                 f"A weight file must name each of {', '.join(self.groups)}, or 'uniform' alone, "
                 f"but missing={sorted(missing)} and unknown={sorted(unknown)}."
             )
-        return {group: self._parse_weight(group, content[group]) for group in self.groups}
+        return {g: self._parse_weight(g, content[g]) for g in self.groups} | density
+
+    def _parse_density(self, value: object) -> dict[str, Weights]:
+        if self.settings.density_bounds is None and value is None:
+            return {}
+        if self.settings.density_bounds is None or not (
+            isinstance(value, int | float) and 0 < value <= 1
+        ):
+            raise LayoutError(
+                "A weight file must give `density`, in (0, 1], where `merge.density` is searched, "
+                f"and nowhere else, but got {value!r}."
+            )
+        return {DENSITY: (float(value),)}
 
     def _parse_weight(self, group: str, value: object) -> Weights:
         listed = value if isinstance(value, list) else [value]
@@ -149,7 +197,7 @@ class MergePlan:
         Args:
             groups: The weights of every search variable, one number an expert.
         """
-        layers = [w for group, w in groups.items() if group not in ("embeddings", "head")]
+        layers = [w for group, w in groups.items() if group not in _NO_LAYERS]
         mean = tuple(fmean(column) for column in zip(*layers, strict=True))
         constants = {"base": self._unit(None), "expert": self._unit(-1), "merge": mean}
         return {
@@ -158,13 +206,22 @@ class MergePlan:
         }
 
     def uniform(self, weight: float) -> dict[str, float]:
-        """Return the parameters of the uniform merge: every weight equal, split over experts."""
-        return dict.fromkeys(self.parameter_names, weight / self.settings.n_experts)
+        """Return the parameters of the uniform merge: every weight equal, split over experts.
+
+        A searched density is 1 for the base, and else its upper bound.
+        """
+        weights = dict.fromkeys(self._weight_names, weight / self.settings.n_experts)
+        density = self.settings.density_bounds
+        return weights if density is None else {**weights, DENSITY: density[1] if weight else 1.0}
 
     def expert(self, number: int) -> dict[str, float]:
-        """Return the parameters of expert `number`, counted from 1: all the weight is its."""
-        weights = self._unit(number - 1) * len(self.groups)
-        return dict(zip(self.parameter_names, weights, strict=True))
+        """Return the parameters of expert `number`, counted from 1: all the weight is its.
+
+        A searched density is 1: the expert as it is.
+        """
+        numbers = self._unit(number - 1) * len(self.groups)
+        weights = dict(zip(self._weight_names, numbers, strict=True))
+        return weights if self.settings.density_bounds is None else {**weights, DENSITY: 1.0}
 
     def _unit(self, expert: int | None) -> Weights:
         weights = [0.0] * self.settings.n_experts
@@ -208,12 +265,26 @@ class MergePlan:
             )
         return starts
 
-    def density_of(self, name: str) -> float:
-        """Return the share of a tensor's task vectors that is kept."""
+    def density_of(self, name: str, groups: Mapping[str, Sequence[float]] | None = None) -> float:
+        """Return the share of a tensor's task vectors that a candidate keeps.
+
+        Args:
+            name: Of the tensor.
+            groups: Of the candidate; needed where the density is searched.
+        """
         density = self.settings.density
+        if isinstance(density, tuple):
+            return (groups or {})[DENSITY][0]
         if isinstance(density, Mapping):
             return density.get(self._variable_of[name], density.get("default", 1.0))
         return density
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every candidate keeps all of every task vector."""
+        if self.settings.density_bounds is not None:
+            return False
+        return all(self.density_of(name) >= 1 for name in self.parts)
 
     def _ordered_groups(self) -> tuple[str, ...]:
         """Layers by index, then the edges; every group moves at least one tensor."""

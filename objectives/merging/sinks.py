@@ -78,16 +78,18 @@ class ModuleSink:
         with one_thread() as n_threads, torch.no_grad():
             if n_threads == 1 or not self._on_cpu or sum(size.values()) < _WORTH_THREADS:
                 for name in size:
-                    self._write_one(name, weights[name])
+                    self._write_one(name, weights[name], groups)
                 return
             largest_first = sorted(size, key=lambda name: -size[name])
             with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(lambda n: self._write_one(n, weights[n]), largest_first))
+                list(pool.map(lambda n: self._write_one(n, weights[n], groups), largest_first))
 
-    def _write_one(self, name: str, weights: Weights) -> None:
-        out = self.parameters[name].detach()
+    def _write_one(
+        self, name: str, weights: Weights, groups: Mapping[str, Sequence[float]]
+    ) -> None:
+        out, density = self.parameters[name].detach(), self.plan.density_of(name, groups)
         with torch.no_grad():  # a property of the thread
-            self._merger.merge(self._inputs[name], weights, out, self.plan.density_of(name))
+            self._merger.merge(self._inputs[name], weights, out, density)
 
 
 def _named(module: nn.Module) -> dict[str, Tensor]:
@@ -103,6 +105,10 @@ def _check_same_names(models: Sequence[Mapping[str, Tensor]]) -> None:
         if model.keys() != models[0].keys():
             differing = sorted(model.keys() ^ models[0].keys())
             raise LayoutError(f"Models must have the same parameters, but differ in {differing}.")
+
+
+# A tensor's weights, one an expert, and the share of its task vectors that is kept.
+_Rule = tuple[Weights, float]
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,8 @@ def stream(
     merger = merger or recipe.plan.settings.merger()
     with one_thread(), torch.no_grad():
         for name in by_layer(recipe.plan) if names is None else names:
-            yield name, _merged(recipe, merger, name, weights[name])
+            density = recipe.plan.density_of(name, groups)
+            yield name, _merged(recipe, merger, name, weights[name], density)
 
 
 def by_layer(plan: MergePlan) -> list[str]:
@@ -164,13 +171,13 @@ def by_layer(plan: MergePlan) -> list[str]:
     )
 
 
-def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights) -> Tensor:
+def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights, density: float) -> Tensor:
     sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:
         return _copied(name, sources)
     out = torch.empty(sources[0].shape, dtype=recipe.dtype)
     inputs = Inputs(name, sources[0], sources[1:])
-    merger.merge(inputs, weights, out, recipe.plan.density_of(name))
+    merger.merge(inputs, weights, out, density)
     check_finite(name, out)
     return out
 
@@ -197,10 +204,11 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
             configuration comes last.
     """
     out.mkdir(parents=True, exist_ok=True)
-    weights = recipe.plan.tensor_weights(groups)
-    merger = recipe.plan.settings.merger()
+    weights, plan = recipe.plan.tensor_weights(groups), recipe.plan
+    rules = {name: (weights[name], plan.density_of(name, groups)) for name in weights}
+    merger = plan.settings.merger()
     with one_thread(), torch.no_grad():
-        total = sum(_write_shard(recipe, merger, weights, f, out / f) for f in recipe.base.files)
+        total = sum(_write_shard(recipe, merger, rules, f, out / f) for f in recipe.base.files)
     _write_index(recipe.base, total, out)
     for name in _COPIED_FILES:
         if (recipe.base.directory / name).is_file():
@@ -209,7 +217,7 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
 
 
 def _write_shard(
-    recipe: Recipe, merger: Merger, weights: Mapping[str, Weights], file: str, path: Path
+    recipe: Recipe, merger: Merger, rules: Mapping[str, _Rule], file: str, path: Path
 ) -> int:
     """Write one file, every part as soon as it is merged; return the bytes of its tensors."""
     names = recipe.base.names(file)
@@ -217,19 +225,21 @@ def _write_shard(
     with path.open("wb", buffering=0) as out:
         out.write(header)
         for name in names:
-            for part in _parts(recipe, merger, name, weights[name]):
+            for part in _parts(recipe, merger, name, *rules[name]):
                 check_finite(name, part)
                 out.write(memoryview(part.view(torch.uint8).numpy()))  # type: ignore[arg-type]
     return n_bytes
 
 
-def _parts(recipe: Recipe, merger: Merger, name: str, weights: Weights) -> Iterator[Tensor]:
+def _parts(
+    recipe: Recipe, merger: Merger, name: str, weights: Weights, density: float
+) -> Iterator[Tensor]:
     sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:
         yield _copied(name, sources).view(-1)
         return
     inputs = Inputs(name, sources[0], sources[1:])
-    for _, part in merger.parts(inputs, weights, recipe.plan.density_of(name)):
+    for _, part in merger.parts(inputs, weights, density):
         yield part.to(recipe.dtype)
 
 

@@ -1,9 +1,20 @@
-"""Expected improvement under noise, of the hypervolume or of the single best value."""
+"""Expected improvement of the hypervolume or of the single best value."""
 
-from botorch.acquisition import AcquisitionFunction, qLogNoisyExpectedImprovement
+from typing import Any
+
+from botorch.acquisition import (
+    AcquisitionFunction,
+    qLogExpectedImprovement,
+    qLogNoisyExpectedImprovement,
+)
 from botorch.acquisition.multi_objective import logei
-from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.acquisition.multi_objective.logei import (
+    qLogExpectedHypervolumeImprovement,
+    qLogNoisyExpectedHypervolumeImprovement,
+)
+from botorch.models.model import Model
 from botorch.sampling import SobolQMCNormalSampler
+from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
 from torch import Tensor
 
 from .._gp import Surrogate
@@ -23,22 +34,66 @@ def make_acquisition(
     reference_point: Tensor,
     sampler: SobolQMCNormalSampler,
 ) -> AcquisitionFunction:
+    """Return `noisy_improvement` under our surrogate."""
+    model = BoTorchSurrogate(surrogate)
+    return noisy_improvement(model, X, pending, reference_point, sampler)
+
+
+def noisy_improvement(
+    model: Model,
+    X: Tensor,
+    pending: Tensor | None,
+    reference_point: Tensor,
+    sampler: SobolQMCNormalSampler,
+) -> AcquisitionFunction:
     """Return qLogNEHVI (Daulton et al. 2021; Ament et al. 2023), or qLogNEI for one objective.
 
     Both integrate over the noise of the points evaluated so far, and cost the same for any
     number of pending points (qLogEHVI's cost doubles with each).
 
     Args:
-        surrogate: The fitted model.
+        model: Fitted.
         X: An `n x d`-dim tensor of evaluated points.
         pending: A `p x d`-dim tensor of points in flight, or None.
         reference_point: An `m`-dim tensor; ignored for one objective.
         sampler: Draws the posterior samples.
     """
     common = {"sampler": sampler, "X_pending": pending, "prune_baseline": True}
-    model = BoTorchSurrogate(surrogate)
     if reference_point.numel() == 1:
         return qLogNoisyExpectedImprovement(model, X, cache_root=False, **common)  # type: ignore[arg-type]
     return qLogNoisyExpectedHypervolumeImprovement(
         model, reference_point, X, cache_root=False, **common  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def improvement(
+    model: Model,
+    means: Tensor,
+    pending: Tensor | None,
+    reference_point: Tensor,
+    sampler: SobolQMCNormalSampler,
+) -> AcquisitionFunction:
+    """Return qLogEHVI (Daulton et al. 2020; Ament et al. 2023), or qLogEI for one objective.
+
+    Both take the evaluated points' values for known; the values are the posterior means, since
+    those measured are noisy.
+
+    Args:
+        model: Fitted.
+        means: Posterior means of the evaluated points, `n x m`-dim.
+        pending: A `p x d`-dim tensor of points in flight, or None; cost doubles with each.
+        reference_point: An `m`-dim tensor; ignored for one objective.
+        sampler: Draws the posterior samples.
+    """
+    if reference_point.numel() == 1:
+        best = float(means.max())
+        return qLogExpectedImprovement(model, best, sampler=sampler, X_pending=pending)
+    # BoTorch names one of its two classes; both give boxes.
+    boxes: Any = FastNondominatedPartitioning(reference_point, means)
+    return qLogExpectedHypervolumeImprovement(
+        model,
+        reference_point,
+        boxes,
+        sampler=sampler,
+        X_pending=pending,
+    )

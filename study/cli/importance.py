@@ -9,19 +9,28 @@ from ._app import Format, FormatOption, SpecArgument, StorageOption, command, pr
 def importance(
     spec: SpecArgument, storage: StorageOption = None, format: FormatOption = Format.TABLE
 ) -> None:
-    """Print how far fine-tuning moved each search variable's tensors.
+    """Print what is known about each search variable, and the importance it gets.
 
     Example: mergefront importance examples/demo.yaml
     """
-    from ...objectives.importance import relative_norms, rescale
     from ..inputs import Inputs
+    from ..prior import compute_importance, signals_of
 
     inputs = Inputs.of(read_spec(spec, storage))
-    norms = relative_norms(inputs.base, inputs.experts, inputs.plan)
-    scaled = rescale(norms)
+    signals = signals_of(inputs)
+    importance = compute_importance(inputs, signals) or {}
+    columns = {_title(name, inputs.spec.importance.norm): s for name, s in signals.items()}
+    columns["importance"] = importance
+    names = inputs.plan.parameter_names
     if format is Format.JSON:
-        print_json({n: {"relative_norm": norms[n], "importance": scaled[n]} for n in norms})
+        print_json({n: {title: values.get(n) for title, values in columns.items()} for n in names})
         return
-    typer.echo(f"{'variable':<16} {'relative norm':>14} {'importance':>11}")
-    for name, norm in norms.items():
-        typer.echo(f"{name:<16} {norm:>14.4f} {scaled[name]:>11.3f}")
+    typer.echo(f"{'variable':<16}" + "".join(f" {title:>20}" for title in columns))
+    for name in names:
+        cells = [values.get(name) for values in columns.values()]
+        shown = ("" if value is None else f"{value:.4f}" for value in cells)
+        typer.echo(f"{name:<16}" + "".join(f" {cell:>20}" for cell in shown))
+
+
+def _title(signal: str, norm: str) -> str:
+    return "activation_distance" if signal == "activation" else f"{norm}_norm"

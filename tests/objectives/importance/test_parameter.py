@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from mergefront.objectives.demo import BASE, EXPERT
-from mergefront.objectives.importance import relative_norms, rescale
+from mergefront.objectives.importance import rescale, task_vector_norms
 from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings
 
 
@@ -30,16 +30,16 @@ def test_tensors_of_a_variable_are_pooled(tmp_path: Path) -> None:
     )
     plan = MergePlan(base.layout, MergeSettings())
     # Layer 0 moved by (0, 6, 8, 0) from (3, 0, 0, 4): 10 / 5. Layer 1 did not move.
-    assert relative_norms(base, [one], plan) == {"layer_000": 2.0, "layer_001": 0.0}
+    assert task_vector_norms(base, [one], plan) == {"layer_000": 2.0, "layer_001": 0.0}
     twice = MergePlan(base.layout, MergeSettings(n_experts=2))
-    norms = relative_norms(base, [base, one], twice)
+    norms = task_vector_norms(base, [base, one], twice)
     assert norms == {"layer_000@1": 0, "layer_000@2": 2.0, "layer_001@1": 0, "layer_001@2": 0}
 
 
 def test_the_demo_pair_moved_every_variable() -> None:
     base = Checkpoint(BASE)
     plan = MergePlan(base.layout, MergeSettings(embeddings="search", head="search"))
-    norms = relative_norms(base, [Checkpoint(EXPERT)], plan)
+    norms = task_vector_norms(base, [Checkpoint(EXPERT)], plan)
     assert list(norms) == plan.parameter_names
     assert all(0 < norm < 1 for norm in norms.values())
 

@@ -22,6 +22,7 @@ from mergefront.objectives.merging import (
     write_checkpoint,
 )
 from mergefront.study.inputs import load_inputs
+from mergefront.study.prior import compute_importance
 from small_study import write_spec
 
 TARGETS = ("model.layers.0.self_attn.q_proj", "model.layers.3.mlp.down_proj")
@@ -91,7 +92,7 @@ def test_in_place_and_exported_candidates_agree(adapter: Path, tmp_path: Path) -
 def test_a_spec_may_name_an_adapter(adapter: Path, tmp_path: Path) -> None:
     models = {"base": str(BASE), "experts": [str(adapter)], "dtype": "float32"}
     inputs = load_inputs(write_spec(tmp_path, models=models))
-    importance = inputs.importance()
+    importance = compute_importance(inputs)
     assert importance is not None
     moved = {name for name, value in importance.items() if value > 0}
     assert moved == {"layer_000", "layer_003"}

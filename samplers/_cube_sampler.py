@@ -1,0 +1,159 @@
+"""What samplers over the unit cube share: start-up trials, seeds, and what others measure."""
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from botorch.utils.sampling import manual_seed
+from numpy.typing import NDArray
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.trial import FrozenTrial, TrialState
+from torch import double
+from torch.quasirandom import SobolEngine
+
+from ._pending import pending_params, publish
+from ._search_space import MEASURED, UnitCube, finite_trials, is_measured, uniform_levels
+from ._threads import one_thread
+
+Startup = Literal["uniform", "sobol"]
+_STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
+
+
+class CubeSampler(BaseSampler):
+    """Start-up trials first, then points of a model, as a function of the study's history.
+
+    A suggestion depends on `seed`, the trial's number and the study's history alone: restarted
+    or parallel workers with one seed neither repeat points nor need to share state.
+
+    Args:
+        n_startup_trials: Trials before the model is used.
+        startup: "uniform" sets all weights to one level, a different one in each trial, the
+            parents (all 0, all 1) first; "sobol" fills the cube.
+        seed: Drawn from the operating system if None.
+        search_space: The parameters to model together; if None, those that all completed trials
+            share.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        n_startup_trials: int,
+        startup: Startup,
+        seed: int | None,
+        search_space: Mapping[str, BaseDistribution] | None,
+    ) -> None:
+        if n_startup_trials < 0:
+            raise ValueError(f"`n_startup_trials >= 0` must hold, but got {n_startup_trials}.")
+        if startup not in ("uniform", "sobol"):
+            raise ValueError(f"startup must be 'uniform' or 'sobol', but got {startup!r}.")
+        self._n_startup_trials = n_startup_trials
+        self._levels = uniform_levels(n_startup_trials) if startup == "uniform" else None
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        self._search_space = dict(search_space) if search_space else None
+
+    @abstractmethod
+    def _model_point(
+        self,
+        study: Study,
+        number: int,
+        cube: UnitCube,
+        measured: list[FrozenTrial],
+        pending: list[dict[str, Any]],
+    ) -> NDArray[np.float64]:
+        """Return the point of trial `number`, `d`-dim in the unit cube.
+
+        Args:
+            study: For its directions.
+            number: Of the trial.
+            cube: Over the search space.
+            measured: At least one trial, all with finite values and every parameter.
+            pending: Parameters of the trials in flight.
+        """
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Return the given search space, or the one that completed trials share."""
+        space = self._search_space or IntersectionSearchSpace().calculate(study)
+        return {name: dist for name, dist in space.items() if not dist.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return one value for every parameter of the space, and publish them as pending."""
+        if not search_space:
+            return {}
+        cube = UnitCube(search_space)
+        trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
+        point = self._propose(study, trial, cube, trials)
+        params = cube.decode(point)
+        publish(study, trial, params)
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return a value for one parameter: the start-up level, or a random one."""
+        cube = UnitCube({param_name: param_distribution})
+        stream = zlib.crc32(param_name.encode())
+        point = self._rng(trial.number, stream).uniform(size=cube.dim)
+        level = self._startup_level(trial.number)
+        if level is not None and not cube.categorical_columns:
+            point = np.full(cube.dim, level)
+        return cube.decode(point)[param_name]
+
+    def _propose(
+        self, study: Study, trial: FrozenTrial, cube: UnitCube, trials: list[FrozenTrial]
+    ) -> NDArray[np.float64]:
+        measured = [trial for trial in finite_trials(trials) if cube.covers(trial.params)]
+        if trial.number < self._n_startup_trials:
+            return self._startup_point(trial.number, cube)
+        if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
+            return self._sobol_point(trial.number, cube)
+        pending = pending_params(trials, cube, trial.number)
+        with one_thread(), manual_seed(self._torch_seed(trial.number)):
+            return self._model_point(study, trial.number, cube, measured, pending)
+
+    def _startup_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
+        point = self._sobol_point(number, cube)
+        level = self._startup_level(number)
+        if level is not None:
+            numeric = np.setdiff1d(np.arange(cube.dim), cube.categorical_columns)
+            point[numeric] = level
+        return point
+
+    def _startup_level(self, number: int) -> float | None:
+        if self._levels is None or number >= len(self._levels):
+            return None
+        return self._levels[number]
+
+    def _sobol_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
+        """Return the trial's own point of one scrambled sequence, so no counter is shared."""
+        engine = SobolEngine(cube.dim, scramble=True, seed=self._seed)
+        if number:
+            engine.fast_forward(number)
+        return np.asarray(engine.draw(1, dtype=double)[0].numpy(), dtype=np.float64)
+
+    def _rng(self, number: int, stream: int = 0) -> np.random.Generator:
+        return np.random.default_rng([self._seed, number, stream])
+
+    def _torch_seed(self, number: int) -> int:
+        return int(self._rng(number).integers(2**31))
+
+
+def _n_failed(study: Study) -> int:
+    """Count failed trials: they used up start-up points without leaving a measurement."""
+    states = (TrialState.FAIL, TrialState.PRUNED)
+    failed = study._get_trials(deepcopy=False, states=states)
+    return sum(not is_measured(trial) for trial in failed)
