@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: install demo test test-vllm lint clean bench-engine bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-racing bench-evaluation
+        bench-front bench-racing bench-evaluation bench-methods
 
 install: $(STAMP)
 
@@ -58,6 +58,20 @@ bench-sampler: install
 	$(if $(BOTORCH),$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[integration]')
 	$(BIN)/python benchmarks/sampler/bench.py --out runs/sampler --plot docs/images/sampler.png $(if $(BOTORCH),--botorch)
 	$(BIN)/python benchmarks/sampler/cost.py
+
+# The published methods and their parts; what is finished is not repeated. About two hours on two cores.
+COMPARE = $(BIN)/mergefront compare examples/demo.yaml --storage sqlite:///runs/methods/demo.db --trials 48 \
+          --seeds 5 --simulate 4 --variation 0.6 --suggest-seconds 5 --jobs 2
+METHODS = mergefront,sip-bmm,ap-bmm,bambo,moead-cmaes,gp,nsga2,random,mergefront:sampler.startup=sobol,$\
+          random:sampler.startup=sobol
+SWEEPS = uniform,task-arithmetic,ties,dare,breadcrumbs,della
+PRIORS = ap-bmm:importance.kind=none,ap-bmm:importance.kind=parameter,ap-bmm:importance.kind=activation,$\
+         ap-bmm:importance.permuted=true,ap-bmm:sampler.rerank=null
+GRANULARITIES = mergefront:merge.granularity=uniform,mergefront:merge.granularity=blocks,$\
+                mergefront:merge.granularity=layer-module
+bench-methods: install
+	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/methods/on_problems.py --out runs/methods/problems
+	$(COMPARE) --presets $(METHODS),$(SWEEPS),$(PRIORS),$(GRANULARITIES)
 
 bench-front: install
 	$(BIN)/python benchmarks/evaluation/front.py --out runs/front

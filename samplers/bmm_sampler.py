@@ -1,5 +1,6 @@
 """BMMSampler: SIP-BMM, AP-BMM and BAMBO as they are described."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -9,13 +10,14 @@ import torch
 from botorch.acquisition import AcquisitionFunction
 from botorch.models import ModelListGP
 from botorch.sampling import SobolQMCNormalSampler
+from linear_operator.utils.warnings import NumericalWarning
 from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from ._acqf import AcquisitionBudget, maximize, raw_points
+from ._acqf import AcquisitionBudget, climb, maximize, raw_points
 from ._acqf.qlognehvi import improvement, noisy_improvement
 from ._acqf.rerank import Rerank
 from ._constraints import Feasibility, Weighted, fit_feasibility
@@ -116,7 +118,10 @@ class BMMSampler(SIPSampler):
         X = observations.X[feasibility.likely(observations.X)]
         pool = _Pool(self._settings, model, X, feasibility, self._seeded(number))
         reference = self._reference(study, pool.means)
-        return np.round(pool.best(reference, taken, self._rng(number, 1)).numpy(), ROUNDED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NumericalWarning)  # jitter, where points coincide
+            best = pool.best(reference, taken, self._rng(number, stream=1))
+        return np.round(best.numpy(), ROUNDED)
 
     def _fit(self, observations: Observations) -> ModelListGP:
         """Fit, or return the last fit: the points of a batch share one."""
@@ -156,18 +161,13 @@ class _Pool:
         self.means = self._predict(X)
 
     def best(self, reference: Tensor, taken: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the best candidate, `d`-dim: the first one, or what re-ranking prefers."""
+        """Return the best candidate, `d`-dim: of the acquisition, or as re-ranking prefers."""
         acquisition = self._acquisition(reference, taken)
-        candidate = self._maximize(acquisition, rng)
-        rerank = self._settings.rerank
+        raw = raw_points(self._X, self.means, self._budget.n_raw, rng)
+        rerank, n_steps = self._settings.rerank, self._budget.n_steps
         if rerank is None:
-            return candidate
-        pool = candidate[None]
-        while len(pool) < rerank.pool:  # each as if those before it were being measured
-            further = self._acquisition(reference, torch.cat([taken, pool]))
-            pool = torch.cat([pool, self._maximize(further, rng)[None]])
-        with torch.no_grad():
-            gains = acquisition(pool.unsqueeze(-2))
+            return maximize(acquisition, raw, self._budget.n_restarts, n_steps, rng)
+        pool, gains = climb(acquisition, raw, rerank.pool, n_steps, rng)
         scores = rerank.scores(gains, self._predict(pool), pool, self.means, taken)
         return pool[scores.argmax()]
 
@@ -182,11 +182,6 @@ class _Pool:
         if self._feasibility.margins:
             return Weighted(acquisition, self._feasibility, is_log=True)
         return acquisition
-
-    def _maximize(self, acquisition: AcquisitionFunction, rng: np.random.Generator) -> Tensor:
-        raw = raw_points(self._X, self.means, self._budget.n_raw, rng)
-        steps = (self._budget.n_restarts, self._budget.n_steps)
-        return maximize(acquisition, raw, *steps, rng)
 
     def _predict(self, X: Tensor) -> Tensor:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from .hashing import cached_hash
 from .spec import StudySpec
 from .spec_evaluation import TaskSection
 
+Resolve = Callable[[str, Path], Path]
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -46,17 +49,21 @@ class Inputs:
     tasks: tuple[Task, ...]
 
     @classmethod
-    def of(cls, spec: StudySpec) -> "Inputs":
+    def of(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "Inputs":
         """Find and check everything a spec names; create nothing.
+
+        Args:
+            spec: What was asked for.
+            resolve: Finds a model's directory, given its name in the spec and the spec's folder.
 
         Raises:
             SpecError: At the first thing that is missing or does not fit.
             LayoutError: If a tensor is covered by no merge rule.
         """
-        base = Checkpoint(resolve_model(spec.models.base, spec.folder))
+        base = Checkpoint(resolve(spec.models.base, spec.folder))
         tasks = tuple(_load(task, spec, base) for task in spec.evaluation.tasks)
         check_disjoint(tasks)
-        paths = [resolve_model(expert, spec.folder) for expert in spec.models.experts]
+        paths = [resolve(expert, spec.folder) for expert in spec.models.experts]
         experts = tuple(
             LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
         )

@@ -29,7 +29,6 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 Overrides = Mapping[str, Mapping[str, Any]]
 
 _BMM = {"startup": "sobol"}
-_EVOLUTION = {"importance": {"kind": "none"}, "sampler": {"startup": "sobol"}}
 # One weight for the whole model; embeddings and head follow it.
 _MODEL_LEVEL = {"granularity": "uniform", "embeddings": "merge", "head": "merge"}
 # As AP-BMM's baselines: weights over the bounds at three densities.
@@ -58,9 +57,7 @@ _OVERRIDES: dict[str, Overrides] = {
         "importance": {"kind": "none"},
         "sampler": {**_BMM, "batch": 4, "acquisition": "qehvi", "lengthscales": "default"},
     },
-    "nsga2": _EVOLUTION,
-    "moead-cmaes": _EVOLUTION,
-    "random": _EVOLUTION,
+    "moead-cmaes": {"importance": {"kind": "none"}, "sampler": {"startup": "sobol"}},
     "uniform": _sweep("linear"),
     "task-arithmetic": _sweep("task_arithmetic"),
     "ties": _sweep("ties", density=_DENSITIES),

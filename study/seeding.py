@@ -27,8 +27,12 @@ SPEC = "mergefront:spec"
 Space = Mapping[str, FloatDistribution]
 
 
-def init_study(inputs: Inputs) -> optuna.Study:
+def init_study(inputs: Inputs, queue: bool = True) -> optuna.Study:
     """Create the study and queue its first trials, or open it if it is the same study.
+
+    Args:
+        inputs: A valid spec with its models and tasks.
+        queue: Whether the first trials are queued.
 
     Raises:
         StudyError: If a study of this name was made with other models, tasks or settings.
@@ -45,11 +49,11 @@ def init_study(inputs: Inputs) -> optuna.Study:
         if FINGERPRINT in study.user_attrs:
             check_same_study(study, inputs)
             return study
-        _set_attributes(study, inputs)
+        _set_attributes(study, inputs, queue)
     return study
 
 
-def _set_attributes(study: optuna.Study, inputs: Inputs) -> None:
+def _set_attributes(study: optuna.Study, inputs: Inputs, queue: bool) -> None:
     """Write everything; the fingerprint last, as the mark that nothing is missing."""
     study.set_metric_names(inputs.spec.metric_names)
     content = inputs.spec.model_dump(mode="json")
@@ -58,7 +62,8 @@ def _set_attributes(study: optuna.Study, inputs: Inputs) -> None:
     study.set_user_attr(IMPORTANCE, compute_importance(inputs))
     for trial in study.get_trials(deepcopy=False):  # left by a start that was cut off
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    queue_seeds(study, inputs.spec, inputs.plan)
+    if queue:
+        queue_seeds(study, inputs.spec, inputs.plan)
     study.set_user_attr(FINGERPRINT, inputs.fingerprint())
 
 

@@ -104,7 +104,9 @@ class Simulation:
 
     def _next(self, done: Sequence[FrozenTrial], now: float) -> FrozenTrial | None:
         if len(done) < len(self.queue):
-            return self.queue[len(done)]
+            first = copy.copy(self.queue[len(done)])
+            first.number = len(done)
+            return first
         if self.batch is None:
             return propose(self.study, self.space, _seen(done, now))
         if (found := batch_view(_seen(done, now), self.batch)) is None:

@@ -35,7 +35,8 @@ def robust(scores: Mapping[str, float]) -> dict[str, float]:
     if deviation < _SMALLEST_MAD:
         return rescale(scores)
     unit = _MAD_TO_DEVIATION * deviation
-    return {name: 1 / (1 + math.exp(-(v - centre) / unit)) for name, v in scores.items()}
+    # The sigmoid, written so that nothing overflows.
+    return {name: 0.5 + 0.5 * math.tanh((v - centre) / unit / 2) for name, v in scores.items()}
 
 
 def smooth(scores: Mapping[str, float]) -> dict[str, float]:

@@ -33,7 +33,7 @@ TOKENIZER_FILES = (
 )
 
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -45,7 +45,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class _File:
@@ -125,10 +125,10 @@ def parse_header(path: Path) -> dict[str, FileTensor]:
 
 
 def _file_tensor(file: _File, start: int, name: str, entry: dict[str, Any]) -> FileTensor:
-    dtype = _DTYPES.get(entry["dtype"])
+    dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
         raise SpecError(
-            f"Tensors must be stored as one of {', '.join(_DTYPES)}, but {name!r} is "
+            f"Tensors must be stored as one of {', '.join(DTYPES)}, but {name!r} is "
             f"{entry['dtype']} in {file.path}. Dequantize the checkpoint first."
         )
     offset = start + int(entry["data_offsets"][0])
@@ -238,6 +238,34 @@ def resolve_model(reference: str, folder: Path) -> Path:
     Raises:
         SpecError: If nothing is found.
     """
+    if (found := _find_directory(reference, folder)) is not None:
+        return found
+    return _download(reference)
+
+
+def find_model(reference: str, folder: Path) -> Path | None:
+    """Return the directory of a model that is on this machine; None for one that is not.
+
+    Args:
+        reference: See `resolve_model`.
+        folder: The directory of the spec file.
+
+    Raises:
+        SpecError: If it can be no model.
+    """
+    if (found := _find_directory(reference, folder)) is not None:
+        return found
+    from huggingface_hub import snapshot_download
+
+    try:
+        cached = Path(snapshot_download(reference, local_files_only=True))
+        complete = all(path.is_file() for path in Checkpoint(cached).paths)
+    except Exception:
+        return None
+    return cached if complete else None
+
+
+def _find_directory(reference: str, folder: Path) -> Path | None:
     for candidate in (folder / Path(reference).expanduser(), Path(reference)):
         if candidate.is_dir():
             return candidate.resolve()
@@ -246,7 +274,7 @@ def resolve_model(reference: str, folder: Path) -> Path:
             f"A model must be a directory or a hub id, but {reference!r} is neither (looked in "
             f"{folder}). Correct the path under `models`."
         )
-    return _download(reference)
+    return None
 
 
 def _download(hub_id: str) -> Path:

@@ -40,7 +40,19 @@ def maximize(
     n_steps: int,
     rng: np.random.Generator,
 ) -> Tensor:
-    """Return the best point found, a `d`-dim tensor in the unit cube.
+    """Return the best point found, a `d`-dim tensor in the unit cube; see `climb`."""
+    finalists, scores = climb(acquisition, raw, n_restarts, n_steps, rng)
+    return finalists[scores.argmax()]
+
+
+def climb(
+    acquisition: AcquisitionFunction,
+    raw: Tensor,
+    n_restarts: int,
+    n_steps: int,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return where the ascents ended and where they began, and their scores.
 
     Args:
         acquisition: Scores a `b x 1 x d`-dim tensor.
@@ -48,6 +60,9 @@ def maximize(
         n_restarts: Starts of the gradient ascent.
         n_steps: Its steps at most.
         rng: Chooses the starts.
+
+    Returns:
+        A `p x d`-dim tensor of points in the unit cube, ends first, and a `p`-dim one.
     """
     with torch.no_grad():
         scores = acquisition(raw.unsqueeze(-2))
@@ -60,8 +75,7 @@ def maximize(
         )
     finalists = torch.cat([climbed.detach().squeeze(-2), starts])
     with torch.no_grad():
-        best = acquisition(finalists.unsqueeze(-2)).argmax()
-    return finalists[best]
+        return finalists, acquisition(finalists.unsqueeze(-2))
 
 
 def _choose(scores: np.ndarray, n: int, rng: np.random.Generator) -> list[int]:

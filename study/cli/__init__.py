@@ -1,6 +1,7 @@
 """The command line: one module a command, each a thin layer over the library."""
 
 from . import (  # noqa: F401 - registers
+    compare,
     dashboard,
     demo,
     export,

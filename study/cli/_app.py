@@ -81,7 +81,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def _run(function: Callable[[], None], debug: bool) -> None:
     from ..termination import Interrupted
 
-    _quiet_libraries()
+    quiet_libraries()
     # Also while models load, and in commands that are no workers.
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -106,7 +106,7 @@ def _interrupt(number: int, frame: object) -> None:
     raise Interrupted
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Leave stderr to our own progress: no load bars, no notices about experimental features."""
     import optuna
     from transformers.utils import logging as transformers_logging

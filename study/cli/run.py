@@ -14,11 +14,16 @@ def run(
     storage: StorageOption = None,
     trials: TrialsOption = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything and print the plan; create nothing."),
+    ] = False,
 ) -> None:
     """Create the study, or resume it, and finish its budget.
 
     Example: mergefront run examples/demo.yaml
     """
+    from ..dry_run import plan_study
     from ..inputs import Inputs
     from ..run import run as run_study
     from ..run import run_many
@@ -26,6 +31,10 @@ def run(
     from ._progress import ConsoleReporter
 
     parsed = read_spec(spec, storage, trials)
+    if dry_run:
+        for title, text in plan_study(parsed):
+            typer.echo(f"{title:<10} {text}")
+        return
     inputs = Inputs.of(parsed)
     if workers > 1:
         init_study(inputs)

@@ -166,7 +166,7 @@ def _ready_task(name: str, folder: Path) -> Task:
         {k: v.format(i=i) if isinstance(v, str) else v for k, v in rows.items()} for i in range(7)
     )
     path.write_text("\n".join(map(json.dumps, lines)))
-    spec = yaml.safe_load((REPOSITORY / "examples" / "qwen3-4b.yaml").read_text())
+    spec = yaml.safe_load((REPOSITORY / "examples" / "five-benchmarks.yaml").read_text())
     chosen = {task["name"]: task for task in spec["evaluation"]["tasks"]}[name]
     section = TaskSection.model_validate(chosen)
     source = HarnessSource(

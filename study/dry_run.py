@@ -1,0 +1,148 @@
+"""What a study would do, told from its spec, configurations and headers alone."""
+
+import math
+import os
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from ..objectives import questions_of
+from ..objectives.evaluation import SPLITS
+from ..objectives.evaluation.vllm_memory import EngineSettings, Need, check_memory, needed
+from ..objectives.merging import is_tied
+from ..objectives.merging.outline import outline_model
+from .inputs import Inputs
+from .seeding import first_trials
+from .spec import StudySpec
+
+_GIB = 1 << 30
+
+
+def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
+    """Check a spec with all it names, and return what it would do, as titles and texts.
+
+    Nothing is created, no weights are read. Of models that are not on this machine the
+    configuration, the tokenizer and the headers of the weights are fetched.
+
+    Raises:
+        SpecError: At the first thing that is missing or does not fit.
+        EvaluationError: If GPUs of this machine cannot hold a model.
+    """
+    with TemporaryDirectory() as folder:
+        inputs = Inputs.of(spec, partial(outline_model, into=Path(folder)))
+        return [
+            ("models", _models(inputs)),
+            ("search", _search(inputs)),
+            ("trials", _trials(inputs)),
+            ("questions", _questions(inputs)),
+            ("answers", _answers(inputs)),
+            ("memory", _memory(inputs)),
+        ]
+
+
+def _models(inputs: Inputs) -> str:
+    config, dtype = inputs.base.config, inputs.spec.models.dtype
+    names = config.get("architectures") or [config.get("model_type", "unknown")]
+    n = sum(math.prod(shape) for shape in inputs.base.shapes().values())
+    size = n * getattr(torch, dtype).itemsize
+    head = "tied head" if is_tied(inputs.base) else "a head of its own"
+    return (
+        f"1 base and {len(inputs.experts)} expert(s): {names[0]}, {inputs.plan.n_layers} layers, "
+        f"{head}, {len(inputs.base.layout)} tensors, {_count(n)} parameters, {_size(size)} in "
+        f"{dtype} each"
+    )
+
+
+def _search(inputs: Inputs) -> str:
+    names, (low, high) = inputs.plan.parameter_names, inputs.spec.merge.bounds
+    shown = names if len(names) <= 3 else [names[0], "...", names[-1]]
+    return (
+        f"{len(names)} variables ({' '.join(shown)}), weights from {low:g} to {high:g}, operator "
+        f"{inputs.spec.merge.operator}, granularity {inputs.spec.merge.granularity}"
+    )
+
+
+def _trials(inputs: Inputs) -> str:
+    spec = inputs.spec
+    phases = Counter(t.user_attrs["phase"] for t in first_trials(spec, inputs.plan))
+    titles = {"parent": "parents", "uniform": "uniform merges", "startup": "start-up points"}
+    first = [f"{n} {titles[phase]}" for phase, n in phases.items()]
+    left = spec.study.trials - sum(phases.values())
+    first += [f"{left} proposed by {spec.sampler.preset}"] if left > 0 else []
+    return f"{spec.study.trials}: {', '.join(first)}"
+
+
+def _questions(inputs: Inputs) -> str:
+    tasks = []
+    for task in inputs.tasks:
+        counts = [f"{len(task.splits[name])} {name}" for name in SPLITS if name in task.splits]
+        tasks.append(f"{task.name}: {', '.join(counts)}")
+    return "; ".join(tasks)
+
+
+def _answers(inputs: Inputs) -> str:
+    default = inputs.spec.evaluation.max_new_tokens
+    asked = questions_of(inputs.tasks, "search")
+    most = sum(q.sampling.max_new_tokens if q.sampling else default for q in asked)
+    trials = inputs.spec.study.trials
+    return (
+        f"{len(asked)} a candidate, {_count(most)} tokens at most; {len(asked) * trials} in all, "
+        f"{_count(most * trials)} tokens at most"
+    )
+
+
+def _memory(inputs: Inputs) -> str:
+    evaluation = inputs.spec.evaluation
+    if evaluation.backend == "vllm":
+        settings = EngineSettings(**evaluation.engine.model_dump())
+        need, n_models = needed(inputs.models, settings), 1
+        check_memory(inputs.models, settings, _smallest_gpu())
+    else:
+        length = EngineSettings(max_model_len=evaluation.max_new_tokens)
+        need, n_models = needed(inputs.models, length), 2 + len(inputs.experts)
+    return f"{_needed(need, n_models, inputs)}; {_machine()}"
+
+
+def _needed(need: Need, n_models: int, inputs: Inputs) -> str:
+    evaluation = inputs.spec.evaluation
+    vllm = n_models == 1
+    at_once = evaluation.engine.max_num_seqs if vllm else evaluation.batch_size
+    holder = "each GPU" if vllm else "one device"
+    models = "the live model" if vllm else f"{n_models} models"
+    return (
+        f"{holder} holds {_size(n_models * need.weights)} of weights ({models}) and the keys and "
+        f"values of at most {at_once} answers, each {_size(need.per_token * need.tokens)} at "
+        f"{need.tokens} tokens"
+    )
+
+
+def _machine() -> str:
+    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = [_size(_total(index)) for index in range(torch.cuda.device_count())]
+    shown = f"GPUs of {', '.join(gpus)}" if gpus else "no GPU"
+    return f"this machine has {shown} and {_size(main)} of main memory"
+
+
+def _count(n: float) -> str:
+    for unit, letter in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if n >= unit:
+            return f"{n / unit:.3g}{letter}"
+    return f"{n:.0f}"
+
+
+def _size(n_bytes: float) -> str:
+    if n_bytes >= _GIB:
+        return f"{n_bytes / _GIB:.3g} GiB"
+    return f"{n_bytes / (1 << 20):.3g} MiB"
+
+
+def _total(index: int) -> int:
+    return int(torch.cuda.get_device_properties(index).total_memory)
+
+
+def _smallest_gpu() -> int | None:
+    n = torch.cuda.device_count()
+    return min(_total(index) for index in range(n)) if n else None

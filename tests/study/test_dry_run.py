@@ -1,0 +1,126 @@
+"""`run --dry-run`: the plan of a study, from configurations and headers alone."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from command import invoke
+from mergefront.errors import SpecError
+from mergefront.objectives.demo import BASE
+from mergefront.objectives.merging import Checkpoint
+from mergefront.objectives.merging.outline import outline_model, write_outline
+from mergefront.study import StudySpec
+from mergefront.study.dry_run import plan_study
+from small_study import write_spec
+
+REPOSITORY = Path(__file__).parents[2]
+# Qwen3-4B's shapes: 36 layers, grouped queries, a tied head.
+HIDDEN, INNER, LAYERS, HEADS, GROUPS, WIDTH, WORDS = 2560, 9728, 36, 32, 8, 128, 151936
+
+
+def _qwen(directory: Path) -> Path:
+    """Write a model of full size that takes no room, with the demo's tokenizer."""
+    directory.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(BASE / name, directory)
+    for path in BASE.glob("*.jinja"):
+        shutil.copy(path, directory)
+    config = {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": HIDDEN,
+        "intermediate_size": INNER, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
+        "num_key_value_heads": GROUPS, "head_dim": WIDTH, "vocab_size": WORDS,
+        "tie_word_embeddings": True, "max_position_embeddings": 262144,
+    }  # fmt: skip
+    (directory / "config.json").write_text(json.dumps(config))
+    shapes: dict[str, list[int]] = {"model.embed_tokens.weight": [WORDS, HIDDEN]}
+    for i in range(LAYERS):
+        layer = {
+            "self_attn.q_proj": [HEADS * WIDTH, HIDDEN],
+            "self_attn.k_proj": [GROUPS * WIDTH, HIDDEN],
+            "self_attn.v_proj": [GROUPS * WIDTH, HIDDEN],
+            "self_attn.o_proj": [HIDDEN, HEADS * WIDTH],
+            "self_attn.q_norm": [WIDTH], "self_attn.k_norm": [WIDTH],
+            "mlp.gate_proj": [INNER, HIDDEN], "mlp.up_proj": [INNER, HIDDEN],
+            "mlp.down_proj": [HIDDEN, INNER], "input_layernorm": [HIDDEN],
+            "post_attention_layernorm": [HIDDEN],
+        }  # fmt: skip
+        shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
+    shapes["model.norm.weight"] = [HIDDEN]
+    outline = {name: ("BF16", shape) for name, shape in shapes.items()}
+    write_outline(directory / "model.safetensors", outline)
+    return directory
+
+
+def _rows(path: Path, row: dict[str, str], n: int) -> str:
+    lines = [json.dumps({key: value.format(i=i) for key, value in row.items()}) for i in range(n)]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_the_ready_spec_of_a_4b_pair_prints_its_plan(tmp_path: Path) -> None:
+    content = yaml.safe_load((REPOSITORY / "examples" / "qwen3-4b.yaml").read_text())
+    parents = [str(_qwen(tmp_path / name)) for name in ("instruct", "thinking")]
+    content["models"] |= {"base": parents[0], "experts": parents[1:]}
+    aime = {"problem": "Find {i}.", "answer": "{i}"}
+    gpqa = {"Question": "Which {i}?", "Correct Answer": "yes {i}"}
+    gpqa |= {f"Incorrect Answer {k}": f"no {k} {{i}}" for k in (1, 2, 3)}
+    files = [_rows(tmp_path / "aime.jsonl", aime, 30), _rows(tmp_path / "gpqa.jsonl", gpqa, 198)]
+    for task, split, file in zip(
+        content["evaluation"]["tasks"], ("test", "train"), files, strict=True
+    ):
+        task["dataset"] = {split: file}
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(content))
+    plan = dict(plan_study(StudySpec.from_yaml(path)))
+    assert (
+        "36 layers, tied head, 398 tensors, 4.02 B parameters, 7.49 GiB in bfloat16"
+        in plan["models"]
+    )
+    assert plan["search"].startswith("36 variables (layer_000 ... layer_035), weights from 0 to 1")
+    assert plan["trials"] == "48: 2 parents, 6 uniform merges, 40 proposed by mergefront"
+    assert "aime25: 3 importance, 12 search, 8 validation, 7 test" in plan["questions"]
+    assert "gpqa-diamond: 20 importance, 79 search" in plan["questions"]
+    assert plan["answers"].startswith("91 a candidate, 2.98 M tokens at most; 4368 in all, 143 M")
+    assert "7.49 GiB of weights (the live model)" in plan["memory"]
+    assert "5.06 GiB at 36864 tokens" in plan["memory"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_is_created(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    result = invoke("run", path, "--dry-run")
+    assert result.exit_code == 0
+    titles = [line.split()[0] for line in result.stdout.splitlines()]
+    assert titles == ["models", "search", "trials", "questions", "answers", "memory"]
+    assert "10 variables (layer_000 ... head)" in result.stdout
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, models={"base": "nobody/nothing"})
+    result = invoke("run", path, "--dry-run")
+    assert result.exit_code == 1
+    assert "neither the hub's cache nor the hub has it" in result.stderr
+
+
+def test_an_outline_has_the_headers_of_its_model(tmp_path: Path) -> None:
+    shapes = Checkpoint(BASE).shapes()
+    (tmp_path / "config.json").write_text("{}")
+    write_outline(tmp_path / "model.safetensors", {n: ("BF16", s) for n, s in shapes.items()})
+    outline = Checkpoint(tmp_path)
+    assert outline.shapes() == shapes
+    size = sum(math.prod(shape) for shape in shapes.values()) * 2
+    assert (tmp_path / "model.safetensors").stat().st_size > size
+    assert not outline.tensor(next(iter(shapes))).load().to(torch.float32).any()
+
+
+def test_models_on_disk_are_taken_as_they_are(tmp_path: Path) -> None:
+    assert outline_model(str(BASE), tmp_path, tmp_path) == BASE.resolve()
+    with pytest.raises(SpecError, match="directory or a hub id"):
+        outline_model("./missing", tmp_path, tmp_path)
