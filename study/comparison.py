@@ -243,9 +243,10 @@ def _scores(
 
 
 def to_json(searches: Sequence[Search], scores: Sequence[Scores]) -> list[dict[str, Any]]:
-    """Return one record a search."""
+    """Return one record a search; null for what cannot be told (JSON has no nan)."""
     return [
-        {"variant": s.variant, "seed": s.seed, "study": s.study, **asdict(numbers)}
+        {"variant": s.variant, "seed": s.seed, "study": s.study}
+        | {key: None if value != value else value for key, value in asdict(numbers).items()}
         for s, numbers in zip(searches, scores, strict=True)
     ]
 

@@ -37,7 +37,7 @@ _DENSITIES = [0.7, 0.9]
 
 def _sweep(operator: str, **merge: Any) -> Overrides:
     return {
-        "merge": {**_MODEL_LEVEL, "operator": operator, **merge},
+        "merge": {**_MODEL_LEVEL, "operator": operator, "density": 1.0, "parameters": {}, **merge},
         "importance": {"kind": "none"},
         "sampler": {"startup": "grid"},
     }

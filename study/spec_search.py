@@ -1,5 +1,6 @@
 """The spec's sections on prior knowledge and on who proposes candidates."""
 
+from importlib.util import find_spec
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -86,6 +87,10 @@ class SamplerSection(Section):
             raise ValueError(
                 f"only the presets {', '.join(BMM_PRESETS)} have {', '.join(foreign)}, but got "
                 f"preset {self.preset!r}"
+            )
+        if self.lengthscales == "saas" and find_spec("numpyro") is None:
+            raise ValueError(
+                "lengthscales 'saas' needs JAX and NumPyro; run `pip install 'mergefront[saas]'`"
             )
         return self
 

@@ -74,5 +74,14 @@ def test_every_dependency_is_pinned_for_the_checks() -> None:
 
 def test_extras_are_the_documented_ones() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    documented = {"postgres", "vllm", "vllm-cpu", "eval", "dashboard", "integration", "golden"}
+    documented = {
+        "postgres",
+        "vllm",
+        "vllm-cpu",
+        "eval",
+        "dashboard",
+        "integration",
+        "golden",
+        "saas",
+    }
     assert project["optional-dependencies"].keys() == {*documented, "dev"}

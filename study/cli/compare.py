@@ -3,7 +3,7 @@
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from math import isnan, sqrt
+from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Annotated, Any
@@ -161,8 +161,8 @@ def _print_table(records: Sequence[dict[str, Any]], labels: Sequence[str]) -> No
         typer.echo(f"| {label} | {len(rows)} | " + " | ".join(cells) + " |")
 
 
-def _mean(values: Sequence[float], digits: int) -> str:
-    known = [value for value in values if not isnan(value)]
+def _mean(values: Sequence[float | None], digits: int) -> str:
+    known = [value for value in values if value is not None]
     if not known:
         return "-"
     if len(known) == 1:
