@@ -1,0 +1,146 @@
+"""Functional similarity: what two models do with a few unlabelled prompts.
+
+Cost: one forward pass a prompt and model, nothing generated. Memory: one model at a time, and of
+both, for every position compared, the log-probabilities of the vocabulary, a hidden state a layer,
+and the attention of every head.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..evaluation.chat import Chat
+from ..evaluation.loading import default_device, load_expert
+from .signals import Signals
+
+_QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+
+
+@dataclass(frozen=True)
+class FunctionalSettings:
+    """How the models are probed.
+
+    Args:
+        dtype: Of the models.
+        positions: Of a prompt that are compared: evenly spaced, the last one among them.
+    """
+
+    dtype: str = "float32"
+    positions: int = 16
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a model did with one prompt at the compared positions.
+
+    Args:
+        log_probs: `positions x vocabulary`-dim.
+        hidden: `layers x positions x width`-dim.
+        attention: `layers x heads x positions x tokens`-dim.
+    """
+
+    log_probs: Tensor
+    hidden: Tensor
+    attention: Tensor
+
+
+def functional_signals(
+    a: Path,
+    b: Path,
+    prompts: Sequence[tuple[str, bool]],
+    settings: FunctionalSettings | None = None,
+) -> Signals:
+    """Compare what two models do with the same prompts.
+
+    Scalars, over all positions of all prompts:
+
+    - `kl.*`, `reverse_kl.*` (at least 0) and `js.*` (in [0, ln 2]): Kullback-Leibler divergences
+      `KL(a|b)`, `KL(b|a)` and Jensen-Shannon divergence of the next-token distributions, in nats;
+      mean, median, 10 % and 90 % quantile;
+    - `top1_agreement` in [0, 1]: how often both would say the same.
+
+    Profiles, one number a layer:
+
+    - `hidden_cosine` in [-1, 1]: of hidden states behind the layer, mean over positions;
+    - `cka` in [0, 1]: linear centred kernel alignment (Kornblith et al. 2019) over positions;
+    - `attention_distance` in [0, 1]: total variation between attention patterns, mean over
+      heads and positions.
+
+    Args:
+        a: Directory of the first of the ordered pair; its tokenizer renders the prompts.
+        b: Of the second; may be an adapter of the first.
+        prompts: Messages, each with whether the chat template is applied.
+        settings: Defaults to None: `FunctionalSettings()`.
+    """
+    settings = settings or FunctionalSettings()
+    chat = Chat(a)
+    rendered = [chat.render(text, is_chat) for text, is_chat in prompts]
+    first = list(_observe(a, a, rendered, settings))
+    gc.collect()
+    second = list(_observe(b, a, rendered, settings))
+    pairs = list(zip(first, second, strict=True))
+    scalars = _of_distributions([(x.log_probs, y.log_probs) for x, y in pairs])
+    of_first, of_second = (torch.cat([s.hidden for s in side], dim=1) for side in (first, second))
+    cosine = torch.cosine_similarity(of_first, of_second, dim=2).mean(dim=1)
+    attention = [0.5 * (x.attention - y.attention).abs().sum(3).mean((1, 2)) for x, y in pairs]
+    return Signals(
+        scalars,
+        {
+            "hidden_cosine": tuple(cosine.tolist()),
+            "cka": tuple(_cka(x, y) for x, y in zip(of_first, of_second, strict=True)),
+            "attention_distance": tuple(torch.stack(attention).mean(dim=0).tolist()),
+        },
+    )
+
+
+def _observe(
+    path: Path, base: Path, rendered: Sequence[list[int]], settings: FunctionalSettings
+) -> Iterator[_Seen]:
+    model = load_expert(path, base, settings.dtype, default_device())
+    model.set_attn_implementation("eager")  # others do not tell their patterns
+    for ids in rendered:
+        n = min(settings.positions, len(ids))
+        places = torch.linspace(0, len(ids) - 1, n).round().long()
+        with torch.inference_mode():
+            tokens = torch.tensor([ids], device=model.device)
+            output: Any = model(tokens, output_hidden_states=True, output_attentions=True)
+        yield _Seen(
+            output.logits[0, places].float().log_softmax(dim=-1).cpu(),
+            # The first state is the embeddings', behind no layer.
+            torch.stack([state[0, places].float().cpu() for state in output.hidden_states[1:]]),
+            torch.stack([weights[0][:, places].float().cpu() for weights in output.attentions]),
+        )
+
+
+def _of_distributions(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    rows: dict[str, list[Tensor]] = {"kl": [], "reverse_kl": [], "js": []}
+    agree = []
+    for p, q in pairs:
+        middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0))
+        rows["kl"].append(_kl(p, q))
+        rows["reverse_kl"].append(_kl(q, p))
+        rows["js"].append(0.5 * (_kl(p, middle) + _kl(q, middle)))
+        agree.append((p.argmax(dim=1) == q.argmax(dim=1)).double())
+    scalars = {"top1_agreement": float(torch.cat(agree).mean())}
+    for name, parts in rows.items():
+        values = torch.cat(parts).double().clamp_min(0.0)
+        scalars[f"{name}.mean"] = float(values.mean())
+        scalars |= {f"{name}.{k}": float(values.quantile(q)) for k, q in _QUANTILES.items()}
+    return scalars
+
+
+def _kl(p: Tensor, q: Tensor) -> Tensor:
+    """Return the divergence of each row, given log-probabilities."""
+    return (p.exp() * (p - q)).sum(dim=1)
+
+
+def _cka(x: Tensor, y: Tensor) -> float:
+    """Return linear centred kernel alignment of two `n x d`-dim tensors."""
+    x, y = (values.double() - values.double().mean(dim=0) for values in (x, y))
+    scale = (x.T @ x).norm() * (y.T @ y).norm()
+    return float((x.T @ y).norm().square() / scale.clamp_min(1e-20))

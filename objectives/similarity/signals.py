@@ -1,0 +1,54 @@
+"""What is known about an ordered pair of models."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import fmean, pstdev
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Numbers of a pair: single ones, and profiles with one number a layer.
+
+    Args:
+        scalars: Name -> number.
+        profiles: Name -> one number a layer, in depth.
+    """
+
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    profiles: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __or__(self, other: "Signals") -> "Signals":
+        """Return both together."""
+        return Signals({**self.scalars, **other.scalars}, {**self.profiles, **other.profiles})
+
+    def features(self) -> dict[str, float]:
+        """Return the same numbers of features for models of any depth.
+
+        A profile becomes its mean, standard deviation and extremes, and the means of its thirds.
+        """
+        features = dict(self.scalars)
+        for name, profile in self.profiles.items():
+            features |= {f"{name}.{key}": value for key, value in _summary(profile).items()}
+        return features
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        profiles = {name: list(profile) for name, profile in self.profiles.items()}
+        return {"scalars": dict(self.scalars), "profiles": profiles}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Signals":
+        """Read what `to_json` returned."""
+        profiles = {name: tuple(profile) for name, profile in content["profiles"].items()}
+        return cls(dict(content["scalars"]), profiles)
+
+
+def _summary(profile: tuple[float, ...]) -> dict[str, float]:
+    n = len(profile)
+    cuts = [round(third * n / 3) for third in range(4)]
+    thirds = [profile[start:end] or profile for start, end in pairwise(cuts)]
+    ends = dict(zip(("early", "middle", "late"), map(fmean, thirds), strict=True))
+    summary = {"mean": fmean(profile), "std": pstdev(profile)}
+    return summary | {"min": min(profile), "max": max(profile)} | ends

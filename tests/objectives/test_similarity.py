@@ -1,0 +1,140 @@
+"""Similarity signals against hand calculations, and on the demo pair."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.objectives.merging import Checkpoint
+from mergefront.objectives.similarity import (
+    FunctionalSettings,
+    Signals,
+    functional_signals,
+    structural_signals,
+)
+from mergefront.objectives.similarity.functional import _cka, _of_distributions
+
+PROMPTS = [("What is 3 plus 4?", True), ("12 + 5", True), ("a", False)]
+
+
+def _checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Checkpoint:
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({"model_type": "test"}))
+    named = {f"model.layers.{name}.weight": torch.tensor(v) for name, v in tensors.items()}
+    save_file(named, directory / "model.safetensors")
+    return Checkpoint(directory)
+
+
+def test_structural_signals_by_hand(tmp_path: Path) -> None:
+    origin = _checkpoint(
+        tmp_path / "o", {"0.mlp.up_proj": [1.0, 0.0], "1.mlp.up_proj": [1.0, 1.0]}
+    )
+    a = _checkpoint(tmp_path / "a", {"0.mlp.up_proj": [4.0, 0.0], "1.mlp.up_proj": [1.0, 3.0]})
+    b = _checkpoint(tmp_path / "b", {"0.mlp.up_proj": [1.0, 4.0], "1.mlp.up_proj": [1.0, -3.0]})
+    found = structural_signals(a, b, origin)
+    assert found.profiles["weight_cosine"] == pytest.approx((4 / 4 / 17**0.5, -8 / 10))
+    # Task vectors (3, 0) and (0, 4); (0, 2) and (0, -4).
+    assert found.profiles["task_cosine"] == pytest.approx((0.0, -1.0))
+    assert found.profiles["task_norm_ratio"] == pytest.approx((4 / 3, 2.0))
+    assert found.profiles["task_sign_agreement"] == pytest.approx((0.0, 0.5))
+    assert found.profiles["weight_distance"][1] == pytest.approx(6 / 10**0.5)
+    # (3, 0, 0, 2) and (0, 4, 0, -4).
+    assert found.scalars["model.task_cosine"] == pytest.approx(-8 / math.sqrt(13 * 32))
+    without = structural_signals(a, b)
+    assert without.profiles["weight_sign_agreement"] == pytest.approx((0.5, 0.5))
+
+
+def test_a_model_is_like_itself() -> None:
+    model = Checkpoint(BASE)
+    found = structural_signals(model, model, Checkpoint(EXPERT))
+    for name in ("weight_cosine", "task_cosine", "task_norm_ratio", "subspace_overlap"):
+        assert found.profiles[name] == pytest.approx([1.0] * 8, abs=1e-5), name
+    assert found.profiles["weight_distance"] == pytest.approx([0.0] * 8, abs=1e-6)
+
+
+def test_subspaces_of_task_vectors_are_compared(tmp_path: Path) -> None:
+    """Changes in the same two directions overlap fully, in others not at all."""
+    tensors = load_file(BASE / "model.safetensors")
+    name = "model.layers.3.mlp.down_proj.weight"
+    rows, columns = tensors[name].shape
+    basis = torch.linalg.qr(torch.randn(rows, 4, generator=torch.manual_seed(0))).Q
+    models = []
+    for label, directions in (("a", [0, 1]), ("b", [1, 0]), ("c", [2, 3])):
+        change = basis[:, directions] @ torch.randn(2, columns)
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "config.json").write_text((BASE / "config.json").read_text())
+        changed = tensors | {
+            key: value + 0.1 for key, value in tensors.items() if value.dim() == 2
+        }
+        changed[name] = tensors[name] + change
+        save_file(changed, tmp_path / label / "model.safetensors", {"format": "pt"})
+        models.append(Checkpoint(tmp_path / label))
+    overlap = [
+        structural_signals(models[0], other, Checkpoint(BASE), rank=2).profiles[
+            "subspace_overlap"
+        ][3]
+        for other in models[1:]
+    ]
+    # Mean over the layer's seven matrices; the six others are changed alike.
+    assert overlap[0] - overlap[1] == pytest.approx(1 / 7, abs=0.02)
+
+
+def test_functional_signals_of_a_model_with_itself() -> None:
+    found = functional_signals(BASE, BASE, PROMPTS)
+    assert found.scalars["top1_agreement"] == 1.0
+    for name in ("kl.mean", "reverse_kl.q90", "js.median"):
+        assert found.scalars[name] == pytest.approx(0.0, abs=1e-6)
+    assert found.profiles["hidden_cosine"] == pytest.approx([1.0] * 8, abs=1e-5)
+    assert found.profiles["cka"] == pytest.approx([1.0] * 8, abs=1e-5)
+    assert found.profiles["attention_distance"] == pytest.approx([0.0] * 8, abs=1e-6)
+
+
+def test_functional_signals_of_the_pair_are_ordered_and_within_their_ranges() -> None:
+    settings = FunctionalSettings(positions=4)
+    there, back = (
+        functional_signals(*pair, PROMPTS, settings) for pair in ((BASE, EXPERT), (EXPERT, BASE))
+    )
+    assert there.scalars["kl.mean"] == pytest.approx(back.scalars["reverse_kl.mean"], rel=1e-4)
+    assert there.scalars["js.mean"] == pytest.approx(back.scalars["js.mean"], rel=1e-4)
+    assert there.scalars["kl.mean"] != pytest.approx(back.scalars["kl.mean"], rel=0.01)
+    assert 0 < there.scalars["js.q90"] <= math.log(2)
+    for name, low in (("hidden_cosine", -1), ("cka", 0), ("attention_distance", 0)):
+        profile = there.profiles[name]
+        assert len(profile) == 8
+        assert all(low <= value <= 1 for value in profile)
+        assert min(profile) < max(profile)
+
+
+def test_divergences_by_hand() -> None:
+    p = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    q = torch.tensor([[0.5, 0.5], [0.1, 0.9]]).log()
+    found = _of_distributions([(p, q)])
+    far = 0.8 * math.log(9)
+    assert found["kl.mean"] == pytest.approx(far / 2, rel=1e-5)
+    assert found["kl.median"] == pytest.approx(far / 2, rel=1e-5)
+    js = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
+    assert found["js.q90"] == pytest.approx(0.9 * js, rel=1e-5)
+    assert found["top1_agreement"] == 0.5
+
+
+def test_cka_knows_no_rotation_and_no_scale() -> None:
+    generator = torch.manual_seed(1)
+    x = torch.randn(40, 6, generator=generator)
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator)).Q
+    assert _cka(x, 3 * x @ rotation + 1) == pytest.approx(1.0)
+    assert _cka(x, torch.randn(40, 6, generator=generator)) < 0.5
+
+
+def test_features_have_one_length_for_all_depths() -> None:
+    shallow = Signals({"s": 1.0}, {"p": (1.0, 2.0, 6.0)})
+    deep = Signals({"s": 1.0}, {"p": (1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 9.0, 9.0, 9.0)})
+    assert shallow.features().keys() == deep.features().keys()
+    assert deep.features()["p.late"] == 9.0
+    assert deep.features()["p.early"] == 1.0
+    assert shallow.features()["p.mean"] == 3.0
+    assert Signals.from_json(json.loads(json.dumps(deep.to_json()))) == deep
+    assert (Signals({"a": 1.0}) | shallow).scalars == {"a": 1.0, "s": 1.0}
