@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
+from filelock import FileLock, Timeout
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
+from ..errors import StudyError
 from ..objectives import Measurement, MergeObjective
 from ..objectives.evaluation import Answer
 from ..samplers import signs
@@ -23,7 +25,7 @@ from .run import make_objective, make_sampler, run
 from .seeding import fingerprint_of, first_trials, init_study, search_space
 from .simulation import Evaluated, Simulation, Usage, usage
 from .spec import StudySpec
-from .storage import load_study
+from .storage import load_study, state_dir
 from .variants import Variant
 
 
@@ -46,7 +48,8 @@ class Clock:
     def suffix(self) -> str:
         """Of the studies' names."""
         times = "" if self.variation is None else f".cv{self.variation:g}"
-        return f".w{self.n_workers}{times}"
+        pause = f".p{self.suggest_seconds:g}" if self.suggest_seconds else ""
+        return f".w{self.n_workers}{times}{pause}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,13 @@ def _simulated(inputs: Inputs, clock: Clock) -> tuple[optuna.Study, Usage]:
         first_trials(spec, inputs.plan),
         clock.suggest_seconds,
     )
-    trials = simulation.run(spec.study.trials)
+    try:
+        with FileLock(state_dir(spec) / "simulation.lock", timeout=0):
+            trials = simulation.run(spec.study.trials)
+    except Timeout:
+        raise StudyError(
+            f"Another process simulates study {study.study_name!r}. Wait for it, or stop it."
+        ) from None
     objective.backend.close()
     return study, usage(trials, clock.n_workers)
 

@@ -15,7 +15,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from ..errors import StudyError
@@ -29,6 +29,7 @@ PASSWORD_FILE = "MERGEFRONT_STORAGE_PASSWORD_FILE"
 # How long a process waits for another one's short write to the same SQLite file.
 _SQLITE_TIMEOUT_SECONDS = 60
 _POLL_SECONDS = 1.0
+_CREATE_ATTEMPTS, _CREATE_PAUSE = 10, 0.3  # seconds
 # A dead network is noticed within a minute instead of after the hours of TCP's own timers.
 _POSTGRESQL_CONNECTION = {
     "connect_timeout": 10,
@@ -47,8 +48,8 @@ def open_storage(url: str, create: bool = True) -> BaseStorage:
 
     Args:
         url: SQLAlchemy URL of an SQLite file or a PostgreSQL database.
-        create: Whether missing tables are created; two processes that do so at once fail, so
-            call it under the study's lock.
+        create: Whether missing tables are created. Of several processes that do so at once,
+            some find half of them and try again.
 
     Raises:
         StudyError: If it cannot be reached or its driver is not installed.
@@ -56,17 +57,32 @@ def open_storage(url: str, create: bool = True) -> BaseStorage:
     full = _full_url(url)
     if create:
         _make_sqlite_folder(url)
+    attempts = _CREATE_ATTEMPTS if create else 1
+    while True:
+        attempts -= 1
+        try:
+            return _open(full, create)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if not (attempts and _was_created_meanwhile(error)):
+                raise _cannot_open(full, error) from error
+        time.sleep(_CREATE_PAUSE)
+
+
+def _open(url: URL, create: bool) -> BaseStorage:
     try:
         rdb = RDBStorage(
-            full.render_as_string(hide_password=False),
-            engine_kwargs=_engine_options(full),
+            url.render_as_string(hide_password=False),
+            engine_kwargs=_engine_options(url),
             skip_table_creation=not create,
         )
-        return get_storage(rdb)
     except ImportError as error:
-        raise _driver_missing(full) from error
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise _cannot_open(full, error) from error
+        raise _driver_missing(url) from error
+    return get_storage(rdb)
+
+
+def _was_created_meanwhile(error: Exception) -> bool:
+    """Whether another process made the same table or row between our look and our attempt."""
+    return isinstance(error, IntegrityError) or "already exists" in str(error)
 
 
 def check_storage(url: str) -> None:

@@ -4,9 +4,12 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import optuna
 import pytest
 
 from mergefront.errors import StudyError
@@ -145,6 +148,21 @@ def test_many_that_create_one_study_at_once_create_it_once(
     context = multiprocessing.get_context("spawn")
     with context.Pool(4) as pool:
         assert pool.map(_init, [path] * 4) == [8] * 4
+
+
+def test_many_that_create_a_database_at_once_create_it_once(tmp_path: Path) -> None:
+    for attempt in range(3):
+        url = f"sqlite:///{tmp_path}/{attempt}.db"
+        together = threading.Barrier(6)
+
+        def create(index: int, url: str = url, together: threading.Barrier = together) -> str:
+            together.wait()
+            study = optuna.create_study(study_name=str(index), storage=open_storage(url))
+            return study.study_name
+
+        with ThreadPoolExecutor(6) as pool:
+            names = list(pool.map(create, range(6)))
+        assert sorted(optuna.get_all_study_names(url)) == names
 
 
 def test_a_worker_waits_for_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
