@@ -28,6 +28,8 @@ from .sip_sampler import ROUNDED, SIPSampler
 
 BMMAcquisition = Literal["qlognehvi", "qehvi"]
 _N_SAMPLES = 128
+# qEHVI's cost doubles with every point in flight; so many fewer samples keep it level.
+_FEWEST_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,11 @@ class BMMSampler(SIPSampler):
         model = self._fit(observations)
         feasibility = fit_feasibility(measured, observations)
         X = observations.X[feasibility.likely(observations.X)]
-        pool = _Pool(self._settings, model, X, feasibility, self._seeded(number))
+        n_samples = _N_SAMPLES
+        if self._settings.acquisition == "qehvi":
+            n_samples = max(n_samples >> len(taken), _FEWEST_SAMPLES)
+        draws = SobolQMCNormalSampler(torch.Size([n_samples]), seed=self._torch_seed(number))
+        pool = _Pool(self._settings, model, X, feasibility, draws)
         reference = self._reference(study, pool.means)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumericalWarning)  # jitter, where points coincide
@@ -130,10 +136,6 @@ class BMMSampler(SIPSampler):
         if self._fitted is None or self._fitted[0] != key:
             self._fitted = key, fit_published(observations, self._settings.lengthscales)
         return self._fitted[1]
-
-    def _seeded(self, number: int) -> SobolQMCNormalSampler:
-        seed = self._torch_seed(number)
-        return SobolQMCNormalSampler(torch.Size([_N_SAMPLES]), seed=seed)
 
 
 class _Pool:
