@@ -10,6 +10,7 @@ proposal takes 5 seconds. Finished runs are kept in the folder and not repeated.
 import argparse
 import json
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -216,40 +217,55 @@ def _print_row(label: str, found: Sequence[tuple[Run, float, float]]) -> None:
 def _print_clocks(rows: Sequence[Sequence[Run]]) -> None:
     """Print pairs of asynchronous and synchronous searches with the same surrogate.
 
-    Equal hypervolume: the worse of both mean regrets at the end, which both reach.
+    Equal hypervolume is a mean regret that both reach: the worse of both at the end, and 1.1 and
+    1.3 times it.
     """
     print("\n**Asynchronous beside synchronous**, the same surrogate and evaluation times\n")
-    print("| search | workers | runs | hours, all 48 | ratio | regret at the end | less ", end="")
-    print("synchronous (paired) | hours to equal regret | ratio | utilisation |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| surrogate | workers | runs | hours: asynchronous, synchronous | ratio | ", end="")
+    print("utilisation | regret at the end | difference (paired) | ratios at equal regret |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for free, batches in zip(rows[::2], rows[1::2], strict=True):
         pair = (free, batches)
-        regrets = [[run.regret() for run in runs] for runs in pair]
-        goal = max(fmean(column) for column in regrets)
-        reached = [_reached(runs, goal) for runs in pair]
-        whole = [fmean(max(run.ends) for run in runs) for runs in pair]
-        less = [a - b for a, b in zip(*regrets, strict=True)]
-        for i, kind in enumerate(("asynchronous", "synchronous")):
-            method, runs = pair[i][0].method, pair[i]
-            print(
-                f"| {method.label}, {kind} | {method.n_workers} | {len(runs)} | "
-                f"{whole[i] / 3600:.2f} | {whole[1] / whole[i]:.2f} | {_mean(regrets[i])} | "
-                f"{'' if i else _mean(less)} | {reached[i] / 3600:.2f} | "
-                f"{reached[1] / reached[i]:.2f} | "
-                f"{_mean([100 * run.utilisation for run in runs], 1)} % |"
-            )
+        curves = [[_curve(run) for run in runs] for runs in pair]
+        ends = [[curve[-1][1] for curve in column] for column in curves]
+        hours = [fmean(max(run.ends) for run in runs) / 3600 for runs in pair]
+        busy = [_mean([100 * run.utilisation for run in runs], 1) for runs in pair]
+        cells = [
+            free[0].method.label,
+            str(free[0].method.n_workers),
+            str(len(free)),
+            f"{hours[0]:.2f}, {hours[1]:.2f}",
+            f"{hours[1] / hours[0]:.2f}",
+            f"{busy[0]} %, {busy[1]} %",
+            f"{_mean(ends[0])}, {_mean(ends[1])}",
+            _mean([a - b for a, b in zip(*ends, strict=True)]),
+            ", ".join(_ratios(curves, max(fmean(column) for column in ends))),
+        ]
+        print("| " + " | ".join(cells) + " |")
 
 
-def _reached(runs: Sequence[Run], goal: float) -> float:
+def _ratios(curves: Sequence[Sequence[list[tuple[float, float]]]], end: float) -> list[str]:
+    shown = []
+    for goal in (end, 1.1 * end, 1.3 * end):
+        soon, late = (_reached(column, goal) for column in curves)
+        shown.append(f"{late / soon:.2f} at {goal:.3f}")
+    return shown
+
+
+def _curve(run: Run) -> list[tuple[float, float]]:
+    """Return the regret after the end of each evaluation."""
+    return [(end, run.regret(end)) for end in sorted(run.ends)]
+
+
+def _reached(curves: Sequence[Sequence[tuple[float, float]]], goal: float) -> float:
     """Return the first moment at which the mean regret of the runs is at most the goal."""
-    moments = sorted({end for run in runs for end in run.ends})
+
+    def mean(seconds: float) -> float:
+        return fmean(next((r for t, r in reversed(c) if t <= seconds), 1.0) for c in curves)
+
+    moments = sorted({seconds for curve in curves for seconds, _ in curve})
     # The mean falls as time goes by: bisect.
-    low, high = 0, len(moments) - 1
-    while low < high:
-        middle = (low + high) // 2
-        reached = fmean(run.regret(moments[middle]) for run in runs) <= goal + 1e-12
-        low, high = (low, middle) if reached else (middle + 1, high)
-    return moments[low]
+    return moments[bisect_left(moments, -goal, key=lambda seconds: -(mean(seconds) - 1e-12))]
 
 
 def _load_or_run(folder: Path, task: tuple[Method, str]) -> Run:
