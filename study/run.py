@@ -29,7 +29,8 @@ from .worker import Reporter, SilentReporter, Timings, Worker
 _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=0),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=0),
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    # Optuna's default, 50, makes most of a study its first, random generation.
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(population_size=8, seed=seed),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
 
