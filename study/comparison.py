@@ -130,6 +130,13 @@ def search(
 
 def _simulated(inputs: Inputs, clock: Clock) -> tuple[optuna.Study, Usage]:
     study = init_study(inputs, queue=False)
+    spec = inputs.spec
+    if len(study.get_trials(deepcopy=False)) < spec.study.trials:
+        _simulate(study, inputs, clock)
+    return study, usage(study.get_trials(deepcopy=False), clock.n_workers)
+
+
+def _simulate(study: optuna.Study, inputs: Inputs, clock: Clock) -> None:
     study.sampler = make_sampler(inputs, study)
     objective, spec = make_objective(inputs), inputs.spec
     simulation = Simulation(
@@ -143,13 +150,12 @@ def _simulated(inputs: Inputs, clock: Clock) -> tuple[optuna.Study, Usage]:
     )
     try:
         with FileLock(state_dir(spec) / "simulation.lock", timeout=0):
-            trials = simulation.run(spec.study.trials)
+            simulation.run(spec.study.trials)
     except Timeout:
         raise StudyError(
             f"Another process simulates study {study.study_name!r}. Wait for it, or stop it."
         ) from None
     objective.backend.close()
-    return study, usage(trials, clock.n_workers)
 
 
 @dataclass
