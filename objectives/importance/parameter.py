@@ -45,18 +45,12 @@ def task_vector_norms(
         total[group] += _square(origin) if norm == "relative" else 0.0
         for k, expert in enumerate(experts, start=1):
             moved[plan.parameter(group, k)] += _square(expert.tensor(name), origin)
-    scale = {group: math.sqrt(square) for group, square in total.items()}
+    squares = total if norm == "relative" else dict.fromkeys(plan.groups, 1.0)
     return {
-        plan.parameter(group, k): _ratio(
-            moved[plan.parameter(group, k)], scale.get(group, 0.0) if norm == "relative" else 1.0
-        )
+        name: math.sqrt(moved[name] / squares[group]) if moved[name] else 0.0
         for group in plan.groups
-        for k in range(1, len(experts) + 1)
+        for name in (plan.parameter(group, k) for k in range(1, len(experts) + 1))
     }
-
-
-def _ratio(square: float, divisor: float) -> float:
-    return math.sqrt(square) / divisor if square else 0.0
 
 
 def _chosen(base: Checkpoint, plan: MergePlan, tensors: Tensors) -> list[tuple[str, str]]:
