@@ -6,8 +6,12 @@ lie in the study's attributes, so that a stock dashboard on the same database sh
 """
 
 import logging
+import socket
 import threading
 from collections.abc import Callable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import yaml
@@ -39,28 +43,50 @@ def serve(spec: StudySpec, host: str, port: int, refresh_seconds: float) -> None
         MissingExtraError: If optuna-dashboard is not installed.
         StudyError: If the study does not exist, or the port is taken.
     """
-    run_server = _run_server()
+    wsgi = _wsgi()
     study = load_study(spec)
-    painter = threading.Thread(target=_paint_for_ever, args=(spec, refresh_seconds), daemon=True)
-    painter.start()
+    with _listen(host, port, wsgi(_storage(study), artifact_store(spec))) as server:
+        painter = threading.Thread(
+            target=_paint_for_ever, args=(spec, refresh_seconds), daemon=True
+        )
+        painter.start()
+        server.serve_forever()
+
+
+def _wsgi() -> Callable[..., Any]:
     try:
-        run_server(study._storage, host=host, port=port, artifact_store=artifact_store(spec))
+        from optuna_dashboard import wsgi
+    except ImportError as error:
+        raise MissingExtraError(
+            "The dashboard needs optuna-dashboard; run `pip install 'mergefront[dashboard]'`."
+        ) from error
+    application: Callable[..., Any] = wsgi
+    return application
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    # A thread per request: a slow browser holds up nobody, and SIGTERM and Ctrl-C, which Python
+    # raises in the main thread, are not swallowed by wsgiref's `except:` around an answer.
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        logger.debug(format, *args)
+
+
+def _listen(host: str, port: int, application: Callable[..., Any]) -> WSGIServer:
+    try:
+        return make_server(host, port, application, _Server6 if ":" in host else _Server, _Quiet)
     except OSError as error:
         raise StudyError(
             f"The dashboard cannot listen on {host}:{port} ({error.strerror}). Choose another "
             "`--port`."
         ) from error
-
-
-def _run_server() -> Callable[..., None]:
-    try:
-        from optuna_dashboard import run_server
-    except ImportError as error:
-        raise MissingExtraError(
-            "The dashboard needs optuna-dashboard; run `pip install 'mergefront[dashboard]'`."
-        ) from error
-    run: Callable[..., None] = run_server
-    return run
 
 
 def _paint_for_ever(spec: StudySpec, seconds: float) -> None:

@@ -175,7 +175,7 @@ def test_the_services_commands_run_a_study_through_stop_and_up(
         _wait_for_dashboard(port)
     finally:
         dashboard.terminate()
-        dashboard.wait()
+        assert dashboard.wait(timeout=60) == 0
     states = [t.state for t in load_study(spec).get_trials()]
     assert states.count(TrialState.COMPLETE) == 16
     assert not {TrialState.RUNNING, TrialState.WAITING} & set(states)

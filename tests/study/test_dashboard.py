@@ -42,7 +42,7 @@ def _served(spec: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        assert process.wait(timeout=60) == 0
 
 
 def _wait_for_graphs(url: str) -> dict[str, Any]:
@@ -75,6 +75,17 @@ def test_the_dashboard_shows_names_note_graphs_attributes_and_artifacts(finished
     assert {attr["key"] for attr in trial["user_attrs"]} >= {"standard_errors", "host", "phase"}
     assert weights == {p["name"]: float(p["param_external_value"]) for p in trial["params"]}
     assert len(files) == 2
+
+
+def test_it_stops_while_a_browser_takes_its_time_to_read(finished: Path) -> None:
+    with _served(finished) as url, closing(socket.socket()) as browser:
+        _wait_for_graphs(url)
+        host, port = url.removeprefix("http://").split(":")
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        browser.connect((host, int(port)))
+        browser.sendall(b"GET /static/bundle.js HTTP/1.0\r\nAccept-Encoding: identity\r\n\r\n")
+        assert browser.recv(12).endswith(b"200")  # megabytes follow, and are not read
+        assert _get(f"{url}/api/studies")["study_summaries"]  # others are served meanwhile
 
 
 def test_the_note_names_models_spec_and_how_to_resume(finished: Path) -> None:
