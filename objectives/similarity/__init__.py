@@ -1,7 +1,17 @@
-"""How similar two models are: what SimMerge predicts the outcome of a merge from."""
+"""How similar models are: what SimMerge predicts the outcome of a merge from."""
 
-from .functional import FunctionalSettings, functional_signals
-from .signals import Signals
+from .functional import FunctionalSettings, Prompt, Seen, compare, functional_signals, observe
+from .signals import Pair, Signals
 from .structural import structural_signals
 
-__all__ = ["FunctionalSettings", "Signals", "functional_signals", "structural_signals"]
+__all__ = [
+    "FunctionalSettings",
+    "Pair",
+    "Prompt",
+    "Seen",
+    "Signals",
+    "compare",
+    "functional_signals",
+    "observe",
+    "structural_signals",
+]

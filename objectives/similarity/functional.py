@@ -1,23 +1,27 @@
 """Functional similarity: what two models do with a few unlabelled prompts.
 
 Cost: one forward pass a prompt and model, nothing generated. Memory: one model at a time, and of
-both, for every position compared, the log-probabilities of the vocabulary, a hidden state a layer,
+two, for every position compared, the log-probabilities of the vocabulary, a hidden state a layer,
 and the attention of every head.
 """
 
 import gc
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..evaluation.chat import Chat
 from ..evaluation.loading import default_device, load_expert
-from .signals import Signals
+from .signals import Pair, Signals
 
+# A message, and whether the chat template is applied.
+Prompt = tuple[str, bool]
 _QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
 
@@ -35,7 +39,7 @@ class FunctionalSettings:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """What a model did with one prompt at the compared positions.
 
     Args:
@@ -50,12 +54,88 @@ class _Seen:
 
 
 def functional_signals(
-    a: Path,
-    b: Path,
-    prompts: Sequence[tuple[str, bool]],
+    models: Sequence[Path],
+    prompts: Sequence[Prompt],
+    base: Path | None = None,
     settings: FunctionalSettings | None = None,
-) -> Signals:
-    """Compare what two models do with the same prompts.
+) -> dict[Pair, Signals]:
+    """Compare what every two models do with the same prompts; `compare` says what is compared.
+
+    Each model is loaded once; what it did is kept in a temporary folder.
+
+    Args:
+        models: Their directories; some may be adapters of the base.
+        prompts: Messages, each with whether the chat template is applied.
+        base: Its tokenizer renders the prompts; defaults to None: the first model.
+        settings: Defaults to None: `FunctionalSettings()`.
+
+    Returns:
+        The signals of each ordered pair of two models, by their places.
+    """
+    base, n = base or models[0], len(models)
+    found = {}
+    with TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.safetensors" for i in range(n)]
+        for model, file in zip(models, files, strict=True):
+            _save(observe(model, base, prompts, settings), file)
+            gc.collect()
+        for i in range(n):
+            first = _load(files[i])
+            for j in range(i + 1, n):
+                second = _load(files[j])
+                found[i, j], found[j, i] = compare(first, second), compare(second, first)
+    return found
+
+
+def observe(
+    model: Path,
+    base: Path,
+    prompts: Sequence[Prompt],
+    settings: FunctionalSettings | None = None,
+) -> list[Seen]:
+    """Return what a model does with each prompt.
+
+    Args:
+        model: Its directory; may be an adapter of the base.
+        base: Its tokenizer renders the prompts.
+        prompts: Messages, each with whether the chat template is applied.
+        settings: Defaults to None: `FunctionalSettings()`.
+    """
+    settings = settings or FunctionalSettings()
+    chat = Chat(base)
+    loaded = load_expert(model, base, settings.dtype, default_device())
+    loaded.set_attn_implementation("eager")  # others do not tell their patterns
+    rendered = [chat.render(text, is_chat) for text, is_chat in prompts]
+    return [_look(loaded, ids, settings.positions) for ids in rendered]
+
+
+def _look(model: Any, ids: list[int], positions: int) -> Seen:
+    places = torch.linspace(0, len(ids) - 1, min(positions, len(ids))).round().long()
+    with torch.inference_mode():
+        tokens = torch.tensor([ids], device=model.device)
+        output: Any = model(tokens, output_hidden_states=True, output_attentions=True)
+    return Seen(
+        output.logits[0, places].float().log_softmax(dim=-1).cpu(),
+        # The first state is the embeddings', behind no layer.
+        torch.stack([state[0, places].float().cpu() for state in output.hidden_states[1:]]),
+        torch.stack([weights[0][:, places].float().cpu() for weights in output.attentions]),
+    )
+
+
+def _save(seen: Sequence[Seen], file: Path) -> None:
+    named = {f"{i}.{name}": t for i, s in enumerate(seen) for name, t in vars(s).items()}
+    save_file({name: tensor.contiguous() for name, tensor in named.items()}, file)
+
+
+def _load(file: Path) -> list[Seen]:
+    named = load_file(file)
+    n = len(named) // len(fields(Seen))
+    names = [field.name for field in fields(Seen)]
+    return [Seen(*(named[f"{i}.{name}"] for name in names)) for i in range(n)]
+
+
+def compare(first: Sequence[Seen], second: Sequence[Seen]) -> Signals:
+    """Compare what two models, `a` and `b`, did with the same prompts.
 
     Scalars, over all positions of all prompts:
 
@@ -69,20 +149,8 @@ def functional_signals(
     - `hidden_cosine` in [-1, 1]: of hidden states behind the layer, mean over positions;
     - `cka` in [0, 1]: linear centred kernel alignment (Kornblith et al. 2019) over positions;
     - `attention_distance` in [0, 1]: total variation between attention patterns, mean over
-      heads and positions.
-
-    Args:
-        a: Directory of the first of the ordered pair; its tokenizer renders the prompts.
-        b: Of the second; may be an adapter of the first.
-        prompts: Messages, each with whether the chat template is applied.
-        settings: Defaults to None: `FunctionalSettings()`.
+      heads, positions and prompts.
     """
-    settings = settings or FunctionalSettings()
-    chat = Chat(a)
-    rendered = [chat.render(text, is_chat) for text, is_chat in prompts]
-    first = list(_observe(a, a, rendered, settings))
-    gc.collect()
-    second = list(_observe(b, a, rendered, settings))
     pairs = list(zip(first, second, strict=True))
     scalars = _of_distributions([(x.log_probs, y.log_probs) for x, y in pairs])
     of_first, of_second = (torch.cat([s.hidden for s in side], dim=1) for side in (first, second))
@@ -96,25 +164,6 @@ def functional_signals(
             "attention_distance": tuple(torch.stack(attention).mean(dim=0).tolist()),
         },
     )
-
-
-def _observe(
-    path: Path, base: Path, rendered: Sequence[list[int]], settings: FunctionalSettings
-) -> Iterator[_Seen]:
-    model = load_expert(path, base, settings.dtype, default_device())
-    model.set_attn_implementation("eager")  # others do not tell their patterns
-    for ids in rendered:
-        n = min(settings.positions, len(ids))
-        places = torch.linspace(0, len(ids) - 1, n).round().long()
-        with torch.inference_mode():
-            tokens = torch.tensor([ids], device=model.device)
-            output: Any = model(tokens, output_hidden_states=True, output_attentions=True)
-        yield _Seen(
-            output.logits[0, places].float().log_softmax(dim=-1).cpu(),
-            # The first state is the embeddings', behind no layer.
-            torch.stack([state[0, places].float().cpu() for state in output.hidden_states[1:]]),
-            torch.stack([weights[0][:, places].float().cpu() for weights in output.attentions]),
-        )
 
 
 def _of_distributions(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:

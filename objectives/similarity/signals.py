@@ -1,10 +1,16 @@
 """What is known about an ordered pair of models."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean, pstdev
 from typing import Any
+
+# Places of two models, the merge's first one first.
+Pair = tuple[int, int]
+_RATIO = "norm_ratio"
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,12 @@ class Signals:
         """Return the same numbers of features for models of any depth.
 
         A profile becomes its mean, standard deviation and extremes, and the means of its thirds.
+        Ratios become logarithms, which the reversed pair has with the other sign.
         """
-        features = dict(self.scalars)
+        features = {name: _linear(name, value) for name, value in self.scalars.items()}
         for name, profile in self.profiles.items():
-            features |= {f"{name}.{key}": value for key, value in _summary(profile).items()}
+            summary = _summary(tuple(_linear(name, value) for value in profile))
+            features |= {f"{name}.{key}": value for key, value in summary.items()}
         return features
 
     def to_json(self) -> dict[str, Any]:
@@ -43,6 +51,10 @@ class Signals:
         """Read what `to_json` returned."""
         profiles = {name: tuple(profile) for name, profile in content["profiles"].items()}
         return cls(dict(content["scalars"]), profiles)
+
+
+def _linear(name: str, value: float) -> float:
+    return math.log(max(value, _SMALLEST)) if name.endswith(_RATIO) else value
 
 
 def _summary(profile: tuple[float, ...]) -> dict[str, float]:

@@ -4,13 +4,13 @@ Weight distances alone predict merges badly: single weight metrics correlate wit
 performance by less than .2, and which of them help depends on the operator (arXiv 2601.22285).
 They are cheap, and one part of a predictor's input.
 
-Cost: one read of every file; for the subspaces two randomized singular value decompositions a
-matrix. Memory: of the largest matrix, three times.
+Cost: one read of every file, and two inner products an element and pair of models; for the
+subspaces a randomized singular value decomposition a matrix and model. Memory: of every model one
+chunk and the leading directions of one matrix; of one model, the largest matrix three times.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from statistics import fmean
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..merging import Checkpoint, is_tied, locate_all
 from ..merging.engine import CHUNK
-from .signals import Signals
+from .signals import Pair, Signals
 
 # Directions of each matrix whose subspaces are compared.
 _RANK = 8
@@ -28,52 +28,58 @@ _SMALLEST = 1e-20
 _OUTSIDE = -1  # embeddings and head
 
 
-@dataclass
-class _Sums:
-    """Inner products and counts over the elements of two vectors."""
+class _Gram:
+    """Inner products and agreeing signs of `n` vectors that come in pieces.
 
-    aa: float = 0.0
-    bb: float = 0.0
-    ab: float = 0.0
-    n: float = 0.0
-    same_sign: float = 0.0
+    Args:
+        n: Number of vectors.
+    """
 
-    def add(self, a: Tensor, b: Tensor) -> None:
-        a, b = a.double(), b.double()
-        self.aa += float(a @ a)
-        self.bb += float(b @ b)
-        self.ab += float(a @ b)
-        self.n += a.numel()
-        self.same_sign += float((a.sign() == b.sign()).sum())
+    def __init__(self, n: int) -> None:
+        self.inner = torch.zeros(n, n, dtype=torch.double)
+        self.agree = torch.zeros(n, n, dtype=torch.double)
+        self.count = 0
 
-    def merge(self, other: "_Sums") -> None:
-        for entry in fields(self):
-            setattr(self, entry.name, getattr(self, entry.name) + getattr(other, entry.name))
+    def add(self, rows: Tensor) -> None:
+        """Take the next piece, `n x m`-dim."""
+        exact, signs = rows.double(), rows.sign()
+        self.inner += exact @ exact.T
+        for sign in (-1, 0, 1):
+            same = (signs == sign).float()
+            self.agree += (same @ same.T).double()
+        self.count += rows.shape[1]
 
-    @property
-    def cosine(self) -> float:
-        return self.ab / max(math.sqrt(self.aa * self.bb), _SMALLEST)
+    def __add__(self, other: "_Gram") -> "_Gram":
+        total = _Gram(len(self.inner))
+        total.inner, total.agree = self.inner + other.inner, self.agree + other.agree
+        total.count = self.count + other.count
+        return total
 
-    @property
-    def relative_distance(self) -> float:
+    def cosine(self, i: int, j: int) -> float:
+        scale = self._norm(i) * self._norm(j)
+        return float(self.inner[i, j]) / max(scale, _SMALLEST)
+
+    def relative_distance(self, i: int, j: int) -> float:
         """Return `|a - b|` in units of the mean norm of both."""
-        distance = math.sqrt(max(self.aa + self.bb - 2 * self.ab, 0.0))
-        return 2 * distance / max(math.sqrt(self.aa) + math.sqrt(self.bb), _SMALLEST)
+        a, b = self._norm(i), self._norm(j)
+        distance = math.sqrt(max(a * a + b * b - 2 * float(self.inner[i, j]), 0.0))
+        return 2 * distance / max(a + b, _SMALLEST)
 
-    @property
-    def norm_ratio(self) -> float:
+    def norm_ratio(self, i: int, j: int) -> float:
         """Return `|b| / |a|`."""
-        return math.sqrt(self.bb / max(self.aa, _SMALLEST))
+        return self._norm(j) / max(self._norm(i), _SMALLEST)
 
-    @property
-    def sign_agreement(self) -> float:
-        return self.same_sign / max(self.n, 1.0)
+    def sign_agreement(self, i: int, j: int) -> float:
+        return float(self.agree[i, j]) / max(self.count, 1)
+
+    def _norm(self, i: int) -> float:
+        return math.sqrt(float(self.inner[i, i]))
 
 
 def structural_signals(
-    a: Checkpoint, b: Checkpoint, ancestor: Checkpoint | None = None, rank: int = _RANK
-) -> Signals:
-    """Compare the weights of two models, layer by layer.
+    models: Sequence[Checkpoint], ancestor: Checkpoint | None = None, rank: int = _RANK
+) -> dict[Pair, Signals]:
+    """Compare the weights of every two models, layer by layer.
 
     Profiles, one number a layer:
 
@@ -82,86 +88,101 @@ def structural_signals(
     - with an ancestor, of the task vectors: `task_cosine` in [-1, 1], `task_norm_ratio`,
       `|b| / |a|`, `task_sign_agreement` in [0, 1];
     - without one, `weight_sign_agreement` in [0, 1];
-    - `subspace_overlap` in [0, 1]: of the leading left singular directions of the task vectors (of
-      the weights without an ancestor), `|U_a' U_b|^2 / rank`, mean over matrices. Two random
-      subspaces of `d` dimensions have `rank / d`.
+    - `task_subspace_overlap` (`weight_subspace_overlap` without an ancestor) in [0, 1]: of the
+      leading left singular directions, `|U_a' U_b|^2 / rank`, mean over the layer's matrices. Two
+      random subspaces of `d` dimensions have `rank / d`.
 
     The same, but overlaps, as scalars over the whole models (`model.weight_cosine`, ...).
 
     Args:
-        a: First of the ordered pair.
-        b: Second, mergeable with it.
-        ancestor: What both were fine-tuned from, mergeable with both.
+        models: Mergeable with each other.
+        ancestor: What all were fine-tuned from, mergeable with them.
         rank: Directions of a subspace.
+
+    Returns:
+        The signals of each ordered pair of two models, by their places.
     """
-    parts = locate_all(a.layout, is_tied(a))
-    weights: dict[int, _Sums] = {}
-    tasks: dict[int, _Sums] = {}
-    overlaps: dict[int, list[float]] = {}
+    parts = locate_all(models[0].layout, is_tied(models[0]))
+    weights: dict[int, _Gram] = {}
+    tasks: dict[int, _Gram] = {}
+    overlaps: dict[int, list[Tensor]] = {}
     for name, part in parts.items():
         place = _OUTSIDE if part.index is None else part.index
-        of_weights = weights.setdefault(place, _Sums())
-        of_tasks = tasks.setdefault(place, _Sums())
-        for x, y, z in _chunks(a, b, ancestor, name):
-            of_weights.add(x, y)
-            if z is not None:
-                of_tasks.add(x - z, y - z)
-        if place != _OUTSIDE and len(a.tensor(name).shape) == 2:
-            overlaps.setdefault(place, []).append(_overlap(a, b, ancestor, name, rank))
-    profiles = {
-        name: tuple(values[layer] for layer in sorted(values) if layer != _OUTSIDE)
-        for name, values in _named(weights, tasks if ancestor else None).items()
-    }
-    profiles["subspace_overlap"] = tuple(fmean(overlaps[layer]) for layer in sorted(overlaps))
-    whole = _named({0: _total(weights)}, {0: _total(tasks)} if ancestor else None)
-    return Signals({f"model.{name}": values[0] for name, values in whole.items()}, profiles)
-
-
-def _named(
-    weights: dict[int, _Sums], tasks: dict[int, _Sums] | None
-) -> dict[str, dict[int, float]]:
-    named = {
-        "weight_cosine": {place: sums.cosine for place, sums in weights.items()},
-        "weight_distance": {place: sums.relative_distance for place, sums in weights.items()},
-    }
-    if tasks is None:
-        signs = {place: sums.sign_agreement for place, sums in weights.items()}
-        return {**named, "weight_sign_agreement": signs}
+        of_weights = weights.setdefault(place, _Gram(len(models)))
+        of_tasks = tasks.setdefault(place, _Gram(len(models)))
+        _add(of_weights, of_tasks, models, ancestor, name)
+        if place != _OUTSIDE and len(models[0].tensor(name).shape) == 2:
+            overlaps.setdefault(place, []).append(_overlaps(models, ancestor, name, rank))
+    sums = weights if ancestor is None else tasks
+    kind = "weight" if ancestor is None else "task"
+    pairs = [(i, j) for i in range(len(models)) for j in range(len(models)) if i != j]
     return {
-        **named,
-        "task_cosine": {place: sums.cosine for place, sums in tasks.items()},
-        "task_norm_ratio": {place: sums.norm_ratio for place, sums in tasks.items()},
-        "task_sign_agreement": {place: sums.sign_agreement for place, sums in tasks.items()},
+        (i, j): _signals(weights, sums, kind, (i, j))
+        | Signals({}, {f"{kind}_subspace_overlap": _profile(overlaps, i, j)})
+        for i, j in pairs
     }
 
 
-def _total(sums: dict[int, _Sums]) -> _Sums:
-    total = _Sums()
-    for part in sums.values():
-        total.merge(part)
-    return total
-
-
-def _chunks(
-    a: Checkpoint, b: Checkpoint, ancestor: Checkpoint | None, name: str
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    sources = [model.tensor(name) for model in (a, b)]
-    third = None if ancestor is None else ancestor.tensor(name)
+def _add(
+    weights: _Gram,
+    tasks: _Gram,
+    models: Sequence[Checkpoint],
+    ancestor: Checkpoint | None,
+    name: str,
+) -> None:
+    sources = [model.tensor(name) for model in models]
+    origin = None if ancestor is None else ancestor.tensor(name)
     for start in range(0, sources[0].numel(), CHUNK):
         stop = min(start + CHUNK, sources[0].numel())
-        x, y = (source.read(start, stop) for source in sources)
-        yield x, y, None if third is None else third.read(start, stop)
+        rows = torch.stack([source.read(start, stop) for source in sources])
+        weights.add(rows)
+        if origin is not None:
+            tasks.add(rows - origin.read(start, stop))
 
 
-def _overlap(
-    a: Checkpoint, b: Checkpoint, ancestor: Checkpoint | None, name: str, rank: int
-) -> float:
+def _overlaps(
+    models: Sequence[Checkpoint], ancestor: Checkpoint | None, name: str, rank: int
+) -> Tensor:
+    """Return the overlap of one matrix in every two models, `n x n`-dim."""
     origin = None if ancestor is None else ancestor.tensor(name).load().float()
     bases = []
-    for model in (a, b):
+    for model in models:
         matrix = model.tensor(name).load().float()
         bases.append(_leading(matrix if origin is None else matrix - origin, rank))
-    return float((bases[0].T @ bases[1]).square().sum() / bases[0].shape[1])
+    stacked = torch.stack(bases)
+    inner = torch.einsum("ird,jrk->ijdk", stacked, stacked)
+    return inner.square().sum(dim=(2, 3)) / stacked.shape[2]
+
+
+def _profile(overlaps: dict[int, list[Tensor]], i: int, j: int) -> tuple[float, ...]:
+    return tuple(fmean(float(o[i, j]) for o in overlaps[layer]) for layer in sorted(overlaps))
+
+
+def _signals(weights: dict[int, _Gram], sums: dict[int, _Gram], kind: str, pair: Pair) -> Signals:
+    layers = sorted(layer for layer in weights if layer != _OUTSIDE)
+    by_layer = [_numbers(weights[layer], sums[layer], kind, pair) for layer in layers]
+    whole = _numbers(_total(weights), _total(sums), kind, pair)
+    return Signals(
+        {f"model.{name}": value for name, value in whole.items()},
+        {name: tuple(numbers[name] for numbers in by_layer) for name in whole},
+    )
+
+
+def _numbers(weights: _Gram, sums: _Gram, kind: str, pair: Pair) -> dict[str, float]:
+    numbers = {
+        "weight_cosine": weights.cosine(*pair),
+        "weight_distance": weights.relative_distance(*pair),
+        f"{kind}_sign_agreement": sums.sign_agreement(*pair),
+    }
+    if kind == "task":
+        numbers["task_cosine"] = sums.cosine(*pair)
+        numbers["task_norm_ratio"] = sums.norm_ratio(*pair)
+    return numbers
+
+
+def _total(sums: dict[int, _Gram]) -> _Gram:
+    first, *rest = sums.values()
+    return sum(rest, start=first)
 
 
 def _leading(matrix: Tensor, rank: int) -> Tensor:

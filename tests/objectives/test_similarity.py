@@ -35,7 +35,7 @@ def test_structural_signals_by_hand(tmp_path: Path) -> None:
     )
     a = _checkpoint(tmp_path / "a", {"0.mlp.up_proj": [4.0, 0.0], "1.mlp.up_proj": [1.0, 3.0]})
     b = _checkpoint(tmp_path / "b", {"0.mlp.up_proj": [1.0, 4.0], "1.mlp.up_proj": [1.0, -3.0]})
-    found = structural_signals(a, b, origin)
+    found = structural_signals([a, b], origin)[0, 1]
     assert found.profiles["weight_cosine"] == pytest.approx((4 / 4 / 17**0.5, -8 / 10))
     # Task vectors (3, 0) and (0, 4); (0, 2) and (0, -4).
     assert found.profiles["task_cosine"] == pytest.approx((0.0, -1.0))
@@ -44,14 +44,16 @@ def test_structural_signals_by_hand(tmp_path: Path) -> None:
     assert found.profiles["weight_distance"][1] == pytest.approx(6 / 10**0.5)
     # (3, 0, 0, 2) and (0, 4, 0, -4).
     assert found.scalars["model.task_cosine"] == pytest.approx(-8 / math.sqrt(13 * 32))
-    without = structural_signals(a, b)
+    back = structural_signals([a, b], origin)[1, 0]
+    assert back.profiles["task_norm_ratio"] == pytest.approx((3 / 4, 0.5))
+    without = structural_signals([a, b])[0, 1]
     assert without.profiles["weight_sign_agreement"] == pytest.approx((0.5, 0.5))
 
 
 def test_a_model_is_like_itself() -> None:
     model = Checkpoint(BASE)
-    found = structural_signals(model, model, Checkpoint(EXPERT))
-    for name in ("weight_cosine", "task_cosine", "task_norm_ratio", "subspace_overlap"):
+    found = structural_signals([model, model], Checkpoint(EXPERT))[0, 1]
+    for name in ("weight_cosine", "task_cosine", "task_norm_ratio", "task_subspace_overlap"):
         assert found.profiles[name] == pytest.approx([1.0] * 8, abs=1e-5), name
     assert found.profiles["weight_distance"] == pytest.approx([0.0] * 8, abs=1e-6)
 
@@ -73,18 +75,14 @@ def test_subspaces_of_task_vectors_are_compared(tmp_path: Path) -> None:
         changed[name] = tensors[name] + change
         save_file(changed, tmp_path / label / "model.safetensors", {"format": "pt"})
         models.append(Checkpoint(tmp_path / label))
-    overlap = [
-        structural_signals(models[0], other, Checkpoint(BASE), rank=2).profiles[
-            "subspace_overlap"
-        ][3]
-        for other in models[1:]
-    ]
+    found = structural_signals(models, Checkpoint(BASE), rank=2)
+    overlap = [found[0, other].profiles["task_subspace_overlap"][3] for other in (1, 2)]
     # Mean over the layer's seven matrices; the six others are changed alike.
     assert overlap[0] - overlap[1] == pytest.approx(1 / 7, abs=0.02)
 
 
 def test_functional_signals_of_a_model_with_itself() -> None:
-    found = functional_signals(BASE, BASE, PROMPTS)
+    found = functional_signals([BASE, BASE], PROMPTS)[0, 1]
     assert found.scalars["top1_agreement"] == 1.0
     for name in ("kl.mean", "reverse_kl.q90", "js.median"):
         assert found.scalars[name] == pytest.approx(0.0, abs=1e-6)
@@ -95,9 +93,8 @@ def test_functional_signals_of_a_model_with_itself() -> None:
 
 def test_functional_signals_of_the_pair_are_ordered_and_within_their_ranges() -> None:
     settings = FunctionalSettings(positions=4)
-    there, back = (
-        functional_signals(*pair, PROMPTS, settings) for pair in ((BASE, EXPERT), (EXPERT, BASE))
-    )
+    found = functional_signals([BASE, EXPERT], PROMPTS, settings=settings)
+    there, back = found[0, 1], found[1, 0]
     assert there.scalars["kl.mean"] == pytest.approx(back.scalars["reverse_kl.mean"], rel=1e-4)
     assert there.scalars["js.mean"] == pytest.approx(back.scalars["js.mean"], rel=1e-4)
     assert there.scalars["kl.mean"] != pytest.approx(back.scalars["kl.mean"], rel=0.01)
@@ -133,6 +130,8 @@ def test_features_have_one_length_for_all_depths() -> None:
     shallow = Signals({"s": 1.0}, {"p": (1.0, 2.0, 6.0)})
     deep = Signals({"s": 1.0}, {"p": (1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 9.0, 9.0, 9.0)})
     assert shallow.features().keys() == deep.features().keys()
+    ratio = Signals({"norm_ratio": math.e}, {"norm_ratio": (1.0, math.e)}).features()
+    assert (ratio["norm_ratio"], ratio["norm_ratio.mean"]) == (1.0, 0.5)
     assert deep.features()["p.late"] == 9.0
     assert deep.features()["p.early"] == 1.0
     assert shallow.features()["p.mean"] == 3.0
