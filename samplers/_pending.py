@@ -28,13 +28,14 @@ def pending_params(
 ) -> list[dict[str, Any]]:
     """Return the parameters of all trials in flight, other than trial `number` itself."""
     known = [
-        _known_params(trial)
+        known_params(trial)
         for trial in trials
         if trial.state in (TrialState.RUNNING, TrialState.WAITING) and trial.number != number
     ]
     return [params for params in known if cube.covers(params)]
 
 
-def _known_params(trial: FrozenTrial) -> dict[str, Any]:
+def known_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters of a trial, written or not."""
     published = json.loads(trial.system_attrs.get(_KEY, "{}"))
     return {**published, **trial.system_attrs.get(_ENQUEUED, {}), **trial.params}

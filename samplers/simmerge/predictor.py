@@ -1,0 +1,274 @@
+"""What a merge will gain, predicted from similarity signals, with an error or not at all.
+
+After SimMerge (arXiv 2601.09473): a small network over signals, task and operator, trained on
+measured two-way merges. Ours differs: the kind of regressor is chosen by leaving models out, the
+mean of each operator is one of the candidates, so that signals which tell nothing are not used;
+errors are calibrated on merges of models left out; and far from all examples it abstains.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .examples import Example, Merge, shared_features
+from .regressors import REGRESSORS, Array, Design, Regressor, regressors
+
+_MIN_MODELS = 4
+_MIN_ROWS = 6
+_N_FOLDS = 5
+_CONSTANT = 1e-9
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a two-way merge will gain over the mean of its parents.
+
+    Args:
+        gain: Expected.
+        standard_deviation: Of the error, as on models that were left out.
+        is_known: Whether the merge lies within the range of the examples; if not, the numbers
+            are an extrapolation that nothing measured supports.
+    """
+
+    gain: float
+    standard_deviation: float
+    is_known: bool = True
+
+    def interval(self, level: float = 0.9) -> tuple[float, float]:
+        """Return the bounds that hold the gain with probability `level`, normal errors assumed."""
+        half = NormalDist().inv_cdf(0.5 + level / 2) * self.standard_deviation
+        return self.gain - half, self.gain + half
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well a kind of regressor predicted merges of models left out.
+
+    Args:
+        rmse: Root mean squared error of the gain.
+        scale: By which its standard deviations are multiplied to be right on average.
+    """
+
+    rmse: float
+    scale: float
+
+
+class Predictor:
+    """Predicts gains of two-way merges; see `Predictor.fit`.
+
+    Attributes:
+        kind: Of the regressor that was chosen.
+        quality: Kind -> how well it predicted merges of models left out.
+        features: Names of the features that it uses.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        quality: Mapping[str, Quality],
+        scaling: "_Scaling",
+        regressor: Regressor,
+        reach: "_Reach",
+    ) -> None:
+        self.kind, self.quality = kind, dict(quality)
+        self._scaling, self._regressor, self._reach = scaling, regressor, reach
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features that it uses."""
+        return self._scaling.names
+
+    @classmethod
+    def fit(
+        cls,
+        examples: Sequence[Example],
+        features: Iterable[str] | None = None,
+        kinds: Sequence[str] = REGRESSORS,
+        seed: int = 0,
+    ) -> "Predictor":
+        """Choose a regressor by leave-models-out cross-validation and fit it to everything.
+
+        Models are dealt into five folds. A merge is left out with each fold that holds one of its
+        models, and predicted from merges of other models alone.
+
+        Args:
+            examples: Measured merges.
+            features: Names that may be used; defaults to None: those that all examples have.
+            kinds: Of regressors to choose from: operator-means, ridge, boosted-trees,
+                mlp-ensemble.
+            seed: Of folds and ensembles.
+
+        Raises:
+            ValueError: If there are fewer than four models or six merges to learn from.
+        """
+        _check(examples)
+        names = set(shared_features([example.merge for example in examples]))
+        names &= names if features is None else set(features)
+        scaling = _Scaling.of(examples, sorted(names))
+        design = scaling.design([example.merge for example in examples])
+        gains = np.array([example.gain for example in examples])
+        weights = _weights(examples, gains)
+        folds = _folds(examples, seed)
+        made = regressors(kinds, seed)
+        quality = {}
+        for kind, make in made.items():
+            left_out = [
+                (
+                    test,
+                    make().fit(design[train], gains[train], weights[train]).predict(design[test]),
+                )
+                for train, test in folds
+            ]
+            quality[kind] = _quality(left_out, gains)
+        best = min(quality, key=lambda kind: quality[kind].rmse)
+        regressor = made[best]().fit(design, gains, weights)
+        return cls(best, quality, scaling, regressor, _Reach.of(design, folds))
+
+    def predict(self, merges: Sequence[Merge]) -> list[Prediction]:
+        """Predict each merge.
+
+        Raises:
+            ValueError: If a merge lacks a feature that the predictor uses.
+        """
+        if not merges:
+            return []
+        design = self._scaling.design(merges)
+        means, deviations = self._regressor.predict(design)
+        deviations = deviations * self.quality[self.kind].scale
+        known = self._reach.covers(design)
+        rows = zip(means.tolist(), deviations.tolist(), known.tolist(), strict=True)
+        return [Prediction(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """Turns merges into rows.
+
+    Args:
+        names: Of the features.
+        center: `d`-dim.
+        spread: `d`-dim.
+        operators: Names, in the order of their columns.
+    """
+
+    names: list[str]
+    center: Array
+    spread: Array
+    operators: list[str]
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], names: list[str]) -> "_Scaling":
+        rows = np.array([[e.merge.features[name] for name in names] for e in examples])
+        rows = rows.reshape(len(examples), len(names))
+        spread = rows.std(axis=0)
+        kept = spread > _CONSTANT
+        operators = sorted({example.merge.operator for example in examples})
+        names = [name for name, keep in zip(names, kept, strict=True) if keep]
+        return cls(names, rows.mean(axis=0)[kept], spread[kept], operators)
+
+    def design(self, merges: Sequence[Merge]) -> Design:
+        for merge in merges:
+            missing = [name for name in self.names if name not in merge.features]
+            if missing:
+                raise ValueError(f"A merge must have the feature {missing[0]!r}, but has it not.")
+        rows = np.array([[merge.features[name] for name in self.names] for merge in merges])
+        columns = np.array([[merge.operator == o for o in self.operators] for merge in merges])
+        scaled = (rows.reshape(len(merges), len(self.names)) - self.center) / self.spread
+        return Design(scaled, columns.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How far from the examples predictions were ever checked.
+
+    Args:
+        rows: Of the examples, `n x d`-dim.
+        radius: Largest distance, root mean square over features, between a merge that was left
+            out and the nearest one that was learned from.
+    """
+
+    rows: Array
+    radius: float
+
+    @classmethod
+    def of(cls, design: Design, folds: "Sequence[_Fold]") -> "_Reach":
+        rows = design.features
+        distances = [_nearest(rows[test], rows[train]) for train, test in folds]
+        return cls(rows, float(np.concatenate(distances).max()))
+
+    def covers(self, design: Design) -> NDArray[np.bool_]:
+        near = _nearest(design.features, self.rows) <= self.radius
+        has_operator = design.operators.any(axis=1)
+        covered: NDArray[np.bool_] = near & has_operator
+        return covered
+
+
+def _nearest(rows: Array, others: Array) -> Array:
+    differences = rows[:, None, :] - others[None, :, :]
+    squared = (differences**2).mean(axis=2) if rows.shape[1] else np.zeros(differences.shape[:2])
+    nearest: Array = np.sqrt(squared.min(axis=1))
+    return nearest
+
+
+def _check(examples: Sequence[Example]) -> None:
+    models = {model for example in examples for model in example.merge.models}
+    if len(models) < _MIN_MODELS or len(examples) < _MIN_ROWS:
+        raise ValueError(
+            f"At least {_MIN_ROWS} measured merges of {_MIN_MODELS} models must be there to learn "
+            f"from, but got {len(examples)} of {len(models)}."
+        )
+
+
+_Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def _weights(examples: Sequence[Example], gains: Array) -> Array:
+    """Return inverse variances, of measurement and of what differs between merges together."""
+    between = float(gains.var()) + _CONSTANT
+    errors = np.array([example.standard_error for example in examples])
+    weights: Array = between / (between + errors**2)
+    return weights
+
+
+def leave_models_out(
+    pairs: Sequence[tuple[str, ...]], n_folds: int, seed: int
+) -> list[tuple[list[str], NDArray[np.intp], NDArray[np.intp]]]:
+    """Return for each fold its models, the rows without any of them and the rows with one.
+
+    Args:
+        pairs: The models of each row.
+        n_folds: Groups that models are dealt into.
+        seed: Of the dealing.
+    """
+    models = sorted({model for pair in pairs for model in pair})
+    np.random.default_rng(seed).shuffle(models)
+    folds = []
+    for start in range(min(n_folds, len(models))):
+        group = models[start::n_folds]
+        held = np.array([bool(set(pair) & set(group)) for pair in pairs])
+        folds.append((group, np.flatnonzero(~held), np.flatnonzero(held)))
+    return folds
+
+
+def _folds(examples: Sequence[Example], seed: int) -> list[_Fold]:
+    pairs = [example.merge.models for example in examples]
+    folds = [(train, test) for _, train, test in leave_models_out(pairs, _N_FOLDS, seed)]
+    usable = [(train, test) for train, test in folds if len(train) >= 2 and len(test)]
+    if not usable:
+        raise ValueError(
+            "Merges must be left when one model's are set aside, but every model is in all of "
+            "them. Measure merges of other pairs."
+        )
+    return usable
+
+
+def _quality(
+    left_out: Sequence[tuple[NDArray[np.intp], tuple[Array, Array]]], gains: Array
+) -> Quality:
+    residuals = np.concatenate([gains[test] - mean for test, (mean, _) in left_out])
+    deviations = np.concatenate([deviation for _, (_, deviation) in left_out])
+    scale = float(np.sqrt(np.mean((residuals / deviations) ** 2)))
+    return Quality(float(np.sqrt(np.mean(residuals**2))), scale)

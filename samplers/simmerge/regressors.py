@@ -1,0 +1,172 @@
+"""Regressors of a merge's gain: one interface, four kinds.
+
+All take standardised features, and the operators as columns of zeros and ones, and return a mean
+and a standard deviation that the caller calibrates.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The rows of a regression.
+
+    Args:
+        features: `n x d`-dim, standardised.
+        operators: `n x k`-dim, a single one in each row.
+    """
+
+    features: Array
+    operators: Array
+
+    def __getitem__(self, rows: Any) -> "Design":
+        return Design(self.features[rows], self.operators[rows])
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def plain(self) -> Array:
+        """Features and operators side by side, `n x (d + k)`-dim."""
+        return np.hstack([self.features, self.operators])
+
+    @property
+    def crossed(self) -> Array:
+        """Features for all operators and for each alone, `n x (k + d + k d)`-dim.
+
+        Features are scaled down by the root of their number, so that one penalty suits both.
+        """
+        scaled = self.features / np.sqrt(max(self.features.shape[1], 1))
+        alone = [scaled * column[:, None] for column in self.operators.T]
+        return np.hstack([self.operators, scaled, *alone])
+
+
+class Regressor(Protocol):
+    """Predicts a gain."""
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Learn from `n` measured merges; `weights` are inverse variances up to a factor."""
+
+    def predict(self, design: Design) -> tuple[Array, Array]:
+        """Return means and standard deviations, `n`-dim each."""
+
+
+class OperatorMeans:
+    """The mean gain of each operator, whatever is merged: the best fixed operator's choice."""
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Average."""
+        mass = design.operators * weights[:, None]
+        overall = np.average(gains, weights=weights)
+        total = mass.sum(axis=0)
+        self._means = np.where(total > 0, mass.T @ gains / np.maximum(total, 1e-12), overall)
+        residuals = gains - design.operators @ self._means
+        self._deviation = float(np.sqrt(np.mean(residuals**2))) + 1e-9
+        return self
+
+    def predict(self, design: Design) -> tuple[Array, Array]:
+        """Return the operators' means and one deviation."""
+        means: Array = design.operators @ self._means
+        return means, np.full(len(design), self._deviation)
+
+
+class Ridge:
+    """Linear in the features, with slopes of each operator; penalty and noise by evidence."""
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Learn (MacKay 1992)."""
+        from sklearn.linear_model import BayesianRidge
+
+        self._model = BayesianRidge(max_iter=500)
+        self._model.fit(design.crossed, gains, sample_weight=weights)
+        return self
+
+    def predict(self, design: Design) -> tuple[Array, Array]:
+        """Return the posterior predictive distribution's moments."""
+        mean, deviation = self._model.predict(design.crossed, return_std=True)
+        return mean, deviation
+
+
+class Ensemble:
+    """Members that saw resampled rows; they disagree where little is known.
+
+    Args:
+        make: Seed -> an unfitted scikit-learn regressor.
+        n_members: Of the ensemble.
+        seed: Of the resampling and the members.
+    """
+
+    def __init__(self, make: Callable[[int], Any], n_members: int, seed: int) -> None:
+        self._make, self._n_members, self._seed = make, n_members, seed
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Fit each member to rows drawn with replacement."""
+        rng = np.random.default_rng(self._seed)
+        rows, n = design.plain, len(gains)
+        self._members = []
+        out = np.zeros(n), np.zeros(n)
+        for _ in range(self._n_members):
+            drawn = rng.integers(n, size=n)
+            member = self._make(int(rng.integers(2**31)))
+            member.fit(rows[drawn], gains[drawn], sample_weight=weights[drawn])
+            self._members.append(member)
+            left = np.setdiff1d(np.arange(n), drawn)
+            if len(left):
+                out[0][left] += (member.predict(rows[left]) - gains[left]) ** 2
+                out[1][left] += 1
+        seen = out[1] > 0
+        # Of rows that a member did not see: noise, and what no member can know.
+        self._noise = float(np.mean(out[0][seen] / out[1][seen])) if seen.any() else 0.0
+        return self
+
+    def predict(self, design: Design) -> tuple[Array, Array]:
+        """Return the members' mean; their variance and that of the noise together."""
+        values = np.stack([member.predict(design.plain) for member in self._members])
+        return values.mean(axis=0), np.sqrt(values.var(axis=0) + self._noise + 1e-12)
+
+
+def _tree(seed: int) -> Any:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    return GradientBoostingRegressor(
+        n_estimators=80,
+        max_depth=3,
+        learning_rate=0.08,
+        subsample=0.7,
+        max_features=0.3,
+        random_state=seed,
+    )
+
+
+def _network(seed: int) -> Any:
+    from sklearn.neural_network import MLPRegressor
+
+    return MLPRegressor((24,), solver="lbfgs", alpha=3.0, max_iter=150, random_state=seed)
+
+
+def regressors(names: Sequence[str], seed: int) -> dict[str, Callable[[], Regressor]]:
+    """Return makers of the regressors named.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    known: dict[str, Callable[[], Regressor]] = {
+        "operator-means": OperatorMeans,
+        "ridge": Ridge,
+        "boosted-trees": lambda: Ensemble(_tree, 6, seed),
+        "mlp-ensemble": lambda: Ensemble(_network, 8, seed),
+    }
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"A regressor must be one of {', '.join(known)}, but got {unknown[0]!r}.")
+    return {name: known[name] for name in names}
+
+
+REGRESSORS = ("operator-means", "ridge", "boosted-trees", "mlp-ensemble")

@@ -1,0 +1,328 @@
+"""SimMergeSampler: what to merge and how, learned while a study runs; then the weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, cast
+
+import numpy as np
+from optuna import Study, Trial
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from .._pending import known_params, publish
+from .._search_space import MEASURED
+from .bandit import LinUCB, NeuralLinear
+from .regressors import Array
+
+# What is chosen together: name of a parameter -> its value.
+Arm = Mapping[str, Any]
+Features = Callable[[Arm], Sequence[float] | None]
+_REGISTRY = "simmerge:choices:"
+_FIXED = "fixed_params"
+_STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
+
+
+def add_choices(study: Study, name: str, choices: Sequence[str]) -> list[str]:
+    """Add choices of a parameter to a study that may be running; return all there are.
+
+    Optuna refuses a categorical parameter whose choices change. Choices added here are kept in
+    the study's attributes, in the order they came, and a trial holds their number: read a choice
+    by `suggest_choice`. Workers see new ones with their next trial. Add them from one process.
+
+    Args:
+        study: To add them to.
+        name: Of the parameter, for example "operator".
+        choices: Those that are there already are left alone.
+    """
+    known = _registered(study, name)
+    known += [choice for choice in dict.fromkeys(choices) if choice not in known]
+    study.set_user_attr(_REGISTRY + name, known)
+    return known
+
+
+def suggest_choice(trial: Trial, name: str) -> str:
+    """Return a trial's choice of a parameter that `add_choices` gave the study.
+
+    It is noted in the trial's user attributes under the parameter's name.
+
+    Raises:
+        ValueError: If the parameter has no choices.
+    """
+    known = _registered(trial.study, name)
+    if not known:
+        raise ValueError(f"{name!r} has no choices; call `add_choices(study, {name!r}, [...])`.")
+    choice = known[trial.suggest_int(name, 0, len(known) - 1)]
+    trial.set_user_attr(name, choice)
+    return choice
+
+
+def _registered(study: Study, name: str) -> list[str]:
+    return list(study.user_attrs.get(_REGISTRY + name, []))
+
+
+@dataclass(frozen=True)
+class BanditSettings:
+    """Of the bandit that chooses.
+
+    Args:
+        kind: "linucb", or "neural-linear" for features learned by a small network.
+        alpha: Optimism in standard deviations of the reward; see `LinUCB`.
+        ridge: See `LinUCB`.
+        earlier: Features and rewards of merges that were measured before, `n x d`-dim and
+            `n`-dim, larger is better, on the scale of the study's rewards.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
+
+    kind: Literal["linucb", "neural-linear"] = "linucb"
+    alpha: float = 1.0
+    ridge: float = 1.0
+    earlier: tuple[Array, Array] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linucb", "neural-linear"):
+            raise ValueError(f"kind must be 'linucb' or 'neural-linear', but got {self.kind!r}.")
+        self.make(0)
+
+    def make(self, seed: int) -> LinUCB | NeuralLinear:
+        """Return the bandit."""
+        if self.kind == "linucb":
+            return LinUCB(self.alpha, self.ridge)
+        return NeuralLinear(self.alpha, self.ridge, seed)
+
+
+class SimMergeSampler(BaseSampler):
+    """Chooses what to merge by a contextual bandit, and the weights under it by another sampler.
+
+    An arm is one value for every parameter of `choices`, for example an operator, a base, an
+    expert and an order. Its features tell arms apart and let what one arm brought say something
+    about others; new operators, models and tasks need no more than features (`add_choices`).
+
+    After the online variant of SimMerge (arXiv 2601.09473), neural-linear LinUCB under partial
+    feedback. Ours differs: arms under way narrow the bounds, a queued trial's fixed parameters
+    (say, its task) are kept to, and layer weights are searched under the arm in the same trial.
+
+    A suggestion depends on the study's history, `seed` and the trial's number alone.
+
+    Example::
+
+        choices = {"operator": ["linear", "slerp", "ties"], "expert": ["math", "code"]}
+        sampler = SimMergeSampler(choices, lambda arm: signals[arm["expert"], arm["operator"]])
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    Args:
+        choices: Name of a parameter -> its values; None for one whose choices are in the study
+            (`add_choices`).
+        features: Arm -> numbers, the same many for all arms, best of length about 1; None for an
+            arm that is not to be tried.
+        settings: Of the bandit.
+        reward: Of a finished trial, larger is better; by default the first objective.
+        weights: Sampler of all other parameters; it sees the trials of the chosen arm alone.
+            Defaults to None: they are drawn at random.
+        seed: Drawn from the operating system if None.
+
+    Raises:
+        ValueError: If there is nothing to choose.
+    """
+
+    def __init__(
+        self,
+        choices: Mapping[str, Sequence[Any] | None],
+        features: Features,
+        *,
+        settings: BanditSettings | None = None,
+        reward: Callable[[FrozenTrial], float] | None = None,
+        weights: BaseSampler | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if not choices:
+            raise ValueError("choices must name at least one parameter, but there are none.")
+        self._choices, self._features = dict(choices), features
+        self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        settings = settings or BanditSettings()
+        self._bandit, self._earlier = settings.make(self._seed), settings.earlier
+        self._reward, self._weights = reward, weights
+        self._chosen: dict[int, dict[str, Any]] = {}
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Choose the arm; return the choices, and what the weights' sampler asks for under it."""
+        arm = self._choose(study, trial)
+        self._chosen[trial.number] = arm
+        return {**self._distributions(study), **self._weight_space(study, trial, arm)}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the arm with the highest bound, and weights under it."""
+        arm = self._chosen.pop(trial.number)
+        space = {name: d for name, d in search_space.items() if name not in self._choices}
+        params = {**arm, **self._sample_weights(study, trial, arm, space)}
+        publish(study, trial, params)
+        return params
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Ask the weights' sampler."""
+        arm = {name: trial.params[name] for name in self._choices if name in trial.params}
+        view = _view(study, arm)
+        inner = self._inner(trial.number)
+        return inner.sample_independent(view, trial, param_name, param_distribution)
+
+    def _distributions(self, study: Study) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {}
+        for name, values in self._choices.items():
+            if values is not None:
+                found[name] = CategoricalDistribution(list(values))
+                continue
+            known = _registered(study, name)
+            if not known:
+                raise ValueError(
+                    f"{name!r} has no choices; call `add_choices(study, {name!r}, [...])`."
+                )
+            found[name] = IntDistribution(0, len(known) - 1)
+        return found
+
+    def _choose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
+        arms = self._arms(study, trial.system_attrs.get(_FIXED, {}))
+        trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
+        others = [other for other in trials if other.number != trial.number]
+        measured = [other for other in others if other.state in MEASURED]
+        tried, rewards = self._experience(study, measured)
+        pending = self._rows(
+            study, [known_params(other) for other in others if other.state not in MEASURED]
+        )
+        dim = len(arms[0][1])
+        rows = np.array([row for _, row in arms], dtype=np.float64)
+        bounds = self._bandit.bounds(rows, _matrix(tried, dim), rewards, _matrix(pending, dim))
+        # Equal bounds, as of all arms at the start, are not settled by the order of the choices.
+        order = np.random.default_rng([self._seed, trial.number]).permutation(len(arms))
+        return dict(arms[order[int(np.argmax(bounds[order]))]][0])
+
+    def _arms(self, study: Study, fixed: Mapping[str, Any]) -> list[tuple[Arm, Sequence[float]]]:
+        """Return all arms that a trial may take, with their features."""
+        values = [
+            [fixed[name]] if name in fixed else _values(distribution)
+            for name, distribution in self._distributions(study).items()
+        ]
+        arms = [
+            dict(zip(self._choices, combination, strict=True)) for combination in product(*values)
+        ]
+        described = [(arm, self._features(self._readable(study, arm))) for arm in arms]
+        usable: list[tuple[Arm, Sequence[float]]] = [
+            (arm, row) for arm, row in described if row is not None
+        ]
+        if not usable:
+            raise ValueError("No arm has features; at least one must be there to try.")
+        return usable
+
+    def _readable(self, study: Study, arm: Arm) -> dict[str, Any]:
+        """Return the arm with choices in place of their numbers."""
+        return {
+            name: value if self._choices[name] is not None else _registered(study, name)[value]
+            for name, value in arm.items()
+        }
+
+    def _experience(
+        self, study: Study, measured: Sequence[FrozenTrial]
+    ) -> tuple[list[Sequence[float]], Array]:
+        rows: list[Sequence[float]] = []
+        rewards: list[float] = []
+        if self._earlier is not None:
+            rows += [list(row) for row in self._earlier[0]]
+            rewards += [float(reward) for reward in self._earlier[1]]
+        for trial in measured:
+            found = self._rows(study, [trial.params])
+            reward = self._reward_of(study, trial)
+            if found and np.isfinite(reward):
+                rows += found
+                rewards.append(reward)
+        return rows, np.array(rewards)
+
+    def _rows(self, study: Study, params: Sequence[Mapping[str, Any]]) -> list[Sequence[float]]:
+        arms = [
+            {name: values[name] for name in self._choices}
+            for values in params
+            if values.keys() >= self._choices.keys()
+        ]
+        rows = [self._features(self._readable(study, arm)) for arm in arms]
+        return [row for row in rows if row is not None]
+
+    def _reward_of(self, study: Study, trial: FrozenTrial) -> float:
+        if self._reward is not None:
+            return self._reward(trial)
+        sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
+        return sign * trial.values[0] if trial.values else float("nan")
+
+    def _inner(self, number: int) -> BaseSampler:
+        if self._weights is not None:
+            return self._weights
+        from optuna.samplers import RandomSampler
+
+        return RandomSampler(seed=self._seed + number)
+
+    def _weight_space(
+        self, study: Study, trial: FrozenTrial, arm: Arm
+    ) -> dict[str, BaseDistribution]:
+        space = self._inner(trial.number).infer_relative_search_space(_view(study, arm), trial)
+        return {name: d for name, d in space.items() if name not in self._choices}
+
+    def _sample_weights(
+        self, study: Study, trial: FrozenTrial, arm: Arm, space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        inner = self._inner(trial.number)
+        return inner.sample_relative(_view(study, arm), trial, space) if space else {}
+
+
+def _values(distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    integers = cast(IntDistribution, distribution)
+    return list(range(integers.low, integers.high + 1))
+
+
+def _matrix(rows: Sequence[Sequence[float]], dim: int) -> Array:
+    return np.array(rows, dtype=np.float64).reshape(len(rows), dim)
+
+
+class _View:
+    """A study as the weights' sampler sees it: the trials of one arm."""
+
+    def __init__(self, study: Study, arm: Arm) -> None:
+        self._study, self._arm = study, arm
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """Trials of the arm."""
+        return self.get_trials()
+
+    def get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        """Return trials of the arm."""
+        return self._of_arm(self._study.get_trials(*arguments, **options))
+
+    def _get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        return self._of_arm(self._study._get_trials(*arguments, **options))
+
+    def _of_arm(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        return [
+            trial
+            for trial in trials
+            if all(known_params(trial).get(k) == v for k, v in self._arm.items())
+        ]
+
+
+def _view(study: Study, arm: Arm) -> Study:
+    return cast(Study, _View(study, arm))
