@@ -1,7 +1,7 @@
 """Measure all two-way merges of the catalogue, and three-way merges of some of its triples.
 
-``python benchmarks/simmerge/measure.py --catalogue runs/catalogue --out benchmarks/simmerge/table``
-appends to ``two_way.jsonl`` and ``three_way.jsonl``, and goes on where it was interrupted.
+``python benchmarks/simmerge/measure.py --catalogue runs/catalogue --out DIR`` appends to
+``DIR/two_way.jsonl`` and ``DIR/three_way.jsonl``, and goes on where it was interrupted.
 """
 
 import argparse

@@ -26,7 +26,8 @@ class LinUCB:
     def __init__(self, alpha: float = 1.0, ridge: float = 1.0) -> None:
         if alpha < 0 or ridge <= 0:
             raise ValueError(
-                f"`alpha >= 0` and `ridge > 0` must hold, but got alpha={alpha:g}, ridge={ridge:g}."
+                "`alpha >= 0` and `ridge > 0` must hold, but got "
+                f"alpha={alpha:g}, ridge={ridge:g}."
             )
         self._alpha, self._ridge = alpha, ridge
 
