@@ -13,11 +13,11 @@ def cached_hash(checkpoint: Checkpoint) -> str:
     A file counts as unchanged while its path, size and modification time (in ns) are.
     """
     key = _state(checkpoint)
-    path = _cache_file()
+    path = cache_folder() / "hashes.json"
     known = _read(path)
     if key not in known:
         known = {**_read(path), key: checkpoint.weights_hash()}
-        _write(path, known)
+        write_cache(path, known)
     return known[key]
 
 
@@ -29,9 +29,9 @@ def _state(checkpoint: Checkpoint) -> str:
     return "\n".join(parts)
 
 
-def _cache_file() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "mergefront" / "hashes.json"
+def cache_folder() -> Path:
+    """Return where this user's results that can be computed again are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mergefront"
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -41,11 +41,12 @@ def _read(path: Path) -> dict[str, str]:
         return {}  # a cache that cannot be read costs time, nothing else
 
 
-def _write(path: Path, known: dict[str, str]) -> None:
+def write_cache(path: Path, content: object) -> None:
+    """Write a file of the cache as JSON, at once and whole, if the disk allows it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known, indent=1))
+        temporary.write_text(json.dumps(content, indent=1))
         temporary.replace(path)
     except OSError:
-        return  # as above: a read-only home directory is no reason to stop
+        return  # a read-only home directory is no reason to stop

@@ -202,7 +202,7 @@ class StudySpec(Section):
         try:
             return cls.model_validate({**fill_in(content), "folder": folder})
         except ValidationError as error:
-            raise SpecError(f"{origin}: {_explain(error)}") from None
+            raise SpecError(f"{origin}: {explain(error, cls)}") from None
 
     def with_overrides(self, storage: str | None = None, trials: int | None = None) -> Self:
         """Return the spec with the command line's storage and number of trials."""
@@ -258,17 +258,22 @@ class StudySpec(Section):
             check_choice(f"the task of {name!r}", task, list(self.evaluation.shares))
 
 
-def _explain(error: ValidationError) -> str:
-    """Return the first of pydantic's complaints as one line, and how many more there are."""
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first of pydantic's complaints as one line, and how many more there are.
+
+    Args:
+        error: Of the validation.
+        model: What was validated.
+    """
     details = error.errors(include_url=False)
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _explain_one(details[0]) + more
+    return _explain_one(details[0], model) + more
 
 
-def _explain_one(detail: ErrorDetails) -> str:
+def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1])
+        known = _known_keys(detail["loc"][:-1], model)
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
         return f"unknown key {place!r}; {hint}"
@@ -279,11 +284,11 @@ def _explain_one(detail: ErrorDetails) -> str:
     return f"{place + ': ' if place else ''}{message}{shown}."
 
 
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
     """Return the keys of the section at `location`, found by walking the models' annotations."""
-    model: Any = StudySpec
+    model: Any = root
     for part in location:
-        if isinstance(part, int):
+        if part not in model.model_fields:  # a place in a list, or a key of a mapping
             continue
         annotation = model.model_fields[part].annotation
         model = next((a for a in getattr(annotation, "__args__", ()) if _is_model(a)), annotation)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from ..objectives.merging import OPERATORS, MergeSettings
 
+# Without an ancestor, at equal shares.
+_SYMMETRIC = ("linear", "slerp", "nuslerp", "multislerp", "karcher")
+
 
 @dataclass(frozen=True)
 class Method:
@@ -19,6 +22,17 @@ class Method:
     operator: str
     density: float = 1.0
     parameters: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The operator, with its settings where they are not the defaults."""
+        given = {} if self.density == 1.0 else {"density": self.density}
+        shown = [f"{name}={value:g}" for name, value in {**given, **self.parameters}.items()]
+        return f"{self.operator}({', '.join(shown)})" if shown else self.operator
+
+    def is_ordered(self, has_ancestor: bool) -> bool:
+        """Whether the order of two models with equal shares matters."""
+        return self.operator not in _SYMMETRIC and not (self.needs_ancestor and has_ancestor)
 
     @property
     def needs_ancestor(self) -> bool:

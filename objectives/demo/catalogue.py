@@ -47,7 +47,7 @@ class Course:
 
 COURSES = {"light": Course(120, 4e-4), "heavy": Course(220, 8e-4)}
 
-# Questions of a skill in each step of the ancestor's mixture. What the ancestor half knows survives
+# Questions of a skill in a step of the ancestor's mixture. What the ancestor half knows survives
 # averaging, what it does not know needs the whole task vector: neither linear merges nor TIES are
 # best everywhere. With a better ancestor linear merges are, and there is nothing to select.
 _OFTEN, _SELDOM = 32, 10

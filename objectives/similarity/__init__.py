@@ -1,7 +1,7 @@
 """How similar models are: what SimMerge predicts the outcome of a merge from."""
 
 from .functional import FunctionalSettings, Prompt, Seen, compare, functional_signals, observe
-from .signals import Pair, Signals
+from .signals import Pair, Signals, merge_features
 from .structural import structural_signals
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Signals",
     "compare",
     "functional_signals",
+    "merge_features",
     "observe",
     "structural_signals",
 ]

@@ -10,6 +10,8 @@ from typing import Any
 # Places of two models, the merge's first one first.
 Pair = tuple[int, int]
 _RATIO = "norm_ratio"
+# The reversed pair's `kl` is called `reverse_kl`: one of both is enough.
+_ONE_SIDED, _MIRRORED = "kl.", "reverse_kl."
 _SMALLEST = 1e-12
 
 
@@ -51,6 +53,30 @@ class Signals:
         """Read what `to_json` returned."""
         profiles = {name: tuple(profile) for name, profile in content["profiles"].items()}
         return cls(dict(content["scalars"]), profiles)
+
+
+def merge_features(there: Signals, back: Signals, is_ordered: bool) -> dict[str, float]:
+    """Return the features of a merge, of one length for models of any depth.
+
+    Most operators treat both models alike, and so do these: the mean of both orders, and for the
+    few signals that depend on the order half the difference, `name.gap` at least 0 and, for an
+    operator that does not treat both alike, `name.order` with its sign (0 for others).
+
+    Args:
+        there: Signals of the first and second model.
+        back: Signals of the second and first.
+        is_ordered: Whether the operator's result depends on the order.
+    """
+    backward, features = back.features(), {}
+    for name, forward in there.features().items():
+        if name.startswith(_MIRRORED):
+            continue
+        features[name] = (forward + backward[name]) / 2
+        if name.startswith(_ONE_SIDED) or _RATIO in name:
+            half = (forward - backward[name]) / 2
+            features[f"{name}.gap"] = abs(half)
+            features[f"{name}.order"] = half if is_ordered else 0.0
+    return features
 
 
 def _linear(name: str, value: float) -> float:

@@ -1,5 +1,6 @@
 """SimMerge: which models, which operator, in which order, before the budget is spent."""
 
+from .arms import ArmFeatures
 from .bandit import LinUCB, NeuralLinear
 from .chains import Chain, Ranked, rank_chains
 from .examples import Example, Merge, read_examples, write_examples
@@ -9,6 +10,7 @@ from .sampler import BanditSettings, SimMergeSampler, add_choices, suggest_choic
 
 __all__ = [
     "REGRESSORS",
+    "ArmFeatures",
     "BanditSettings",
     "Chain",
     "Example",

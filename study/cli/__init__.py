@@ -11,6 +11,7 @@ from . import (  # noqa: F401 - registers
     merge,
     report,
     run,
+    select,
     status,
     validate,
     worker,
