@@ -39,7 +39,7 @@ def wider_task(pair: tuple[str, ...]) -> tuple[str, ...]:
     """Return a pair's skills and another one, drawn once."""
     own = own_task(pair)
     others = [skill for skill in SKILLS if skill not in own]
-    return tuple(sorted({*own, random.Random("+".join(pair)).choice(others)}))
+    return tuple(sorted({*own, random.Random("+".join(sorted(pair))).choice(others)}))
 
 
 def tasks_of(pair: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -79,7 +79,7 @@ def main() -> None:
         return structural[pair] | compare(first, second)
 
     rows = []
-    for left, right in combinations(all_names, 2):
+    for left, right in combinations(sorted(all_names), 2):
         for task in tasks_of((left, right)):
             there, back = signals(left, right, task), signals(right, left, task)
             features = merge_features(there, back, is_ordered=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .regressors import Array
+from .regressors import Array, fit_quietly
 
 
 class LinUCB:
@@ -74,7 +74,7 @@ class NeuralLinear:
         if len(rewards) < self._min_rewards:
             return self._linear.bounds(arms, tried, rewards, pending)
         center, spread = _moments(rewards)
-        network = _network(self._seed).fit(tried, (rewards - center) / spread)
+        network = fit_quietly(_network(self._seed), tried, (rewards - center) / spread)
         learned = [
             np.hstack([x, _hidden(network, x)]) / np.sqrt(2) for x in (arms, tried, pending)
         ]
@@ -91,7 +91,9 @@ def _moments(rewards: Array) -> tuple[float, float]:
 def _network(seed: int) -> Any:
     from sklearn.neural_network import MLPRegressor
 
-    return MLPRegressor((16, 8), solver="lbfgs", alpha=1.0, max_iter=150, random_state=seed)
+    return MLPRegressor(
+        hidden_layer_sizes=(16, 8), solver="lbfgs", alpha=1.0, max_iter=150, random_state=seed
+    )
 
 
 def _hidden(network: Any, rows: Array) -> Array:

@@ -4,6 +4,7 @@ All take standardised features, and the operators as columns of zeros and ones, 
 and a standard deviation that the caller calibrates.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -12,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+# Below these an operator is not learned about alone.
+_MIN_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,15 @@ class Ridge:
         return mean, deviation
 
 
+def fit_quietly(model: Any, rows: Array, targets: Array, weights: Array | None = None) -> Any:
+    """Fit a scikit-learn model; that a network stops before it has converged is meant."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(rows, targets, sample_weight=weights)
+
+
 class Ensemble:
     """Members that saw resampled rows; they disagree where little is known.
 
@@ -114,8 +127,9 @@ class Ensemble:
         out = np.zeros(n), np.zeros(n)
         for _ in range(self._n_members):
             drawn = rng.integers(n, size=n)
-            member = self._make(int(rng.integers(2**31)))
-            member.fit(rows[drawn], gains[drawn], sample_weight=weights[drawn])
+            member = fit_quietly(
+                self._make(int(rng.integers(2**31))), rows[drawn], gains[drawn], weights[drawn]
+            )
             self._members.append(member)
             left = np.setdiff1d(np.arange(n), drawn)
             if len(left):
@@ -130,6 +144,38 @@ class Ensemble:
         """Return the members' mean; their variance and that of the noise together."""
         values = np.stack([member.predict(design.plain) for member in self._members])
         return values.mean(axis=0), np.sqrt(values.var(axis=0) + self._noise + 1e-12)
+
+
+class PerOperator:
+    """A regressor for each operator: what helps one operator may harm another.
+
+    One for all, with the operator among its features, predicts gains as well, but tells operators
+    apart half as well.
+
+    Args:
+        make: Returns an unfitted regressor.
+    """
+
+    def __init__(self, make: Callable[[], Regressor]) -> None:
+        self._make = make
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Fit each to its operator's rows, to all rows where there are hardly any."""
+        self._fitted = []
+        for column in design.operators.T:
+            rows = np.flatnonzero(column)
+            rows = rows if len(rows) >= _MIN_ROWS else np.arange(len(gains))
+            self._fitted.append(self._make().fit(design[rows], gains[rows], weights[rows]))
+        return self
+
+    def predict(self, design: Design) -> tuple[Array, Array]:
+        """Ask each about its operator's rows; of an unknown operator, all."""
+        answers = [regressor.predict(design) for regressor in self._fitted]
+        means = np.stack([mean for mean, _ in answers], axis=1)
+        deviations = np.stack([deviation for _, deviation in answers], axis=1)
+        unknown = ~design.operators.any(axis=1, keepdims=True)
+        share = np.where(unknown, 1.0 / len(answers), design.operators)
+        return (share * means).sum(axis=1), (share * deviations).sum(axis=1)
 
 
 def _tree(seed: int) -> Any:
@@ -148,7 +194,9 @@ def _tree(seed: int) -> Any:
 def _network(seed: int) -> Any:
     from sklearn.neural_network import MLPRegressor
 
-    return MLPRegressor((24,), solver="lbfgs", alpha=3.0, max_iter=150, random_state=seed)
+    return MLPRegressor(
+        hidden_layer_sizes=(24,), solver="lbfgs", alpha=3.0, max_iter=150, random_state=seed
+    )
 
 
 def regressors(names: Sequence[str], seed: int) -> dict[str, Callable[[], Regressor]]:
@@ -160,8 +208,8 @@ def regressors(names: Sequence[str], seed: int) -> dict[str, Callable[[], Regres
     known: dict[str, Callable[[], Regressor]] = {
         "operator-means": OperatorMeans,
         "ridge": Ridge,
-        "boosted-trees": lambda: Ensemble(_tree, 6, seed),
-        "mlp-ensemble": lambda: Ensemble(_network, 8, seed),
+        "boosted-trees": lambda: PerOperator(lambda: Ensemble(_tree, 6, seed)),
+        "mlp-ensemble": lambda: PerOperator(lambda: Ensemble(_network, 8, seed)),
     }
     unknown = [name for name in names if name not in known]
     if unknown:
