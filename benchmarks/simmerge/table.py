@@ -57,7 +57,8 @@ class Table:
 
     def merge(self, pair: Pair, operator: str, task: Task, with_scores: bool = False) -> Merge:
         """Return what is known of a pair's merge on a task before it is measured."""
-        features = dict(self._signals[(*sorted(pair), task)])  # type: ignore[index]
+        left, right = sorted(pair)
+        features = dict(self._signals[left, right, task])
         if with_scores:
             scores = [self.score((model,), (), task) for model in pair]
             features |= {

@@ -66,14 +66,15 @@ class Size:
         share: Of every course's steps.
         n_questions: A skill.
         n_probes: A skill.
-        seed: Of what models are trained on.
+        seed: Of what models are trained on. The default's catalogue is the benchmark's; settings
+            of the predictor were chosen on another one.
     """
 
     ancestor_steps: int = 140
     share: float = 1.0
     n_questions: int = 100
     n_probes: int = 8
-    seed: int = 0
+    seed: int = 1
 
 
 def names() -> list[str]:
@@ -155,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=Size.seed)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)

@@ -261,13 +261,7 @@ def leave_models_out(
 def _folds(examples: Sequence[Example], seed: int) -> list[_Fold]:
     pairs = [example.merge.models for example in examples]
     folds = [(train, test) for _, train, test in leave_models_out(pairs, _N_FOLDS, seed)]
-    usable = [(train, test) for train, test in folds if len(train) >= 2 and len(test)]
-    if not usable:
-        raise ValueError(
-            "Merges must be left when one model's are set aside, but every model is in all of "
-            "them. Measure merges of other pairs."
-        )
-    return usable
+    return [(train, test) for train, test in folds if len(train) >= 2 and len(test)]
 
 
 def _quality(
@@ -296,7 +290,7 @@ def _regrets(examples: Sequence[Example], predicted: Array) -> list[float]:
         key = (frozenset(example.merge.models), example.task)
         groups.setdefault(key, []).append((gain, example.gain))
     return [
-        max(measured for _, measured in group) - max(group)[1]
+        max(measured for _, measured in group) - max(group, key=lambda row: row[0])[1]
         for group in groups.values()
         if len(group) > 1
     ]

@@ -123,17 +123,19 @@ class Ensemble:
         """Fit each member to rows drawn with replacement."""
         rng = np.random.default_rng(self._seed)
         rows, n = design.plain, len(gains)
+        self._center, self._spread = float(gains.mean()), float(gains.std()) or 1.0
+        targets = (gains - self._center) / self._spread  # penalties are for numbers about 1
         self._members = []
         out = np.zeros(n), np.zeros(n)
         for _ in range(self._n_members):
             drawn = rng.integers(n, size=n)
             member = fit_quietly(
-                self._make(int(rng.integers(2**31))), rows[drawn], gains[drawn], weights[drawn]
+                self._make(int(rng.integers(2**31))), rows[drawn], targets[drawn], weights[drawn]
             )
             self._members.append(member)
             left = np.setdiff1d(np.arange(n), drawn)
             if len(left):
-                out[0][left] += (member.predict(rows[left]) - gains[left]) ** 2
+                out[0][left] += (member.predict(rows[left]) - targets[left]) ** 2
                 out[1][left] += 1
         seen = out[1] > 0
         # Of rows that a member did not see: noise, and what no member can know.
@@ -143,7 +145,8 @@ class Ensemble:
     def predict(self, design: Design) -> tuple[Array, Array]:
         """Return the members' mean; their variance and that of the noise together."""
         values = np.stack([member.predict(design.plain) for member in self._members])
-        return values.mean(axis=0), np.sqrt(values.var(axis=0) + self._noise + 1e-12)
+        means = self._center + self._spread * values.mean(axis=0)
+        return means, self._spread * np.sqrt(values.var(axis=0) + self._noise + 1e-12)
 
 
 class PerOperator:

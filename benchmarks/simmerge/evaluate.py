@@ -1,0 +1,383 @@
+"""How much of what there is to gain by choosing is gained: on models that were left out.
+
+``python benchmarks/simmerge/evaluate.py --table benchmarks/simmerge/data --plot FILE`` prints the
+tables of `docs/benchmarks/simmerge.md`. Each of eight splits leaves out the models of two skills.
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import optuna
+from measure import METHODS
+from regret_plot import draw
+from signals import own_task
+from table import OPERATORS, Pair, Table
+
+from mergefront.objectives.demo.catalogue import skill_of
+from mergefront.objectives.demo.skills import SKILLS
+from mergefront.samplers.simmerge import (
+    ArmFeatures,
+    BanditSettings,
+    Example,
+    Merge,
+    Prediction,
+    Predictor,
+    SimMergeSampler,
+    rank_chains,
+)
+
+KINDS = ("ridge", "boosted-trees", "mlp-ensemble")
+_LABELS = {METHODS[name].label: name for name in OPERATORS}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Models that are left out.
+
+    Args:
+        held: Their skills.
+        train: Pairs without any of them.
+        test: Pairs with at least one.
+    """
+
+    held: frozenset[str]
+    train: list[Pair]
+    test: list[Pair]
+
+    def holds(self, models: Sequence[str]) -> bool:
+        """Whether one of the models is left out."""
+        return any(skill_of(name) in self.held for name in models)
+
+
+def splits(table: Table, n_deals: int = 2) -> list[Split]:
+    """Deal the skills into pairs, `n_deals` times."""
+    found = []
+    for seed in range(n_deals):
+        skills = list(SKILLS)
+        random.Random(seed).shuffle(skills)
+        for start in range(0, len(skills), 2):
+            held = frozenset(skills[start : start + 2])
+            split = Split(held, [], [])
+            for pair in table.pairs:
+                (split.test if split.holds(pair) else split.train).append(pair)
+            found.append(split)
+    return found
+
+
+def score(table: Table, pair: Pair, operator: str) -> float:
+    """Return a merge's accuracy on its parents' skills."""
+    return table.score(pair, (operator,), own_task(pair))
+
+
+def best_fixed(table: Table, pairs: Sequence[Pair]) -> str:
+    """Return the operator that is best on average."""
+    return max(OPERATORS, key=lambda o: fmean(score(table, pair, o) for pair in pairs))
+
+
+def closed(chosen: float, fixed: float, oracle: float) -> float:
+    """Return the share of the gap between the best fixed operator and the oracle."""
+    return (chosen - fixed) / (oracle - fixed)
+
+
+class Rows(defaultdict[str, list[float]]):
+    """Selector -> one number a split."""
+
+    def __init__(self) -> None:
+        super().__init__(list)
+
+    def lines(self, digits: int = 2) -> list[str]:
+        """Return Markdown rows: mean and standard error."""
+        return [f"| {name} | {shown(values, digits)} |" for name, values in self.items()]
+
+
+def shown(values: Sequence[float], digits: int = 2) -> str:
+    """Return mean and standard error over the splits."""
+    error = float(np.std(values, ddof=1)) / np.sqrt(len(values))
+    return f"{fmean(values):.{digits}f} ± {error:.{digits}f}"
+
+
+def two_way(table: Table, found: Sequence[Split]) -> tuple[Rows, Rows]:
+    """Return accuracies and shares of the gap, for choosing each pair's operator."""
+    accuracy, share = Rows(), Rows()
+    for split in found:
+        fixed = best_fixed(table, split.train)
+        scores = {pair: [score(table, pair, o) for o in OPERATORS] for pair in split.test}
+        means = {
+            "random operator": fmean(fmean(row) for row in scores.values()),
+            "best fixed operator": fmean(score(table, pair, fixed) for pair in split.test),
+            "oracle": fmean(max(row) for row in scores.values()),
+        }
+        for name, predictor, with_scores in predictors(table, split):
+            picked = [pick(table, predictor, pair, fixed, with_scores) for pair in split.test]
+            means[name] = fmean(
+                score(table, *choice) for choice in zip(split.test, picked, strict=True)
+            )
+        for name, value in means.items():
+            accuracy[name].append(value)
+            share[name].append(closed(value, means["best fixed operator"], means["oracle"]))
+    return accuracy, share
+
+
+def predictors(table: Table, split: Split) -> list[tuple[str, Predictor, bool]]:
+    """Return the predictors that are compared: name, fitted, whether it sees parents' scores."""
+    blind, seeing = (table.examples(split.train, flag) for flag in (False, True))
+    made = [("predictor", Predictor.fit(blind), False)]
+    made += [(f"  {kind} alone", Predictor.fit(blind, kinds=[kind]), False) for kind in KINDS]
+    structural = [name for name in shared(blind) if is_structural(name)]
+    made.append(("  structural signals", Predictor.fit(blind, structural), False))
+    functional = [name for name in shared(blind) if not is_structural(name)]
+    made.append(("  functional signals", Predictor.fit(blind, functional), False))
+    return [*made, ("  with parents' scores", Predictor.fit(seeing), True)]
+
+
+def shared(examples: Sequence[Example]) -> list[str]:
+    """Return the features' names."""
+    return sorted(examples[0].merge.features)
+
+
+def is_structural(name: str) -> bool:
+    """Whether a feature is known without running a model."""
+    return name.removeprefix("model.").startswith(("weight_", "task_"))
+
+
+def pick(table: Table, predictor: Predictor, pair: Pair, fixed: str, with_scores: bool) -> str:
+    """Return the operator that is predicted to be best; the fixed one where it abstains."""
+    merges = [table.merge(pair, o, own_task(pair), with_scores) for o in OPERATORS]
+    predicted = predictor.predict(merges)
+    if not all(prediction.is_known for prediction in predicted):
+        return fixed
+    return OPERATORS[int(np.argmax([prediction.gain for prediction in predicted]))]
+
+
+def quality(table: Table, found: Sequence[Split]) -> Rows:
+    """Return how good the predicted gains and their intervals are."""
+    rows = Rows()
+    for split in found:
+        predictor = Predictor.fit(table.examples(split.train))
+        examples = [
+            table.example(pair, o, own_task(pair)) for pair in split.test for o in OPERATORS
+        ]
+        predicted = predictor.predict([example.merge for example in examples])
+        gains = np.array([example.gain for example in examples])
+        means = np.array([prediction.gain for prediction in predicted])
+        known = np.array([prediction.is_known for prediction in predicted])
+        inside = [
+            low <= gain <= high
+            for gain, (low, high) in zip(gains, (p.interval() for p in predicted), strict=True)
+        ]
+        rows["correlation of predicted and measured gain"].append(np.corrcoef(means, gains)[0, 1])
+        rows["root mean squared error of the gain"].append(np.sqrt(np.mean((means - gains) ** 2)))
+        rows["standard deviation of the gain"].append(gains.std())
+        rows["merges within the 90 % interval"].append(fmean(inside))
+        rows["merges on which it abstains"].append(1 - known.mean())
+    return rows
+
+
+def three_way(table: Table, found: Sequence[Split]) -> tuple[Rows, Rows]:
+    """Return accuracies and shares of the gap, for choosing each triple's order and operators."""
+    accuracy, share = Rows(), Rows()
+    for split in found:
+        fixed = best_fixed(table, split.train)
+        predictor = Predictor.fit(table.examples(split.train))
+        rows = defaultdict(list)
+        for triple, chains in table.triples.items():
+            if not split.holds(triple):
+                continue
+            rows["random order and operators"].append(fmean(chains.values()))
+            of_fixed = [value for (_, ops), value in chains.items() if set(ops) == {fixed}]
+            rows["best fixed operator, random order"].append(fmean(of_fixed))
+            rows["oracle"].append(max(chains.values()))
+            rows["predictor"].append(chosen_chain(table, predictor, triple, None))
+            rows["  operators alone"].append(mean_over_orders(table, predictor, triple))
+            rows["  order alone"].append(chosen_chain(table, predictor, triple, fixed))
+        means = {name: fmean(values) for name, values in rows.items()}
+        base = means["best fixed operator, random order"]
+        for name, value in means.items():
+            accuracy[name].append(value)
+            share[name].append(closed(value, base, means["oracle"]))
+    return accuracy, share
+
+
+def chosen_chain(
+    table: Table, predictor: Predictor, triple: tuple[str, ...], fixed: str | None
+) -> float:
+    """Return the accuracy of the chain predicted to be best, of one operator if it is given."""
+    operators = [METHODS[name].label for name in ([fixed] if fixed else OPERATORS)]
+    ranked = rank_chains(triple, operators, predictions(table, predictor, triple), 3)
+    best = next(one.chain for one in ranked if len(one.chain.models) == 3)
+    return measured(table, triple, best.models, best.operators)
+
+
+def mean_over_orders(table: Table, predictor: Predictor, triple: tuple[str, ...]) -> float:
+    """Return the accuracy of the best operators predicted for each order, mean over orders."""
+    known = predictions(table, predictor, triple)
+    labels = [METHODS[name].label for name in OPERATORS]
+    found = []
+    for last in triple:
+        ranked = rank_chains(triple, labels, known, 3)
+        best = next(
+            one.chain
+            for one in ranked
+            if len(one.chain.models) == 3 and one.chain.models[2] == last
+        )
+        found.append(measured(table, triple, best.models, best.operators))
+    return fmean(found)
+
+
+def measured(
+    table: Table, triple: tuple[str, ...], models: tuple[str, ...], labels: tuple[str, ...]
+) -> float:
+    """Return a chain's accuracy; its first two models commute."""
+    operators = tuple(_LABELS[label] for label in labels)
+    chains = table.triples[triple]
+    for order in (models, (models[1], models[0], models[2])):
+        if (order, operators) in chains:
+            return chains[order, operators]
+    raise KeyError(models)
+
+
+def predictions(
+    table: Table, predictor: Predictor, triple: tuple[str, ...]
+) -> dict[tuple[str, str, str], Prediction]:
+    """Return the predictions of all pairs of a triple on the triple's task."""
+    keys = [(pair, o) for pair in permutations(triple, 2) for o in OPERATORS]
+    merges = [table.merge(pair, o, own_task(triple)) for pair, o in keys]
+    found = predictor.predict(merges)
+    return {
+        (*pair, METHODS[o].label): prediction
+        for (pair, o), prediction in zip(keys, found, strict=True)
+    }
+
+
+def bandits(table: Table, found: Sequence[Split]) -> dict[str, list[list[float]]]:
+    """Return cumulative regret over rounds: selector -> one list a split.
+
+    In each round a pair of left-out models comes along, its operator is chosen, and that merge
+    alone is measured.
+    """
+    regret: dict[str, list[list[float]]] = defaultdict(list)
+    for number, split in enumerate(found):
+        rounds = list(split.test)
+        random.Random(number).shuffle(rounds)
+        fixed = best_fixed(table, split.train)
+        drawn = random.Random(number).choices(OPERATORS, k=len(rounds))
+        regret["random"].append(followed(table, rounds, drawn))
+        regret["best fixed"].append(followed(table, rounds, [fixed] * len(rounds)))
+        for name, settings in bandit_settings(table, split).items():
+            regret[name].append(played(table, split, rounds, settings, number))
+    return regret
+
+
+def bandit_settings(table: Table, split: Split) -> dict[str, BanditSettings]:
+    """Return the bandits that are compared."""
+    features = arm_features(table, split)
+    examples = table.examples(split.train)
+    earlier = (
+        np.array([features(example.merge) for example in examples]),
+        np.array([example.gain for example in examples]),
+    )
+    return {
+        "LinUCB, knowing nothing": BanditSettings("linucb"),
+        "LinUCB, after other models": BanditSettings("linucb", earlier=earlier),
+        "neural-linear, knowing nothing": BanditSettings("neural-linear"),
+        "neural-linear, after other models": BanditSettings("neural-linear", earlier=earlier),
+    }
+
+
+def arm_features(table: Table, split: Split) -> ArmFeatures:
+    """Return features learned from the signals of the pairs in training."""
+    merges = [table.merge(pair, o, own_task(pair)) for pair in split.train for o in OPERATORS]
+    return ArmFeatures(merges, [METHODS[o].label for o in OPERATORS])
+
+
+def followed(table: Table, rounds: Sequence[Pair], chosen: Sequence[str]) -> list[float]:
+    """Return the cumulative regret of the operators chosen, one a round."""
+    losses = []
+    for pair, operator in zip(rounds, chosen, strict=True):
+        best = max(score(table, pair, o) for o in OPERATORS)
+        losses.append(best - score(table, pair, operator))
+    total: list[float] = np.cumsum(losses).tolist()
+    return total
+
+
+def played(
+    table: Table, split: Split, rounds: Sequence[Pair], settings: BanditSettings, seed: int
+) -> list[float]:
+    """Return cumulative regret of a bandit, as a study whose trials are queued with their pair."""
+    features = arm_features(table, split)
+    names = ["+".join(pair) for pair in rounds]
+    by_name = dict(zip(names, rounds, strict=True))
+
+    def merge(arm: Mapping[str, str]) -> Merge:
+        pair = by_name[arm["pair"]]
+        return table.merge(pair, arm["operator"], own_task(pair))
+
+    sampler = SimMergeSampler(
+        {"pair": names, "operator": list(OPERATORS)},
+        lambda arm: list(features(merge(arm))),
+        settings=settings,
+        seed=seed,
+    )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    chosen = {}
+    for name in names:
+        study.enqueue_trial({"pair": name})
+
+    def objective(trial: optuna.Trial) -> float:
+        pair = by_name[trial.suggest_categorical("pair", names)]
+        chosen[pair] = trial.suggest_categorical("operator", OPERATORS)
+        parents = table.mean_of_parents(pair, own_task(pair))
+        return score(table, pair, chosen[pair]) - parents
+
+    study.optimize(objective, n_trials=len(names))
+    return followed(table, rounds, [chosen[pair] for pair in rounds])
+
+
+def bandit_rows(regret: Mapping[str, list[list[float]]], start: float = 0.0) -> Rows:
+    """Return the share of the gap closed over the rounds after a share `start` of them."""
+    rows = Rows()
+    for name, lists in regret.items():
+        for values, fixed in zip(lists, regret["best fixed"], strict=True):
+            first = int(start * len(values))
+            lost, lost_fixed = (v[-1] - (v[first - 1] if first else 0.0) for v in (values, fixed))
+            rows[name].append(1 - lost / lost_fixed)
+    return rows
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    table = Table(arguments.table)
+    found = splits(table)
+    shares = {}
+    for title, evaluate in (("Two-way", two_way), ("Three-way", three_way)):
+        accuracy, share = evaluate(table, found)
+        print(f"\n{title}: accuracy | share of the gap closed")
+        for name in accuracy:
+            print(f"| {name} | {shown(accuracy[name], 3)} | {shown(share[name])} |")
+        shares[title] = share
+    print("\nPredicted gains, two-way")
+    print("\n".join(quality(table, found).lines()))
+    regret = bandits(table, found)
+    whole, late = bandit_rows(regret), bandit_rows(regret, 0.5)
+    print("\nBandits: regret a round | share of the gap closed | in the second half")
+    for name, lists in regret.items():
+        per_round = [values[-1] / len(values) for values in lists]
+        print(f"| {name} | {shown(per_round, 3)} | {shown(whole[name])} | {shown(late[name])} |")
+    if arguments.plot:
+        draw(shares, regret, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
