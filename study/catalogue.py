@@ -49,11 +49,6 @@ class MethodSection(Section):
     parameters: dict[str, float] = Field(default_factory=dict)
 
 
-def _default_operators() -> dict[str, MethodSection]:
-    ties = MethodSection(density=0.5, parameters={"normalize": 1.0})
-    return {"linear": MethodSection(), "slerp": MethodSection(), "ties": ties}
-
-
 class CatalogueSection(Section):
     """What a catalogue's file holds.
 
@@ -61,7 +56,8 @@ class CatalogueSection(Section):
         models: Name -> path, or path and score.
         ancestor: What all were fine-tuned from; task vectors are taken from it.
         dtype: Models are compared and searched in it.
-        operators: Name -> settings.
+        operators: Name -> settings. Defaults to None: linear, slerp, and TIES with density .5,
+            normalized where there is an ancestor.
         max_models: That are merged into one.
         study: A spec whose `models` and `merge.operator` are replaced in the specs written.
     """
@@ -69,7 +65,7 @@ class CatalogueSection(Section):
     models: dict[str, MemberSection] = Field(min_length=2)
     ancestor: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    operators: dict[str, MethodSection] = Field(default_factory=_default_operators, min_length=1)
+    operators: dict[str, MethodSection] | None = Field(default=None, min_length=1)
     max_models: int = Field(default=2, ge=2)
     study: str | None = None
 
@@ -89,7 +85,7 @@ class CatalogueSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name, section in self.operators.items():
+        for name, section in self.chosen.items():
             check_choice("operators", name, list(OPERATORS))
             n_experts = 2 if self.ancestor and OPERATORS[name].on_deltas else 1
             check_operator(OPERATORS[name], n_experts, section.parameters, [section.density])
@@ -98,6 +94,16 @@ class CatalogueSection(Section):
             missing = next(name for name in self.models if name not in scored)
             raise ValueError(f"all models must have a score or none, but {missing!r} has none")
         return self
+
+    @property
+    def chosen(self) -> dict[str, MethodSection]:
+        """The operators to choose from."""
+        if self.operators is not None:
+            return self.operators
+        # Of a single task vector's weight, normalizing would leave nothing.
+        parameters = {"normalize": 1.0} if self.ancestor else {}
+        ties = MethodSection(density=0.5, parameters=parameters)
+        return {"linear": MethodSection(), "slerp": MethodSection(), "ties": ties}
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def read_catalogue(path: Path) -> Catalogue:
     scores = {
         n: m.score for n, m in settings.models.items() if n in models and m.score is not None
     }
-    methods = [Method(n, s.density, s.parameters) for n, s in settings.operators.items()]
+    methods = [Method(n, s.density, s.parameters) for n, s in settings.chosen.items()]
     labelled = {method.label: method for method in methods}
     return Catalogue(models, scores, ancestor, refused, labelled, settings, path.parent)
 

@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..errors import MergefrontError, SpecError, StudyError
 from ..objectives import questions_of
-from ..objectives.merging import Checkpoint
 from ..objectives.merging.plan import DENSITY
-from ..objectives.similarity import Prompt, Signals, merge_features
+from ..objectives.similarity import Prompt
 from ..samplers.simmerge import Example, Merge, read_examples
 from .hashing import cached_hash
 from .inputs import Inputs
@@ -127,16 +126,11 @@ def _merge(inputs: Inputs, scores: Sequence[float]) -> Merge:
     two_experts = len(inputs.experts) == 2
     pair = inputs.experts if two_experts else (inputs.base, inputs.experts[0])
     ancestor = inputs.base if two_experts else None
-    signals = _signals(pair, ancestor, _probes(inputs), inputs.spec.models.dtype)
-    features = merge_features(*signals, method.is_ordered(two_experts)) | score_features(scores)
+    named = dict(zip("ab", pair, strict=True))
+    signals = pair_signals(named, ancestor, _probes(inputs), inputs.spec.models.dtype)
+    features = signals.features("a", "b", method.is_ordered(two_experts))
+    features |= score_features(scores)
     return Merge((cached_hash(pair[0]), cached_hash(pair[1])), method.label, features)
-
-
-def _signals(
-    pair: Sequence[Checkpoint], ancestor: Checkpoint | None, prompts: Sequence[Prompt], dtype: str
-) -> tuple[Signals, Signals]:
-    found = pair_signals(dict(zip("ab", pair, strict=True)), ancestor, prompts, dtype)
-    return found["a", "b"], found["b", "a"]
 
 
 def _probes(inputs: Inputs) -> list[Prompt]:

@@ -3,13 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import SpecError
-from ..objectives.similarity import Prompt, merge_features
+from ..objectives.similarity import Prompt
 from ..samplers.simmerge import Chain, Example, Merge, Prediction, Predictor, Ranked, rank_chains
 from .catalogue import Catalogue
 from .outcomes import score_features
@@ -89,12 +90,11 @@ def select(
 def _merges(catalogue: Catalogue, probes: Sequence[Prompt]) -> dict[tuple[str, str, str], Merge]:
     signals = pair_signals(catalogue.models, catalogue.ancestor, probes, catalogue.settings.dtype)
     merges = {}
-    for left, right in signals:
+    for left, right in permutations(catalogue.models, 2):
         scores = [catalogue.scores[name] for name in (left, right) if name in catalogue.scores]
         for label, method in catalogue.methods.items():
             is_ordered = method.is_ordered(catalogue.ancestor is not None)
-            pair = signals[left, right], signals[right, left]
-            features = merge_features(*pair, is_ordered)
+            features = signals.features(left, right, is_ordered)
             features |= score_features(scores) if scores else {}
             merges[left, right, label] = Merge((left, right), label, features)
     return merges

@@ -266,6 +266,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         model: What was validated.
     """
     details = error.errors(include_url=False)
+    # A misspelt key may be missing elsewhere: the misspelling says more.
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return _explain_one(details[0], model) + more
 

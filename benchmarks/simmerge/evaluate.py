@@ -112,6 +112,9 @@ def two_way(table: Table, found: Sequence[Split]) -> tuple[Rows, Rows]:
         means = {
             "random operator": fmean(fmean(row) for row in scores.values()),
             "best fixed operator": fmean(score(table, pair, fixed) for pair in split.test),
+            "best fixed operator, known afterwards": max(
+                map(fmean, zip(*scores.values(), strict=True))
+            ),
             "oracle": fmean(max(row) for row in scores.values()),
         }
         for name, predictor, with_scores in predictors(table, split):
@@ -130,6 +133,8 @@ def predictors(table: Table, split: Split) -> list[tuple[str, Predictor, bool]]:
     blind, seeing = (table.examples(split.train, flag) for flag in (False, True))
     made = [("predictor", Predictor.fit(blind), False)]
     made += [(f"  {kind} alone", Predictor.fit(blind, kinds=[kind]), False) for kind in KINDS]
+    pairwise = [name for name in shared(blind) if not name.startswith("ancestor.")]
+    made.append(("  without the ancestor's signals", Predictor.fit(blind, pairwise), False))
     structural = [name for name in shared(blind) if is_structural(name)]
     made.append(("  structural signals", Predictor.fit(blind, structural), False))
     functional = [name for name in shared(blind) if not is_structural(name)]
@@ -144,7 +149,7 @@ def shared(examples: Sequence[Example]) -> list[str]:
 
 def is_structural(name: str) -> bool:
     """Whether a feature is known without running a model."""
-    return name.removeprefix("model.").startswith(("weight_", "task_"))
+    return "weight_" in name or "task_" in name
 
 
 def pick(table: Table, predictor: Predictor, pair: Pair, fixed: str, with_scores: bool) -> str:

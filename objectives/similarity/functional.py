@@ -142,7 +142,10 @@ def compare(first: Sequence[Seen], second: Sequence[Seen]) -> Signals:
     - `kl.*`, `reverse_kl.*` (at least 0) and `js.*` (in [0, ln 2]): Kullback-Leibler divergences
       `KL(a|b)`, `KL(b|a)` and Jensen-Shannon divergence of the next-token distributions, in nats;
       mean, median, 10 % and 90 % quantile;
-    - `top1_agreement` in [0, 1]: how often both would say the same.
+    - `top1_agreement` in [0, 1]: how often both would say the same;
+    - `last.kl`, `last.reverse_kl`, `last.js`, `last.top1_agreement`: the same, means, at the
+      prompts' last positions alone, where the answer begins;
+    - `entropy`: of `a` at the last positions, at least 0, mean in nats.
 
     Profiles, one number a layer:
 
@@ -153,6 +156,9 @@ def compare(first: Sequence[Seen], second: Sequence[Seen]) -> Signals:
     """
     pairs = list(zip(first, second, strict=True))
     scalars = _of_distributions([(x.log_probs, y.log_probs) for x, y in pairs])
+    scalars |= _at_the_end(
+        *(torch.stack([s.log_probs[-1] for s in side]) for side in (first, second))
+    )
     of_first, of_second = (torch.cat([s.hidden for s in side], dim=1) for side in (first, second))
     cosine = torch.cosine_similarity(of_first, of_second, dim=2).mean(dim=1)
     attention = [0.5 * (x.attention - y.attention).abs().sum(3).mean((1, 2)) for x, y in pairs]
@@ -181,6 +187,17 @@ def _of_distributions(pairs: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float
         scalars[f"{name}.mean"] = float(values.mean())
         scalars |= {f"{name}.{k}": float(values.quantile(q)) for k, q in _QUANTILES.items()}
     return scalars
+
+
+def _at_the_end(p: Tensor, q: Tensor) -> dict[str, float]:
+    found = _of_distributions([(p, q)])
+    means = {f"last.{name}": found[f"{name}.mean"] for name in ("kl", "reverse_kl", "js")}
+    entropy = -(p.exp() * p).sum(dim=1).mean()
+    return {
+        **means,
+        "last.top1_agreement": found["top1_agreement"],
+        "entropy": float(entropy.clamp_min(0.0)),
+    }
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:

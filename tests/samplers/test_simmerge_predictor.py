@@ -66,7 +66,7 @@ def test_without_information_the_best_operator_is_the_best_fixed_one() -> None:
 def test_intervals_hold_the_gains_of_models_left_out() -> None:
     examples = _examples(16)
     _, train, test = leave_models_out([e.merge.models for e in examples], 4, seed=1)[0]
-    predictor = Predictor.fit([examples[i] for i in train])
+    predictor = Predictor.fit([examples[i] for i in train], kinds=["ridge", "mlp-ensemble"])
     left_out = [examples[i] for i in test]
     predicted = predictor.predict([example.merge for example in left_out])
     inside = [
@@ -79,7 +79,7 @@ def test_intervals_hold_the_gains_of_models_left_out() -> None:
 
 
 def test_it_abstains_far_from_all_examples_and_on_operators_it_has_not_seen() -> None:
-    predictor = Predictor.fit(_examples())
+    predictor = Predictor.fit(_examples(), kinds=["mlp-ensemble"])
     near, far, foreign = predictor.predict(
         [_merge(0.5, "ties"), _merge(80.0, "ties"), _merge(0.5, "dare")]
     )
@@ -88,12 +88,13 @@ def test_it_abstains_far_from_all_examples_and_on_operators_it_has_not_seen() ->
 
 
 def test_the_same_seed_gives_the_same_predictions() -> None:
-    first, second = (Predictor.fit(_examples(), seed=3) for _ in range(2))
+    kinds = ["ridge", "mlp-ensemble"]
+    first, second = (Predictor.fit(_examples(8), kinds=kinds, seed=3) for _ in range(2))
     assert first.predict([_merge(0.2, "ties")]) == second.predict([_merge(0.2, "ties")])
 
 
 def test_features_can_be_limited_to_those_at_hand() -> None:
-    predictor = Predictor.fit(_examples(), features=["noise", "unknown"])
+    predictor = Predictor.fit(_examples(), ["noise", "unknown"], ["ridge"])
     assert predictor.features == ["noise"]
     with pytest.raises(ValueError, match="must have the feature 'noise'"):
         predictor.predict([Merge(("x", "y"), "ties", {"signal": 1.0})])
