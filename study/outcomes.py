@@ -17,7 +17,7 @@ from ..samplers.simmerge import Example, Merge, read_examples
 from .hashing import cached_hash
 from .inputs import Inputs
 from .pair_signals import pair_signals
-from .seeding import SPEC
+from .seeding import FOLDER, SPEC
 from .spec import StudySpec
 from .steps import Method
 from .storage import load_study, open_storage
@@ -32,7 +32,7 @@ def read_source(source: str) -> tuple[list[Example], dict[str, str]]:
 
     Args:
         source: A file of examples (`.jsonl`), a study's spec, or the URL of a storage, all of
-            whose studies are read; there, relative paths are relative to the working directory.
+            whose studies are read.
 
     Raises:
         SpecError: If a file cannot be read.
@@ -60,11 +60,15 @@ def _read_file(path: Path) -> list[Example]:
 
 def _specs_in(url: str) -> list[StudySpec]:
     storage = open_storage(url, create=False)
-    contents = [
-        optuna.load_study(study_name=name, storage=storage).user_attrs.get(SPEC)
+    found = [
+        optuna.load_study(study_name=name, storage=storage).user_attrs
         for name in optuna.get_all_study_names(storage)
     ]
-    specs = [StudySpec.parse(content, Path()) for content in contents if content is not None]
+    specs = [
+        StudySpec.parse(attrs[SPEC], Path(attrs.get(FOLDER, ".")))
+        for attrs in found
+        if SPEC in attrs
+    ]
     return [spec.with_overrides(storage=url) for spec in specs]
 
 

@@ -23,6 +23,8 @@ from .storage import check_storage, open_storage, shown_url, study_lock
 FINGERPRINT = "mergefront:fingerprint"
 IMPORTANCE = "mergefront:importance"
 SPEC = "mergefront:spec"
+# What relative paths of the spec are relative to, on the machine that created the study.
+FOLDER = "mergefront:folder"
 
 Space = Mapping[str, FloatDistribution]
 
@@ -59,6 +61,7 @@ def _set_attributes(study: optuna.Study, inputs: Inputs, queue: bool) -> None:
     content = inputs.spec.model_dump(mode="json")
     content["study"]["storage"] = shown_url(inputs.spec.study.storage)
     study.set_user_attr(SPEC, content)
+    study.set_user_attr(FOLDER, str(inputs.spec.folder.absolute()))
     study.set_user_attr(IMPORTANCE, compute_importance(inputs))
     for trial in study.get_trials(deepcopy=False):  # left by a start that was cut off
         study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)

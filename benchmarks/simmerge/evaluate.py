@@ -8,8 +8,10 @@ import argparse
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import permutations
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
 
@@ -34,6 +36,7 @@ from mergefront.samplers.simmerge import (
 )
 
 KINDS = ("ridge", "boosted-trees", "mlp-ensemble")
+FIXED, ORACLE = "best fixed operator", "oracle"
 _LABELS = {METHODS[name].label: name for name in OPERATORS}
 
 
@@ -81,51 +84,28 @@ def best_fixed(table: Table, pairs: Sequence[Pair]) -> str:
     return max(OPERATORS, key=lambda o: fmean(score(table, pair, o) for pair in pairs))
 
 
-def closed(chosen: float, fixed: float, oracle: float) -> float:
-    """Return the share of the gap between the best fixed operator and the oracle."""
-    return (chosen - fixed) / (oracle - fixed)
-
-
-class Rows(defaultdict[str, list[float]]):
-    """Selector -> one number a split."""
-
-    def __init__(self) -> None:
-        super().__init__(list)
-
-    def lines(self, digits: int = 2) -> list[str]:
-        """Return Markdown rows: mean and standard error."""
-        return [f"| {name} | {shown(values, digits)} |" for name, values in self.items()]
-
-
 def shown(values: Sequence[float], digits: int = 2) -> str:
     """Return mean and standard error over the splits."""
     error = float(np.std(values, ddof=1)) / np.sqrt(len(values))
     return f"{fmean(values):.{digits}f} ± {error:.{digits}f}"
 
 
-def two_way(table: Table, found: Sequence[Split]) -> tuple[Rows, Rows]:
-    """Return accuracies and shares of the gap, for choosing each pair's operator."""
-    accuracy, share = Rows(), Rows()
-    for split in found:
-        fixed = best_fixed(table, split.train)
-        scores = {pair: [score(table, pair, o) for o in OPERATORS] for pair in split.test}
-        means = {
-            "random operator": fmean(fmean(row) for row in scores.values()),
-            "best fixed operator": fmean(score(table, pair, fixed) for pair in split.test),
-            "best fixed operator, known afterwards": max(
-                map(fmean, zip(*scores.values(), strict=True))
-            ),
-            "oracle": fmean(max(row) for row in scores.values()),
-        }
-        for name, predictor, with_scores in predictors(table, split):
-            picked = [pick(table, predictor, pair, fixed, with_scores) for pair in split.test]
-            means[name] = fmean(
-                score(table, *choice) for choice in zip(split.test, picked, strict=True)
-            )
-        for name, value in means.items():
-            accuracy[name].append(value)
-            share[name].append(closed(value, means["best fixed operator"], means["oracle"]))
-    return accuracy, share
+def two_way(table: Table, split: Split) -> dict[str, float]:
+    """Return mean accuracies, for choosing each pair's operator."""
+    fixed = best_fixed(table, split.train)
+    scores = {pair: [score(table, pair, o) for o in OPERATORS] for pair in split.test}
+    means = {
+        "random operator": fmean(fmean(row) for row in scores.values()),
+        FIXED: fmean(score(table, pair, fixed) for pair in split.test),
+        "best fixed operator, known afterwards": max(
+            map(fmean, zip(*scores.values(), strict=True))
+        ),
+        ORACLE: fmean(max(row) for row in scores.values()),
+    }
+    for name, predictor, with_scores in predictors(table, split):
+        picked = [pick(table, predictor, pair, fixed, with_scores) for pair in split.test]
+        means[name] = fmean(score(table, *one) for one in zip(split.test, picked, strict=True))
+    return means
 
 
 def predictors(table: Table, split: Split) -> list[tuple[str, Predictor, bool]]:
@@ -161,53 +141,42 @@ def pick(table: Table, predictor: Predictor, pair: Pair, fixed: str, with_scores
     return OPERATORS[int(np.argmax([prediction.gain for prediction in predicted]))]
 
 
-def quality(table: Table, found: Sequence[Split]) -> Rows:
+def quality(table: Table, split: Split) -> dict[str, float]:
     """Return how good the predicted gains and their intervals are."""
-    rows = Rows()
-    for split in found:
-        predictor = Predictor.fit(table.examples(split.train))
-        examples = [
-            table.example(pair, o, own_task(pair)) for pair in split.test for o in OPERATORS
-        ]
-        predicted = predictor.predict([example.merge for example in examples])
-        gains = np.array([example.gain for example in examples])
-        means = np.array([prediction.gain for prediction in predicted])
-        known = np.array([prediction.is_known for prediction in predicted])
-        inside = [
-            low <= gain <= high
-            for gain, (low, high) in zip(gains, (p.interval() for p in predicted), strict=True)
-        ]
-        rows["correlation of predicted and measured gain"].append(np.corrcoef(means, gains)[0, 1])
-        rows["root mean squared error of the gain"].append(np.sqrt(np.mean((means - gains) ** 2)))
-        rows["standard deviation of the gain"].append(gains.std())
-        rows["merges within the 90 % interval"].append(fmean(inside))
-        rows["merges on which it abstains"].append(1 - known.mean())
-    return rows
+    predictor = Predictor.fit(table.examples(split.train))
+    examples = [table.example(pair, o, own_task(pair)) for pair in split.test for o in OPERATORS]
+    predicted = predictor.predict([example.merge for example in examples])
+    gains = np.array([example.gain for example in examples])
+    means = np.array([prediction.gain for prediction in predicted])
+    inside = [
+        low <= gain <= high
+        for gain, (low, high) in zip(gains, (p.interval() for p in predicted), strict=True)
+    ]
+    return {
+        "correlation of predicted and measured gain": float(np.corrcoef(means, gains)[0, 1]),
+        "root mean squared error of the gain": float(np.sqrt(np.mean((means - gains) ** 2))),
+        "standard deviation of the gain": float(gains.std()),
+        "merges within the 90 % interval": fmean(inside),
+        "merges on which it abstains": fmean(not prediction.is_known for prediction in predicted),
+    }
 
 
-def three_way(table: Table, found: Sequence[Split]) -> tuple[Rows, Rows]:
-    """Return accuracies and shares of the gap, for choosing each triple's order and operators."""
-    accuracy, share = Rows(), Rows()
-    for split in found:
-        fixed = best_fixed(table, split.train)
-        predictor = Predictor.fit(table.examples(split.train))
-        rows = defaultdict(list)
-        for triple, chains in table.triples.items():
-            if not split.holds(triple):
-                continue
-            rows["random order and operators"].append(fmean(chains.values()))
-            of_fixed = [value for (_, ops), value in chains.items() if set(ops) == {fixed}]
-            rows["best fixed operator, random order"].append(fmean(of_fixed))
-            rows["oracle"].append(max(chains.values()))
-            rows["predictor"].append(chosen_chain(table, predictor, triple, None))
-            rows["  operators alone"].append(mean_over_orders(table, predictor, triple))
-            rows["  order alone"].append(chosen_chain(table, predictor, triple, fixed))
-        means = {name: fmean(values) for name, values in rows.items()}
-        base = means["best fixed operator, random order"]
-        for name, value in means.items():
-            accuracy[name].append(value)
-            share[name].append(closed(value, base, means["oracle"]))
-    return accuracy, share
+def three_way(table: Table, split: Split) -> dict[str, float]:
+    """Return mean accuracies, for choosing each triple's order and operators."""
+    fixed = best_fixed(table, split.train)
+    predictor = Predictor.fit(table.examples(split.train))
+    rows = defaultdict(list)
+    for triple, chains in table.triples.items():
+        if not split.holds(triple):
+            continue
+        rows["random order and operators"].append(fmean(chains.values()))
+        of_fixed = [value for (_, ops), value in chains.items() if set(ops) == {fixed}]
+        rows[FIXED].append(fmean(of_fixed))
+        rows[ORACLE].append(max(chains.values()))
+        rows["predictor"].append(chosen_chain(table, predictor, triple, None))
+        rows["  operators alone"].append(mean_over_orders(table, predictor, triple))
+        rows["  order alone"].append(chosen_chain(table, predictor, triple, fixed))
+    return {name: fmean(values) for name, values in rows.items()}
 
 
 def chosen_chain(
@@ -261,22 +230,22 @@ def predictions(
     }
 
 
-def bandits(table: Table, found: Sequence[Split]) -> dict[str, list[list[float]]]:
-    """Return cumulative regret over rounds: selector -> one list a split.
+def bandits(table: Table, split: Split) -> dict[str, list[float]]:
+    """Return cumulative regret over rounds.
 
     In each round a pair of left-out models comes along, its operator is chosen, and that merge
     alone is measured.
     """
-    regret: dict[str, list[list[float]]] = defaultdict(list)
-    for number, split in enumerate(found):
-        rounds = list(split.test)
-        random.Random(number).shuffle(rounds)
-        fixed = best_fixed(table, split.train)
-        drawn = random.Random(number).choices(OPERATORS, k=len(rounds))
-        regret["random"].append(followed(table, rounds, drawn))
-        regret["best fixed"].append(followed(table, rounds, [fixed] * len(rounds)))
-        for name, settings in bandit_settings(table, split).items():
-            regret[name].append(played(table, split, rounds, settings, number))
+    seed = sum(map(ord, "".join(sorted(split.held))))
+    rounds = random.Random(seed).sample(split.test, len(split.test))
+    fixed = best_fixed(table, split.train)
+    drawn = random.Random(seed).choices(OPERATORS, k=len(rounds))
+    regret = {
+        "random operator": followed(table, rounds, drawn),
+        FIXED: followed(table, rounds, [fixed] * len(rounds)),
+    }
+    for name, settings in bandit_settings(table, split).items():
+        regret[name] = played(table, split, rounds, settings, seed)
     return regret
 
 
@@ -345,15 +314,54 @@ def played(
     return followed(table, rounds, [chosen[pair] for pair in rounds])
 
 
-def bandit_rows(regret: Mapping[str, list[list[float]]], start: float = 0.0) -> Rows:
+def closed_over_rounds(regret: Mapping[str, list[float]], start: float = 0.0) -> dict[str, float]:
     """Return the share of the gap closed over the rounds after a share `start` of them."""
-    rows = Rows()
-    for name, lists in regret.items():
-        for values, fixed in zip(lists, regret["best fixed"], strict=True):
-            first = int(start * len(values))
-            lost, lost_fixed = (v[-1] - (v[first - 1] if first else 0.0) for v in (values, fixed))
-            rows[name].append(1 - lost / lost_fixed)
-    return rows
+    lost = {}
+    for name, values in regret.items():
+        first = int(start * len(values))
+        lost[name] = values[-1] - (values[first - 1] if first else 0.0)
+    return {name: 1 - value / lost[FIXED] for name, value in lost.items()}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one split gives."""
+
+    two_way: dict[str, float]
+    three_way: dict[str, float]
+    quality: dict[str, float]
+    regret: dict[str, list[float]]
+
+
+def evaluate(work: tuple[Path, Split]) -> Outcome:
+    """Evaluate one split."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    table, split = Table(work[0]), work[1]
+    return Outcome(
+        two_way(table, split),
+        three_way(table, split),
+        quality(table, split),
+        bandits(table, split),
+    )
+
+
+def shares(means: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of the gap that each selector closes."""
+    fixed, oracle = means[FIXED], means[ORACLE]
+    return {name: (value - fixed) / (oracle - fixed) for name, value in means.items()}
+
+
+def print_rows(title: str, *columns: tuple[int, Sequence[Mapping[str, float]]]) -> None:
+    """Print Markdown rows: mean and standard error over the splits, a column each.
+
+    Args:
+        title: Of the table.
+        columns: Digits, and the numbers of each split.
+    """
+    print(f"\n{title}")
+    for name in columns[0][1][0]:
+        cells = (shown([row[name] for row in rows], digits) for digits, rows in columns)
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -361,27 +369,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--table", type=Path, required=True)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    table = Table(arguments.table)
-    found = splits(table)
-    shares = {}
-    for title, evaluate in (("Two-way", two_way), ("Three-way", three_way)):
-        accuracy, share = evaluate(table, found)
-        print(f"\n{title}: accuracy | share of the gap closed")
-        for name in accuracy:
-            print(f"| {name} | {shown(accuracy[name], 3)} | {shown(share[name])} |")
-        shares[title] = share
-    print("\nPredicted gains, two-way")
-    print("\n".join(quality(table, found).lines()))
-    regret = bandits(table, found)
-    whole, late = bandit_rows(regret), bandit_rows(regret, 0.5)
-    print("\nBandits: regret a round | share of the gap closed | in the second half")
-    for name, lists in regret.items():
-        per_round = [values[-1] / len(values) for values in lists]
-        print(f"| {name} | {shown(per_round, 3)} | {shown(whole[name])} | {shown(late[name])} |")
+    work = [(arguments.table, split) for split in splits(Table(arguments.table))]
+    with ProcessPoolExecutor(arguments.jobs, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(evaluate, work))
+    two, three = [o.two_way for o in found], [o.three_way for o in found]
+    header = "accuracy | share of the gap closed"
+    print_rows(f"Two-way: {header}", (3, two), (2, [shares(means) for means in two]))
+    print_rows(f"Three-way: {header}", (3, three), (2, [shares(means) for means in three]))
+    print_rows("Predicted gains, two-way", (3, [o.quality for o in found]))
+    regret = [o.regret for o in found]
+    print_rows(
+        "Bandits: regret a round | share of the gap closed | in the second half",
+        (3, [{name: v[-1] / len(v) for name, v in row.items()} for row in regret]),
+        (2, [closed_over_rounds(row) for row in regret]),
+        (2, [closed_over_rounds(row, 0.5) for row in regret]),
+    )
     if arguments.plot:
-        draw(shares, regret, arguments.plot)
+        bars = {"Two-way": [shares(m) for m in two], "Three-way": [shares(m) for m in three]}
+        draw(bars, regret, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,26 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-_SHOWN = {"random operator", "random order and operators", "predictor"}
+_SHOWN = {"random operator": "random", "random order and operators": "random", "predictor": ""}
 
 
 def draw(
-    shares: Mapping[str, Mapping[str, Sequence[float]]],
-    regret: Mapping[str, Sequence[Sequence[float]]],
+    shares: Mapping[str, Sequence[Mapping[str, float]]],
+    regret: Sequence[Mapping[str, Sequence[float]]],
     path: Path,
 ) -> None:
     """Draw shares of the gap closed, and bandits' regret over rounds.
 
     Args:
-        shares: Title -> selector -> one number a split.
-        regret: Selector -> cumulative regret over rounds, one list a split.
+        shares: Title -> for each split, selector -> share.
+        regret: For each split, selector -> cumulative regret over rounds.
         path: Of the picture.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     bars = [
-        (f"{title}: {name.split(' order')[0].split(' operator')[0]}", values)
-        for title, rows in shares.items()
-        for name, values in rows.items()
+        (f"{title}: {_SHOWN[name] or name}", [split[name] for split in splits])
+        for title, splits in shares.items()
+        for name in splits[0]
         if name in _SHOWN
     ]
     for place, (_, values) in enumerate(reversed(bars)):
@@ -35,10 +35,11 @@ def draw(
     left.axvline(0, color="black", linewidth=0.8)
     left.axvline(1, color="black", linewidth=0.8, linestyle=":")
     left.set_xlabel("share of the gap closed: 0 best fixed operator, 1 oracle")
-    for name, lists in regret.items():
+    for name in regret[0]:
+        lists = [split[name] for split in regret]
         n = min(map(len, lists))
         curve = np.mean([values[:n] for values in lists], axis=0)
-        style = "--" if name in ("random", "best fixed") else "-"
+        style = "--" if name in ("random operator", "best fixed operator") else "-"
         right.plot(np.arange(1, n + 1), curve, style, label=name)
     right.set_xlabel("round: one pair of models, one merge measured")
     right.set_ylabel("cumulative regret (accuracy)")

@@ -185,9 +185,9 @@ def _tree(seed: int) -> Any:
     from sklearn.ensemble import GradientBoostingRegressor
 
     return GradientBoostingRegressor(
-        n_estimators=80,
+        n_estimators=60,
         max_depth=3,
-        learning_rate=0.08,
+        learning_rate=0.1,
         subsample=0.7,
         max_features=0.3,
         random_state=seed,
@@ -211,7 +211,7 @@ def regressors(names: Sequence[str], seed: int) -> dict[str, Callable[[], Regres
     known: dict[str, Callable[[], Regressor]] = {
         "operator-means": OperatorMeans,
         "ridge": Ridge,
-        "boosted-trees": lambda: PerOperator(lambda: Ensemble(_tree, 6, seed)),
+        "boosted-trees": lambda: PerOperator(lambda: Ensemble(_tree, 4, seed)),
         "mlp-ensemble": lambda: PerOperator(lambda: Ensemble(_network, 8, seed)),
     }
     unknown = [name for name in names if name not in known]
