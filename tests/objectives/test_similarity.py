@@ -14,6 +14,7 @@ from mergefront.objectives.similarity import (
     FunctionalSettings,
     Signals,
     functional_signals,
+    merge_features,
     structural_signals,
 )
 from mergefront.objectives.similarity.functional import _cka, _of_distributions
@@ -116,6 +117,40 @@ def test_divergences_by_hand() -> None:
     js = 0.9 * math.log(0.9 / 0.5) + 0.1 * math.log(0.1 / 0.5)
     assert found["js.q90"] == pytest.approx(0.9 * js, rel=1e-5)
     assert found["top1_agreement"] == 0.5
+
+
+def test_the_prompts_ends_have_signals_of_their_own() -> None:
+    found = functional_signals([BASE, EXPERT], PROMPTS)
+    there, back = found[0, 1].scalars, found[1, 0].scalars
+    assert there["last.kl"] == pytest.approx(back["last.reverse_kl"], rel=1e-4)
+    assert 0 < there["last.js"] <= math.log(2)
+    assert there["last.kl"] != pytest.approx(there["kl.mean"], rel=0.1)
+    for entropy in (there["entropy"], back["entropy"]):
+        assert 0 <= entropy <= math.log(48)
+    assert there["entropy"] != pytest.approx(back["entropy"], rel=0.01)
+
+
+def test_merge_features_treat_both_models_alike_unless_the_operator_does_not() -> None:
+    there = Signals({"kl.mean": 3.0, "reverse_kl.mean": 1.0, "js.mean": 0.5}, {"cka": (0.2, 0.6)})
+    back = Signals({"kl.mean": 1.0, "reverse_kl.mean": 3.0, "js.mean": 0.5}, {"cka": (0.2, 0.6)})
+    found = merge_features(there, back, is_ordered=False)
+    assert found == merge_features(back, there, is_ordered=False)
+    assert (found["kl.mean"], found["kl.mean.gap"], found["kl.mean.order"]) == (2.0, 1.0, 0.0)
+    assert found["js.mean"] == 0.5
+    assert found["cka.mean"] == pytest.approx(0.4)
+    assert not any("reverse" in name or name.startswith("js.mean.") for name in found)
+    ordered = merge_features(back, there, is_ordered=True)
+    assert ordered["kl.mean.order"] == -1.0
+
+
+def test_merge_features_say_how_far_both_models_are_from_their_ancestor() -> None:
+    pair = Signals({"js.mean": 0.5})
+    left, right = (Signals({"js.mean": x, "model.task_cosine": 0.0}) for x in (0.1, 0.3))
+    found = merge_features(pair, pair, is_ordered=True, of_ancestor=(left, right))
+    assert found["ancestor.js.mean"] == pytest.approx(0.2)
+    assert found["ancestor.js.mean.gap"] == pytest.approx(0.1)
+    assert found["ancestor.js.mean.order"] == pytest.approx(-0.1)
+    assert "ancestor.model.task_cosine" not in found
 
 
 def test_cka_knows_no_rotation_and_no_scale() -> None:
