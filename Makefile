@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: install demo test test-vllm lint clean bench-engine bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-racing bench-evaluation bench-methods
+        bench-front bench-racing bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
 
@@ -92,3 +92,16 @@ bench-swap: .venv-vllm/.installed
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
+
+# Sixteen small experts to choose from, and the committed measurements of their two-way merges.
+catalogue: install
+	$(BIN)/python -m mergefront.objectives.demo.catalogue --out runs/catalogue
+	$(BIN)/python benchmarks/simmerge/examples.py --table benchmarks/simmerge/data --out runs/catalogue/examples.jsonl
+
+bench-simmerge: install
+	$(BIN)/python benchmarks/simmerge/evaluate.py --table benchmarks/simmerge/data --plot docs/images/simmerge.png
+
+# The measurements themselves: half an hour. `evaluate.py --table runs/simmerge` reads them.
+bench-simmerge-table: catalogue
+	$(BIN)/python benchmarks/simmerge/measure.py --catalogue runs/catalogue --out runs/simmerge
+	$(BIN)/python benchmarks/simmerge/signals.py --catalogue runs/catalogue --out runs/simmerge

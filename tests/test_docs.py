@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from mergefront.study import spec as spec_module
+from mergefront.study.catalogue import CatalogueSection
 from mergefront.study.cli import app
 
 REPOSITORY = Path(__file__).parents[1]
@@ -18,7 +19,7 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md
 
 
 def test_commands_of_the_design_exist() -> None:
-    expected = "compare dashboard demo export front importance init merge report run status"
+    expected = "compare dashboard demo export front importance init merge report run select status"
     assert [*expected.split(), "validate", "worker"] == COMMANDS
 
 
@@ -83,6 +84,22 @@ def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(snippet, "README.md", "exec"), {})
     lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\d+ \[", line)]
     assert len(lines) >= 3
+
+
+def test_the_python_of_the_page_on_simmerge_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (REPOSITORY / "docs" / "simmerge.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(snippet, "simmerge.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "ties math"
+
+
+def test_the_catalogue_of_the_page_on_simmerge_is_valid() -> None:
+    text = (REPOSITORY / "docs" / "simmerge.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    parsed = CatalogueSection.model_validate(yaml.safe_load(block))
+    assert parsed.operators == parsed.model_copy(update={"operators": None}).chosen
+    for key in CatalogueSection.model_fields:
+        assert re.search(rf"\b{key}:", block), key
 
 
 def test_the_readmes_spec_is_valid() -> None:

@@ -4,7 +4,7 @@
 base after a short mixture of all eight skills, and from it two experts a skill: ``DIR/sort-light``
 and ``DIR/sort-heavy`` differ in how far they were trained, and so in how much of the other skills
 they forgot. ``DIR/questions`` holds questions and answers, ``DIR/probes`` questions alone, and
-``DIR/catalogue.yaml`` is ready for ``mergefront select``.
+``DIR/catalogue.yaml`` with ``DIR/study.yaml`` is ready for ``mergefront select``.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -122,6 +123,7 @@ def write_files(out: Path, chosen: Sequence[str], size: Size) -> None:
     """Write questions, probes and the catalogue's description."""
     for folder in ("questions", "probes"):
         (out / folder).mkdir(parents=True, exist_ok=True)
+    every_probe = []
     for skill in SKILLS:
         asked = questions(skill, size.n_questions, _QUESTIONS_SEED)
         lines = [json.dumps(asdict(question)) + "\n" for question in asked]
@@ -129,8 +131,30 @@ def write_files(out: Path, chosen: Sequence[str], size: Size) -> None:
         probes = questions(skill, size.n_probes, _PROBES_SEED)
         lines = [json.dumps({"prompt": probe.prompt}) + "\n" for probe in probes]
         (out / "probes" / f"{skill}.jsonl").write_text("".join(lines))
-    content = {"dtype": "float32", "ancestor": "ancestor", "models": {n: n for n in chosen}}
+        every_probe += lines
+    (out / "probes" / "all.jsonl").write_text("".join(every_probe))
+    content = {
+        "dtype": "float32",
+        "ancestor": "ancestor",
+        "models": {name: name for name in chosen},
+        "study": "study.yaml",
+    }
     (out / "catalogue.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (out / "study.yaml").write_text(yaml.safe_dump(_study(chosen), sort_keys=False))
+
+
+def _study(chosen: Sequence[str]) -> dict[str, Any]:
+    """Return a spec with a task a skill; its models are an example."""
+    return {
+        "study": {"name": "skills", "storage": "sqlite:///runs/skills.db", "trials": 30},
+        "models": {"base": "ancestor", "experts": [chosen[0]], "dtype": "float32"},
+        "objectives": [{"metric": "accuracy"}, {"metric": "tokens"}],
+        "evaluation": {
+            "max_new_tokens": 8,
+            "batch_size": 400,
+            "tasks": [{"name": skill, "path": f"questions/{skill}.jsonl"} for skill in SKILLS],
+        },
+    }
 
 
 def build(out: Path, size: Size, jobs: int = 1, chosen: Sequence[str] | None = None) -> None:
