@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ..errors import MergefrontError, SpecError, StudyError
 from ..objectives import questions_of
 from ..objectives.merging.plan import DENSITY
-from ..objectives.similarity import Prompt
+from ..objectives.similarity import Prompt, merge_features
 from ..samplers.simmerge import Example, Merge, read_examples
 from .hashing import cached_hash
 from .inputs import Inputs
@@ -132,7 +132,8 @@ def _merge(inputs: Inputs, scores: Sequence[float]) -> Merge:
     ancestor = inputs.base if two_experts else None
     named = dict(zip("ab", pair, strict=True))
     signals = pair_signals(named, ancestor, _probes(inputs), inputs.spec.models.dtype)
-    features = signals.features("a", "b", method.is_ordered(two_experts))
+    is_ordered = method.is_ordered(two_experts)
+    features = merge_features(signals["a", "b"], signals["b", "a"], is_ordered)
     features |= score_features(scores)
     return Merge((cached_hash(pair[0]), cached_hash(pair[1])), method.label, features)
 

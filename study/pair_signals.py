@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from ..objectives.similarity import (
     Prompt,
     Signals,
     functional_signals,
-    merge_features,
     structural_signals,
 )
 from .hashing import cache_folder, cached_hash, write_cache
@@ -22,28 +21,8 @@ from .hashing import cache_folder, cached_hash, write_cache
 # To be raised when a signal's meaning changes.
 _VERSION = 1
 
-_ANCESTOR = ""
-
-
-@dataclass(frozen=True)
-class CatalogueSignals:
-    """What is known about the pairs of a catalogue.
-
-    Args:
-        signals: Ordered pair of names -> signals; the ancestor's name is empty.
-    """
-
-    signals: Mapping[tuple[str, str], Signals]
-
-    def features(self, left: str, right: str, is_ordered: bool) -> dict[str, float]:
-        """Return the features of a merge; see `merge_features`."""
-        found = self.signals
-        of_ancestor = None
-        if (_ANCESTOR, left) in found:
-            of_ancestor = found[_ANCESTOR, left], found[_ANCESTOR, right]
-        return merge_features(found[left, right], found[right, left], is_ordered, of_ancestor)
-
-
+# Ordered pair of names -> what is known about it.
+PairSignals = Mapping[tuple[str, str], Signals]
 _Compute = Callable[[list[Checkpoint]], dict[Pair, Signals]]
 
 
@@ -52,8 +31,8 @@ def pair_signals(
     ancestor: Checkpoint | None,
     prompts: Sequence[Prompt],
     dtype: str,
-) -> CatalogueSignals:
-    """Return structural and functional signals of every ordered pair, the ancestor's too.
+) -> PairSignals:
+    """Return structural and functional signals of every ordered pair.
 
     What is missing in the cache is computed in one pass over the models that it concerns: each
     one's files are read once, and it is loaded once.
@@ -65,16 +44,14 @@ def pair_signals(
         dtype: That models are loaded in.
     """
     origin = None if ancestor is None else cached_hash(ancestor)
-    first = next(iter(models.values()))
-    models = {**models, **({} if ancestor is None else {_ANCESTOR: ancestor})}
     structural = _cached(
         models,
         {"kind": "structural", "ancestor": origin},
         lambda missing: structural_signals(missing, ancestor),
     )
     if not prompts:
-        return CatalogueSignals(structural)
-    base = ancestor or first
+        return structural
+    base = ancestor or next(iter(models.values()))
     settings = FunctionalSettings(dtype)
     key = {
         "kind": "functional",
@@ -89,7 +66,7 @@ def pair_signals(
             [model.directory for model in missing], prompts, base.directory, settings
         ),
     )
-    return CatalogueSignals({pair: structural[pair] | functional[pair] for pair in structural})
+    return {pair: structural[pair] | functional[pair] for pair in structural}
 
 
 def _cached(

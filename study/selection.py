@@ -3,14 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..errors import SpecError
-from ..objectives.similarity import Prompt
+from ..objectives.similarity import Prompt, merge_features
 from ..samplers.simmerge import Chain, Example, Merge, Prediction, Predictor, Ranked, rank_chains
 from .catalogue import Catalogue
 from .outcomes import score_features
@@ -74,7 +73,7 @@ def select(
     try:
         predictor = Predictor.fit(examples, available)
     except ValueError as error:
-        raise SpecError(f"{error} Give finished studies or examples by `--train`.") from error
+        raise SpecError(f"{error} Finish more studies, or give examples by `--train`.") from error
     predicted = zip(merges, predictor.predict(list(merges.values())), strict=True)
     predictions: dict[tuple[str, str, str], Prediction] = dict(predicted)
     ranked = rank_chains(
@@ -90,11 +89,12 @@ def select(
 def _merges(catalogue: Catalogue, probes: Sequence[Prompt]) -> dict[tuple[str, str, str], Merge]:
     signals = pair_signals(catalogue.models, catalogue.ancestor, probes, catalogue.settings.dtype)
     merges = {}
-    for left, right in permutations(catalogue.models, 2):
+    for left, right in signals:
         scores = [catalogue.scores[name] for name in (left, right) if name in catalogue.scores]
         for label, method in catalogue.methods.items():
             is_ordered = method.is_ordered(catalogue.ancestor is not None)
-            features = signals.features(left, right, is_ordered)
+            pair = signals[left, right], signals[right, left]
+            features = merge_features(*pair, is_ordered)
             features |= score_features(scores) if scores else {}
             merges[left, right, label] = Merge((left, right), label, features)
     return merges

@@ -17,6 +17,7 @@ from statistics import fmean
 
 import numpy as np
 import optuna
+from games import regrets, three_way_game, two_way_game
 from measure import METHODS
 from regret_plot import draw
 from signals import own_task
@@ -25,13 +26,9 @@ from table import OPERATORS, Pair, Table
 from mergefront.objectives.demo.catalogue import skill_of
 from mergefront.objectives.demo.skills import SKILLS
 from mergefront.samplers.simmerge import (
-    ArmFeatures,
-    BanditSettings,
     Example,
-    Merge,
     Prediction,
     Predictor,
-    SimMergeSampler,
     rank_chains,
 )
 
@@ -113,8 +110,6 @@ def predictors(table: Table, split: Split) -> list[tuple[str, Predictor, bool]]:
     blind, seeing = (table.examples(split.train, flag) for flag in (False, True))
     made = [("predictor", Predictor.fit(blind), False)]
     made += [(f"  {kind} alone", Predictor.fit(blind, kinds=[kind]), False) for kind in KINDS]
-    pairwise = [name for name in shared(blind) if not name.startswith("ancestor.")]
-    made.append(("  without the ancestor's signals", Predictor.fit(blind, pairwise), False))
     structural = [name for name in shared(blind) if is_structural(name)]
     made.append(("  structural signals", Predictor.fit(blind, structural), False))
     functional = [name for name in shared(blind) if not is_structural(name)]
@@ -230,88 +225,20 @@ def predictions(
     }
 
 
-def bandits(table: Table, split: Split) -> dict[str, list[float]]:
-    """Return cumulative regret over rounds.
+def bandits(table: Table, split: Split) -> dict[str, dict[str, list[float]]]:
+    """Return cumulative regret over rounds: game -> selector -> one number a round.
 
-    In each round a pair of left-out models comes along, its operator is chosen, and that merge
-    alone is measured.
+    In each round a pair, or a triple, of which a model was left out comes along.
     """
-    seed = sum(map(ord, "".join(sorted(split.held))))
-    rounds = random.Random(seed).sample(split.test, len(split.test))
     fixed = best_fixed(table, split.train)
-    drawn = random.Random(seed).choices(OPERATORS, k=len(rounds))
-    regret = {
-        "random operator": followed(table, rounds, drawn),
-        FIXED: followed(table, rounds, [fixed] * len(rounds)),
-    }
-    for name, settings in bandit_settings(table, split).items():
-        regret[name] = played(table, split, rounds, settings, seed)
-    return regret
-
-
-def bandit_settings(table: Table, split: Split) -> dict[str, BanditSettings]:
-    """Return the bandits that are compared."""
-    features = arm_features(table, split)
-    examples = table.examples(split.train)
-    earlier = (
-        np.array([features(example.merge) for example in examples]),
-        np.array([example.gain for example in examples]),
-    )
+    test = [triple for triple in table.triples if split.holds(triple)]
+    others = [triple for triple in table.triples if not split.holds(triple)]
+    two = two_way_game(table, split.train, split.test, fixed)
+    three = three_way_game(table, split.train, test, fixed)
     return {
-        "LinUCB, knowing nothing": BanditSettings("linucb"),
-        "LinUCB, after other models": BanditSettings("linucb", earlier=earlier),
-        "neural-linear, knowing nothing": BanditSettings("neural-linear"),
-        "neural-linear, after other models": BanditSettings("neural-linear", earlier=earlier),
+        "Two-way": regrets(two, ["+".join(pair) for pair in split.train], seed=0),
+        "Three-way": regrets(three, ["+".join(triple) for triple in others], seed=0),
     }
-
-
-def arm_features(table: Table, split: Split) -> ArmFeatures:
-    """Return features learned from the signals of the pairs in training."""
-    merges = [table.merge(pair, o, own_task(pair)) for pair in split.train for o in OPERATORS]
-    return ArmFeatures(merges, [METHODS[o].label for o in OPERATORS])
-
-
-def followed(table: Table, rounds: Sequence[Pair], chosen: Sequence[str]) -> list[float]:
-    """Return the cumulative regret of the operators chosen, one a round."""
-    losses = []
-    for pair, operator in zip(rounds, chosen, strict=True):
-        best = max(score(table, pair, o) for o in OPERATORS)
-        losses.append(best - score(table, pair, operator))
-    total: list[float] = np.cumsum(losses).tolist()
-    return total
-
-
-def played(
-    table: Table, split: Split, rounds: Sequence[Pair], settings: BanditSettings, seed: int
-) -> list[float]:
-    """Return cumulative regret of a bandit, as a study whose trials are queued with their pair."""
-    features = arm_features(table, split)
-    names = ["+".join(pair) for pair in rounds]
-    by_name = dict(zip(names, rounds, strict=True))
-
-    def merge(arm: Mapping[str, str]) -> Merge:
-        pair = by_name[arm["pair"]]
-        return table.merge(pair, arm["operator"], own_task(pair))
-
-    sampler = SimMergeSampler(
-        {"pair": names, "operator": list(OPERATORS)},
-        lambda arm: list(features(merge(arm))),
-        settings=settings,
-        seed=seed,
-    )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    chosen = {}
-    for name in names:
-        study.enqueue_trial({"pair": name})
-
-    def objective(trial: optuna.Trial) -> float:
-        pair = by_name[trial.suggest_categorical("pair", names)]
-        chosen[pair] = trial.suggest_categorical("operator", OPERATORS)
-        parents = table.mean_of_parents(pair, own_task(pair))
-        return score(table, pair, chosen[pair]) - parents
-
-    study.optimize(objective, n_trials=len(names))
-    return followed(table, rounds, [chosen[pair] for pair in rounds])
 
 
 def closed_over_rounds(regret: Mapping[str, list[float]], start: float = 0.0) -> dict[str, float]:
@@ -330,7 +257,7 @@ class Outcome:
     two_way: dict[str, float]
     three_way: dict[str, float]
     quality: dict[str, float]
-    regret: dict[str, list[float]]
+    regret: dict[str, dict[str, list[float]]]
 
 
 def evaluate(work: tuple[Path, Split]) -> Outcome:
@@ -379,16 +306,17 @@ def main() -> None:
     print_rows(f"Two-way: {header}", (3, two), (2, [shares(means) for means in two]))
     print_rows(f"Three-way: {header}", (3, three), (2, [shares(means) for means in three]))
     print_rows("Predicted gains, two-way", (3, [o.quality for o in found]))
-    regret = [o.regret for o in found]
-    print_rows(
-        "Bandits: regret a round | share of the gap closed | in the second half",
-        (3, [{name: v[-1] / len(v) for name, v in row.items()} for row in regret]),
-        (2, [closed_over_rounds(row) for row in regret]),
-        (2, [closed_over_rounds(row, 0.5) for row in regret]),
-    )
+    for title in found[0].regret:
+        regret = [o.regret[title] for o in found]
+        print_rows(
+            f"Bandits, {title.lower()}: regret a round | gap closed | in the second half",
+            (3, [{name: v[-1] / len(v) for name, v in row.items()} for row in regret]),
+            (2, [closed_over_rounds(row) for row in regret]),
+            (2, [closed_over_rounds(row, 0.5) for row in regret]),
+        )
     if arguments.plot:
         bars = {"Two-way": [shares(m) for m in two], "Three-way": [shares(m) for m in three]}
-        draw(bars, regret, arguments.plot)
+        draw(bars, [o.regret["Two-way"] for o in found], arguments.plot)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def draw(
         lists = [split[name] for split in regret]
         n = min(map(len, lists))
         curve = np.mean([values[:n] for values in lists], axis=0)
-        style = "--" if name in ("random operator", "best fixed operator") else "-"
+        style = "--" if name in ("random", "best fixed operator") else "-"
         right.plot(np.arange(1, n + 1), curve, style, label=name)
     right.set_xlabel("round: one pair of models, one merge measured")
     right.set_ylabel("cumulative regret (accuracy)")

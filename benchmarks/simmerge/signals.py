@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from measure import triples
+from transformers.utils import logging as transformers_logging
 
 from mergefront.objectives.demo.catalogue import names, skill_of
 from mergefront.objectives.demo.skills import SKILLS
@@ -61,14 +62,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
     folder, all_names = arguments.catalogue, names()
     ancestor = folder / "ancestor"
-    compared = [*all_names, "ancestor"]
     structural = structural_signals(
-        [Checkpoint(folder / name) for name in compared], Checkpoint(ancestor)
+        [Checkpoint(folder / name) for name in all_names], Checkpoint(ancestor)
     )
     seen: dict[tuple[str, str], list[Seen]] = {}
-    for name in compared:
+    for name in all_names:
         for skill in SKILLS:
             asked = probes(folder, skill)
             settings = FunctionalSettings("float32")
@@ -76,15 +77,14 @@ def main() -> None:
 
     def signals(left: str, right: str, task: tuple[str, ...]) -> Signals:
         first, second = ([s for skill in task for s in seen[n, skill]] for n in (left, right))
-        pair = compared.index(left), compared.index(right)
+        pair = all_names.index(left), all_names.index(right)
         return structural[pair] | compare(first, second)
 
     rows = []
     for left, right in combinations(sorted(all_names), 2):
         for task in tasks_of((left, right)):
             there, back = signals(left, right, task), signals(right, left, task)
-            of_ancestor = signals("ancestor", left, task), signals("ancestor", right, task)
-            features = merge_features(there, back, False, of_ancestor)
+            features = merge_features(there, back, is_ordered=False)
             shown = {name: f"{value:.{_DIGITS}g}" for name, value in features.items()}
             rows.append({"left": left, "right": right, "task": "+".join(task), **shown})
     with (arguments.out / "signals.csv").open("w", newline="") as file:

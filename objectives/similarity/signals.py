@@ -14,8 +14,6 @@ _RATIO = "norm_ratio"
 # Signals that depend on the order. The reversed pair's `kl` is called `reverse_kl`: one of both is
 # enough.
 _ONE_SIDED, _MIRRORED = re.compile(r"\bkl\b|^entropy|norm_ratio"), re.compile(r"\breverse_kl\b")
-# The ancestor has no task vector, and its entropy is the same for all.
-_NO_ANCESTOR = re.compile(r"task_|entropy")
 _SMALLEST = 1e-12
 
 
@@ -59,12 +57,7 @@ class Signals:
         return cls(dict(content["scalars"]), profiles)
 
 
-def merge_features(
-    there: Signals,
-    back: Signals,
-    is_ordered: bool,
-    of_ancestor: tuple[Signals, Signals] | None = None,
-) -> dict[str, float]:
+def merge_features(there: Signals, back: Signals, is_ordered: bool) -> dict[str, float]:
     """Return the features of a merge, of one length for models of any depth.
 
     Most operators treat both models alike, and so do these: the mean of both orders, and for the
@@ -75,31 +68,18 @@ def merge_features(
         there: Signals of the first and second model.
         back: Signals of the second and first.
         is_ordered: Whether the operator's result depends on the order.
-        of_ancestor: Signals of the ancestor with each of the two: what it knows already survives
-            when task vectors are scaled down. Features `ancestor.*`; defaults to None: no such
-            features.
     """
     backward = back.features()
     features: dict[str, float] = {}
     for name, forward in there.features().items():
-        if not _MIRRORED.search(name):
-            both = forward, backward[name]
-            features |= _both(name, *both, is_ordered, bool(_ONE_SIDED.search(name)))
-    if of_ancestor is not None:
-        left, right = of_ancestor
-        for name in left.scalars.keys() & right.scalars.keys():
-            if not _NO_ANCESTOR.search(name):
-                values = left.scalars[name], right.scalars[name]
-                features |= _both(f"ancestor.{name}", *values, is_ordered, True)
+        if _MIRRORED.search(name):
+            continue
+        features[name] = (forward + backward[name]) / 2
+        if _ONE_SIDED.search(name):
+            half = (forward - backward[name]) / 2
+            features[f"{name}.gap"] = abs(half)
+            features[f"{name}.order"] = half if is_ordered else 0.0
     return features
-
-
-def _both(
-    name: str, first: float, second: float, is_ordered: bool, is_one_sided: bool
-) -> dict[str, float]:
-    half = (first - second) / 2
-    differing = {f"{name}.gap": abs(half), f"{name}.order": half if is_ordered else 0.0}
-    return {name: (first + second) / 2, **(differing if is_one_sided else {})}
 
 
 def _linear(name: str, value: float) -> float:

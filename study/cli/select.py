@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...errors import SpecError
 from ._app import Format, FormatOption, command, print_json
 
 if TYPE_CHECKING:
@@ -16,19 +17,30 @@ _TrainOption = Annotated[
     typer.Option(
         "--train",
         metavar="SOURCE",
-        help="What is learned from, repeatable: the storage of finished studies (URL), one "
-        "study's spec, or a file of measured merges (.jsonl).",
+        help="What else is learned from, repeatable: another storage (URL), one study's spec, or "
+        "a file of measured merges (.jsonl).",
+    ),
+]
+_NOTHING: list[str] = []
+_StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="MERGEFRONT_STORAGE",
+        help="Database whose finished studies are learned from.",
     ),
 ]
 
 
 @command("select")
-def select(
+def select(  # noqa: PLR0913 - a command's options
     catalogue: Annotated[Path, typer.Argument(metavar="CATALOG", help="YAML file of models.")],
-    train: _TrainOption,
     probes: Annotated[
         Path | None, typer.Option("--probes", metavar="FILE", help="Unlabelled prompts.")
     ] = None,
+    storage: _StorageOption = None,
+    train: _TrainOption = _NOTHING,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write a spec for each choice.")
     ] = None,
@@ -37,14 +49,14 @@ def select(
 ) -> None:
     """Rank what to merge, how and in which order, by what similar merges gained.
 
-    Example: mergefront select catalogue.yaml --probes probes.jsonl --train sqlite:///runs/all.db
+    Example: mergefront select catalogue.yaml --probes probes.jsonl --storage sqlite:///runs/all.db
     """
     from ..catalogue import read_catalogue
     from ..selection import read_probes, write_specs
     from ..selection import select as rank
 
     prompts = [] if probes is None else read_probes(probes)
-    examples = _examples(train)
+    examples = _examples([*([storage] if storage else []), *train])
     found = read_catalogue(catalogue)
     for name, reason in found.refused.items():
         typer.echo(f"refused {name}: {reason}", err=True)
@@ -55,6 +67,12 @@ def select(
         print_json(_as_json(selection, shown, written))
         return
     _print_quality(selection)
+    if not found.scores:
+        typer.echo(
+            "Ranked by gain over the parents' mean; with a `score` of every model in the "
+            "catalogue, by the score to expect.",
+            err=True,
+        )
     _print_table(shown, bool(found.scores))
     for path in written:
         typer.echo(f"wrote {path}", err=True)
@@ -63,6 +81,11 @@ def select(
 def _examples(sources: list[str]) -> "list[Example]":
     from ..outcomes import read_source
 
+    if not sources:
+        raise SpecError(
+            "There is nothing to learn from: name the storage of finished studies by `--storage`, "
+            "or other sources by `--train`."
+        )
     examples = []
     for source in sources:
         found, skipped = read_source(source)

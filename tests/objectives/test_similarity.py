@@ -143,16 +143,6 @@ def test_merge_features_treat_both_models_alike_unless_the_operator_does_not() -
     assert ordered["kl.mean.order"] == -1.0
 
 
-def test_merge_features_say_how_far_both_models_are_from_their_ancestor() -> None:
-    pair = Signals({"js.mean": 0.5})
-    left, right = (Signals({"js.mean": x, "model.task_cosine": 0.0}) for x in (0.1, 0.3))
-    found = merge_features(pair, pair, is_ordered=True, of_ancestor=(left, right))
-    assert found["ancestor.js.mean"] == pytest.approx(0.2)
-    assert found["ancestor.js.mean.gap"] == pytest.approx(0.1)
-    assert found["ancestor.js.mean.order"] == pytest.approx(-0.1)
-    assert "ancestor.model.task_cosine" not in found
-
-
 def test_cka_knows_no_rotation_and_no_scale() -> None:
     generator = torch.manual_seed(1)
     x = torch.randn(40, 6, generator=generator)
