@@ -8,18 +8,20 @@ errors are calibrated on merges of models left out; and far from all examples it
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .examples import Example, Merge, shared_features
-from .regressors import REGRESSORS, Array, Design, Regressor, regressors
+from .regressors import AVERAGE, NO_SIGNALS, REGRESSORS, Array, Design, Regressor, fit_kinds
 
 _MIN_MODELS = 4
 _MIN_ROWS = 6
 _N_FOLDS = 5
 _CONSTANT = 1e-9
+# Standard errors by which a single regressor must be better than the average of all.
+_CLEARLY = 2.0
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,19 @@ class Quality:
 
     Args:
         rmse: Root mean squared error of the gain.
-        regret: Mean gain that was lost by taking, of the operators measured on one pair and task,
+        regrets: Gain that was lost on each pair and task by taking, of the operators measured,
             the one predicted to be best.
         scale: By which its standard deviations are multiplied to be right on average.
     """
 
     rmse: float
-    regret: float
+    regrets: tuple[float, ...]
     scale: float
+
+    @property
+    def regret(self) -> float:
+        """Mean of `regrets`."""
+        return fmean(self.regrets) if self.regrets else 0.0
 
 
 class Predictor:
@@ -97,13 +104,14 @@ class Predictor:
         Models are dealt into five folds. A merge is left out with each fold that holds one of its
         models, and predicted from merges of other models alone. What counts is the choice of the
         operator (`Quality.regret`), then the error: the kind that predicts gains best may not be
-        the one that tells operators apart.
+        the one that tells operators apart. A single regressor that is not clearly better than
+        the average of all does not take its place.
 
         Args:
             examples: Measured merges.
             features: Names that may be used; defaults to None: those that all examples have.
             kinds: Of regressors to choose from: operator-means, ridge, boosted-trees,
-                mlp-ensemble.
+                mlp-ensemble; and the average of all but the first.
             seed: Of folds and ensembles.
 
         Raises:
@@ -117,19 +125,19 @@ class Predictor:
         gains = np.array([example.gain for example in examples])
         weights = _weights(examples, gains)
         folds = _folds(examples, seed)
-        made = regressors(kinds, seed)
-        quality = {}
-        for kind, make in made.items():
-            left_out = [
-                (
-                    test,
-                    make().fit(design[train], gains[train], weights[train]).predict(design[test]),
-                )
-                for train, test in folds
-            ]
-            quality[kind] = _quality(left_out, examples, gains)
-        best = min(quality, key=lambda kind: (quality[kind].regret, quality[kind].rmse))
-        regressor = made[best]().fit(design, gains, weights)
+        left_out = [
+            _predict_all(fit_kinds(kinds, design[a], gains[a], weights[a], seed), design[b])
+            for a, b in folds
+        ]
+        tests = [test for _, test in folds]
+        quality = {
+            kind: _quality([found[kind] for found in left_out], tests, examples)
+            for kind in left_out[0]
+        }
+        best = _choose(quality)
+        regressor = fit_kinds(kinds if best == AVERAGE else [best], design, gains, weights, seed)[
+            best
+        ]
         return cls(best, quality, scaling, regressor, _Reach.of(design, folds))
 
     def predict(self, merges: Sequence[Merge]) -> list[Prediction]:
@@ -264,23 +272,42 @@ def _folds(examples: Sequence[Example], seed: int) -> list[_Fold]:
     return [(train, test) for train, test in folds if len(train) >= 2 and len(test)]
 
 
+_Moments = tuple[Array, Array]
+
+
+def _predict_all(fitted: Mapping[str, Regressor], design: Design) -> dict[str, _Moments]:
+    return {kind: regressor.predict(design) for kind, regressor in fitted.items()}
+
+
 def _quality(
-    left_out: Sequence[tuple[NDArray[np.intp], tuple[Array, Array]]],
+    predicted: Sequence[_Moments],
+    tests: Sequence[NDArray[np.intp]],
     examples: Sequence[Example],
-    gains: Array,
 ) -> Quality:
-    residuals = np.concatenate([gains[test] - mean for test, (mean, _) in left_out])
-    deviations = np.concatenate([deviation for _, (_, deviation) in left_out])
+    rows = [[examples[i] for i in test] for test in tests]
+    means = np.concatenate([mean for mean, _ in predicted])
+    deviations = np.concatenate([deviation for _, deviation in predicted])
+    residuals = np.array([e.gain for left_out in rows for e in left_out]) - means
     regrets = [
         loss
-        for test, (mean, _) in left_out
-        for loss in _regrets([examples[i] for i in test], mean)
+        for left_out, (mean, _) in zip(rows, predicted, strict=True)
+        for loss in _regrets(left_out, mean)
     ]
     return Quality(
         float(np.sqrt(np.mean(residuals**2))),
-        float(np.mean(regrets)) if regrets else 0.0,
+        tuple(regrets),
         float(np.sqrt(np.mean((residuals / deviations) ** 2))),
     )
+
+
+def _choose(quality: Mapping[str, Quality]) -> str:
+    best = min(quality, key=lambda kind: (quality[kind].regret, quality[kind].rmse))
+    if AVERAGE not in quality or best == NO_SIGNALS:
+        return best
+    more = np.array(quality[AVERAGE].regrets) - np.array(quality[best].regrets)
+    # Sum and its standard error; the other way round at zero, where there is nothing to compare.
+    is_clear = more.sum() > _CLEARLY * np.sqrt(len(more)) * (more.std() if len(more) else 0.0)
+    return best if is_clear else AVERAGE
 
 
 def _regrets(examples: Sequence[Example], predicted: Array) -> list[float]:

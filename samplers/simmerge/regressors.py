@@ -1,4 +1,4 @@
-"""Regressors of a merge's gain: one interface, four kinds.
+"""Regressors of a merge's gain: one interface, four kinds and the average of three.
 
 All take standardised features, and the operators as columns of zeros and ones, and return a mean
 and a standard deviation that the caller calibrates.
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+NO_SIGNALS, AVERAGE = "operator-means", "average"
 # Below these an operator is not learned about alone.
 _MIN_ROWS = 5
 
@@ -149,6 +150,30 @@ class Ensemble:
         return means, self._spread * np.sqrt(values.var(axis=0) + self._noise + 1e-12)
 
 
+class Average:
+    """The mean of fitted regressors: where they differ, nobody knows which one is right.
+
+    Args:
+        members: Fitted.
+    """
+
+    def __init__(self, members: Sequence[Regressor]) -> None:
+        self._members = members
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Fit all again."""
+        for member in self._members:
+            member.fit(design, gains, weights)
+        return self
+
+    def predict(self, design: Design) -> tuple[Array, Array]:
+        """Return the means' mean, and the deviations' with how far the means differ."""
+        answers = [member.predict(design) for member in self._members]
+        means = np.stack([mean for mean, _ in answers])
+        variances = np.stack([deviation**2 for _, deviation in answers])
+        return means.mean(axis=0), np.sqrt(variances.mean(axis=0) + means.var(axis=0))
+
+
 class PerOperator:
     """A regressor for each operator: what helps one operator may harm another.
 
@@ -202,22 +227,26 @@ def _network(seed: int) -> Any:
     )
 
 
-def regressors(names: Sequence[str], seed: int) -> dict[str, Callable[[], Regressor]]:
-    """Return makers of the regressors named.
+def fit_kinds(
+    kinds: Sequence[str], design: Design, gains: Array, weights: Array, seed: int
+) -> dict[str, Regressor]:
+    """Fit several kinds of regressors, and add the average of those that use signals.
 
     Raises:
-        ValueError: If a name is unknown.
+        ValueError: If a kind is unknown.
     """
     known: dict[str, Callable[[], Regressor]] = {
-        "operator-means": OperatorMeans,
+        NO_SIGNALS: OperatorMeans,
         "ridge": Ridge,
         "boosted-trees": lambda: PerOperator(lambda: Ensemble(_tree, 4, seed)),
         "mlp-ensemble": lambda: PerOperator(lambda: Ensemble(_network, 8, seed)),
     }
-    unknown = [name for name in names if name not in known]
+    unknown = [kind for kind in kinds if kind not in known]
     if unknown:
         raise ValueError(f"A regressor must be one of {', '.join(known)}, but got {unknown[0]!r}.")
-    return {name: known[name] for name in names}
+    fitted = {kind: known[kind]().fit(design, gains, weights) for kind in kinds}
+    members = [regressor for kind, regressor in fitted.items() if kind != NO_SIGNALS]
+    return {**fitted, AVERAGE: Average(members)} if len(members) > 1 else fitted
 
 
-REGRESSORS = ("operator-means", "ridge", "boosted-trees", "mlp-ensemble")
+REGRESSORS = (NO_SIGNALS, "ridge", "boosted-trees", "mlp-ensemble")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,13 @@ from command import invoke
 from mergefront.errors import SpecError, StudyError
 from mergefront.objectives.demo import BASE, QUESTIONS
 from mergefront.objectives.similarity import merge_features
-from mergefront.samplers.simmerge import Example, Merge, write_examples
+from mergefront.samplers.simmerge import Example, Merge, read_examples, write_examples
 from mergefront.study import StudySpec, pair_signals
 from mergefront.study.catalogue import Catalogue, read_catalogue
 from mergefront.study.outcomes import read_source, study_example
 from mergefront.study.pair_signals import PairSignals
 from mergefront.study.run import run
-from mergefront.study.selection import read_probes
+from mergefront.study.selection import Selection, read_probes, select, write_specs
 from small_catalogue import write_catalogue, write_model, write_sibling
 from small_study import write_spec
 
@@ -64,13 +65,20 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def selection(shop: Path) -> Selection:
+    catalogue = read_catalogue(shop / "catalogue.yaml")
+    examples = read_examples(shop / "examples.jsonl")
+    return select(catalogue, read_probes(shop / "probes.jsonl"), examples)
+
+
 def _select(shop: Path, *options: object) -> Any:
     line = ["--probes", shop / "probes.jsonl", "--train", shop / "examples.jsonl", *options]
     return invoke("select", shop / "catalogue.yaml", *line)
 
 
 def test_choices_are_ranked_with_intervals(shop: Path) -> None:
-    done = _select(shop, "--format", "json", "--top", "1000")
+    done = _select(shop, "--format", "json", "--top", "1000", "--out", shop / "specs")
     assert done.exit_code == 0, done.stderr
     content = json.loads(done.stdout)
     assert content["examples"] == 60
@@ -85,6 +93,7 @@ def test_choices_are_ranked_with_intervals(shop: Path) -> None:
         low, high = choice["interval"]
         assert low < choice["gain"] < high
         assert choice["score"] is None
+        assert Path(choice["spec"]).exists()
     pairs = [choice for choice in known if len(choice["models"]) == 2]
     assert pairs[0]["operators"] == [TIES]
     assert set(pairs[0]["models"]) == {"m0", "m4"}  # those farthest apart
@@ -134,10 +143,9 @@ def test_a_new_model_is_compared_with_all(shop: Path, tmp_path: Path) -> None:
     assert ("new", "m0") in after
 
 
-def test_specs_are_ready_for_run(shop: Path, tmp_path: Path) -> None:
-    done = _select(shop, "--out", tmp_path / "specs", "--top", 60)
-    assert done.exit_code == 0, done.stderr
-    specs = sorted((tmp_path / "specs").glob("*.yaml"))
+def test_specs_are_ready_for_run(selection: Selection, tmp_path: Path) -> None:
+    specs = write_specs(selection, tmp_path / "specs", 60)
+    assert specs == sorted((tmp_path / "specs").glob("*.yaml"))
     assert len(specs) == 60
     parsed = {path: StudySpec.from_yaml(path) for path in specs}
     assert len({spec.study.name for spec in parsed.values()}) == 60
@@ -153,10 +161,11 @@ def _operator(path: Path) -> str:
     return str(yaml.safe_load(path.read_text())["merge"]["operator"])
 
 
-def test_chains_of_three_say_how_their_first_step_is_made(shop: Path, tmp_path: Path) -> None:
-    done = _select(shop, "--out", tmp_path, "--top", 300)
-    assert done.exit_code == 0, done.stderr
-    path = next(p for p in sorted(tmp_path.glob("*.yaml")) if p.with_suffix("").exists())
+def test_chains_of_three_say_how_their_first_step_is_made(
+    selection: Selection, tmp_path: Path
+) -> None:
+    ranked = [one for one in selection.ranked if len(one.chain.models) == 3]
+    (path,) = write_specs(replace(selection, ranked=ranked), tmp_path, 1)
     commands = [x[2:] for x in path.read_text().splitlines() if x.startswith("# mergefront")]
     assert len(commands) == 1
     assert invoke(*commands[0].split()[1:]).exit_code == 0
@@ -164,14 +173,11 @@ def test_chains_of_three_say_how_their_first_step_is_made(shop: Path, tmp_path: 
     assert done.exit_code == 0, done.stderr
 
 
-def test_specs_need_a_study_to_start_from(shop: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load((shop / "catalogue.yaml").read_text())
-    del content["study"]
-    (shop / "bare.yaml").write_text(yaml.safe_dump(content))
-    line = ["--probes", shop / "probes.jsonl", "--train", shop / "examples.jsonl"]
-    done = invoke("select", shop / "bare.yaml", *line, "--out", tmp_path / "out")
-    assert done.exit_code == 1
-    assert "name a spec" in done.stderr
+def test_specs_need_a_study_to_start_from(selection: Selection, tmp_path: Path) -> None:
+    settings = selection.catalogue.settings.model_copy(update={"study": None})
+    bare = replace(selection, catalogue=replace(selection.catalogue, settings=settings))
+    with pytest.raises(SpecError, match="name a spec"):
+        write_specs(bare, tmp_path / "out", 3)
     assert not (tmp_path / "out").exists()
 
 
