@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ..errors import LayoutError, SpecError
@@ -21,7 +20,7 @@ from ..objectives.merging import (
 from ..objectives.merging.engine import CHUNK, check_finite
 from ..objectives.merging.operators import check_operator
 from .spec import explain
-from .spec_base import Section, check_choice
+from .spec_base import Section, check_choice, read_mapping
 from .steps import Method
 
 
@@ -161,19 +160,7 @@ def read_catalogue(path: Path) -> Catalogue:
 
 
 def _parse(path: Path) -> CatalogueSection:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(
-            f"A catalogue must be a readable YAML file, but {path}: {error.strerror}."
-        ) from error
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise SpecError(
-            f"A catalogue must be valid YAML, but {path} is not: {problem}."
-        ) from error
-    if not isinstance(content, dict):
-        raise SpecError(f"A catalogue must be a YAML mapping, but {path} holds {content!r:.40}.")
+    content = read_mapping(path, "catalogue")
     try:
         return CatalogueSection.model_validate(content)
     except ValidationError as error:

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
@@ -15,7 +14,7 @@ from ..objectives.evaluation.metrics import means, metric_of
 from ..objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ..objectives.merging.operators import check_operator
 from .presets import fill_in
-from .spec_base import Section, check_choice
+from .spec_base import Section, check_choice, read_mapping
 from .spec_evaluation import EvaluationSection
 from .spec_search import ImportanceSection, SamplerSection
 
@@ -179,17 +178,7 @@ class StudySpec(Section):
             SpecError: With one line that names the key, the value and the rule.
         """
         path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise SpecError(
-                f"A spec must be a readable YAML file, but {path}: {error.strerror}."
-            ) from error
-        except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise SpecError(f"A spec must be valid YAML, but {path} is not: {problem}.") from error
-        if not isinstance(content, dict):
-            raise SpecError(f"A spec must be a YAML mapping, but {path} holds {content!r:.40}.")
+        content = read_mapping(path, "spec")
         return cls.parse(content, folder=path.parent, origin=str(path))
 
     @classmethod
