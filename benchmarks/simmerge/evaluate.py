@@ -305,6 +305,13 @@ def main() -> None:
     header = "accuracy | share of the gap closed"
     print_rows(f"Two-way: {header}", (3, two), (2, [shares(means) for means in two]))
     print_rows(f"Three-way: {header}", (3, three), (2, [shares(means) for means in three]))
+    for title, rows, rival in (
+        ("two-way", two, "random operator"),
+        ("three-way", three, "random order and operators"),
+    ):
+        closed = [shares(means) for means in rows]
+        more = [row["predictor"] - row[rival] for row in closed]
+        print(f"\nPredictor less {rival}, {title}, paired: {shown(more)} of the gap")
     print_rows("Predicted gains, two-way", (3, [o.quality for o in found]))
     for title in found[0].regret:
         regret = [o.regret[title] for o in found]
