@@ -7,6 +7,7 @@ from .bmm_sampler import BMMSampler, BMMSettings
 from .denoise import Denoised, denoise
 from .moead_cmaes import MoeadCmaesSampler
 from .per_trial import PerTrialSampler
+from .simmerge import SimMergeSampler
 from .sip_sampler import SIPSampler
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PerTrialSampler",
     "Rerank",
     "SIPSampler",
+    "SimMergeSampler",
     "denoise",
     "infer_reference_point",
     "is_measured",

@@ -12,6 +12,7 @@ from statistics import NormalDist, fmean
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from .examples import Example, Merge, shared_features
 from .regressors import AVERAGE, NO_SIGNALS, REGRESSORS, Array, Design, Regressor, fit_kinds
@@ -220,9 +221,8 @@ class _Reach:
 
 
 def _nearest(rows: Array, others: Array) -> Array:
-    differences = rows[:, None, :] - others[None, :, :]
-    squared = (differences**2).mean(axis=2) if rows.shape[1] else np.zeros(differences.shape[:2])
-    nearest: Array = np.sqrt(squared.min(axis=1))
+    """Return the distance of each row to the nearest other, root mean square over features."""
+    nearest: Array = cdist(rows, others).min(axis=1) / np.sqrt(max(rows.shape[1], 1))
     return nearest
 
 

@@ -18,24 +18,21 @@ from mergefront.objectives.similarity import (
     structural_signals,
 )
 from mergefront.objectives.similarity.functional import _cka, _of_distributions
+from tiny_checkpoint import write_checkpoint
 
 PROMPTS = [("What is 3 plus 4?", True), ("12 + 5", True), ("a", False)]
 
 
-def _checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Checkpoint:
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps({"model_type": "test"}))
-    named = {f"model.layers.{name}.weight": torch.tensor(v) for name, v in tensors.items()}
-    save_file(named, directory / "model.safetensors")
-    return Checkpoint(directory)
-
-
 def test_structural_signals_by_hand(tmp_path: Path) -> None:
-    origin = _checkpoint(
+    origin = write_checkpoint(
         tmp_path / "o", {"0.mlp.up_proj": [1.0, 0.0], "1.mlp.up_proj": [1.0, 1.0]}
     )
-    a = _checkpoint(tmp_path / "a", {"0.mlp.up_proj": [4.0, 0.0], "1.mlp.up_proj": [1.0, 3.0]})
-    b = _checkpoint(tmp_path / "b", {"0.mlp.up_proj": [1.0, 4.0], "1.mlp.up_proj": [1.0, -3.0]})
+    a = write_checkpoint(
+        tmp_path / "a", {"0.mlp.up_proj": [4.0, 0.0], "1.mlp.up_proj": [1.0, 3.0]}
+    )
+    b = write_checkpoint(
+        tmp_path / "b", {"0.mlp.up_proj": [1.0, 4.0], "1.mlp.up_proj": [1.0, -3.0]}
+    )
     found = structural_signals([a, b], origin)[0, 1]
     assert found.profiles["weight_cosine"] == pytest.approx((4 / 4 / 17**0.5, -8 / 10))
     # Task vectors (3, 0) and (0, 4); (0, 2) and (0, -4).

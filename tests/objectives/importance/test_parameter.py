@@ -1,30 +1,19 @@
 """Relative task-vector norms against a hand calculation."""
 
-import json
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
 
 from mergefront.objectives.demo import BASE, EXPERT
 from mergefront.objectives.importance import rescale, task_vector_norms
 from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings
-
-
-def _checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Checkpoint:
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps({"model_type": "test"}))
-    named = {f"model.layers.{name}.weight": torch.tensor(v) for name, v in tensors.items()}
-    save_file(named, directory / "model.safetensors")
-    return Checkpoint(directory)
+from tiny_checkpoint import write_checkpoint
 
 
 def test_tensors_of_a_variable_are_pooled(tmp_path: Path) -> None:
-    base = _checkpoint(
+    base = write_checkpoint(
         tmp_path / "base",
         {"0.self_attn.q_proj": [3.0, 0.0], "0.mlp.up_proj": [0.0, 4.0], "1.mlp.up_proj": [2.0]},
     )
-    one = _checkpoint(
+    one = write_checkpoint(
         tmp_path / "one",
         {"0.self_attn.q_proj": [3.0, 6.0], "0.mlp.up_proj": [8.0, 4.0], "1.mlp.up_proj": [2.0]},
     )
