@@ -52,7 +52,7 @@ class CatalogueSection(Section):
     """What a catalogue's file holds.
 
     Args:
-        models: Name -> path, or path and score.
+        models: Name -> path, or path and score; or a list of paths, named by their last part.
         ancestor: What all were fine-tuned from; task vectors are taken from it.
         dtype: Models are compared and searched in it.
         operators: Name -> settings. Defaults to None: linear, slerp, and TIES with density .5,
@@ -71,6 +71,11 @@ class CatalogueSection(Section):
     @field_validator("models", mode="before")
     @classmethod
     def _paths(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            names = [Path(item).name for item in value]
+            if len(set(names)) < len(names):
+                raise ValueError("models in a list must end in different names; give them names")
+            value = dict(zip(names, value, strict=True))
         if not isinstance(value, dict):
             return value
         return {k: {"path": v} if isinstance(v, str) else v for k, v in value.items()}

@@ -120,6 +120,7 @@ def test_one_model_is_nothing_to_choose_from(tmp_path: Path) -> None:
         ({"operators": {"linear": {"density": 0.5}}}, "operator 'linear' has none"),
         ({"ancester": "x"}, "did you mean 'ancestor'"),
         ({"models": {"a": "a"}}, "at least 2 items"),
+        ({"models": ["x/a", "y/a"]}, "different names"),
         ({"models": {"a": {"path": "a", "score": 1}, "b": "b"}}, "'b' has none"),
         ({"models": {"a": {"pth": "a"}, "b": "b"}}, "did you mean 'path'"),
         ({"max_models": 1}, "greater than or equal to 2"),
@@ -142,6 +143,11 @@ def test_what_is_no_catalogue_is_refused(tmp_path: Path, text: str | None) -> No
         path.write_text(text)
     with pytest.raises(SpecError, match="A catalogue must be"):
         read_catalogue(path)
+
+
+def test_models_may_be_a_list_of_paths(tmp_path: Path) -> None:
+    path = write_catalogue(tmp_path, 2, models=["m0", str(tmp_path / "m1")])
+    assert list(read_catalogue(path).models) == ["m0", "m1"]
 
 
 def test_operators_have_their_settings_in_their_names(tmp_path: Path) -> None:
