@@ -1,5 +1,6 @@
 """SimMergeSampler: what to merge and how, learned while a study runs; then the weights."""
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -8,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from optuna import Study, Trial
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -148,21 +149,36 @@ class SimMergeSampler(BaseSampler):
         self._reward, self._weights = reward, weights
         self._chosen: dict[int, dict[str, Any]] = {}
 
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Tell the weights' sampler."""
+        if self._weights is not None:
+            self._weights.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tell the weights' sampler."""
+        if self._weights is not None:
+            self._weights.after_trial(study, trial, state, values)
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Choose the arm; return the choices, and what the weights' sampler asks for under it."""
-        arm = self._choose(study, trial)
+        options = self._options(study)
+        arm = self._choose(study, trial, options)
         self._chosen[trial.number] = arm
-        return {**self._distributions(study), **self._weight_space(study, trial, arm)}
+        return {**self._distributions(options), **self._weight_space(study, trial, arm)}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the arm with the highest bound, and weights under it."""
-        arm = self._chosen.pop(trial.number)
+        params = arm = self._chosen.pop(trial.number)
         space = {name: d for name, d in search_space.items() if name not in self._choices}
-        params = {**arm, **self._sample_weights(study, trial, arm, space)}
+        if self._weights is not None and space:
+            weights = self._weights.sample_relative(_view(study, arm), trial, space)
+            params = {**arm, **weights}
         publish(study, trial, params)
         return params
 
@@ -173,52 +189,74 @@ class SimMergeSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Ask the weights' sampler."""
+        """Ask the weights' sampler, or draw."""
         arm = {name: trial.params[name] for name in self._choices if name in trial.params}
-        view = _view(study, arm)
-        inner = self._inner(trial.number)
-        return inner.sample_independent(view, trial, param_name, param_distribution)
+        place = (_view(study, arm), trial, param_name, param_distribution)
+        if self._weights is not None:
+            return self._weights.sample_independent(*place)
+        entropy = [self._seed, trial.number, zlib.crc32(param_name.encode())]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return RandomSampler(seed).sample_independent(*place)
 
-    def _distributions(self, study: Study) -> dict[str, BaseDistribution]:
-        found: dict[str, BaseDistribution] = {}
-        for name, values in self._choices.items():
-            if values is not None:
-                found[name] = CategoricalDistribution(list(values))
-                continue
-            known = _registered(study, name)
-            if not known:
+    def _options(self, study: Study) -> dict[str, list[Any]]:
+        """Return the values of every parameter, with one look at the study's attributes."""
+        attributes = study.user_attrs
+        options = {
+            name: list(attributes.get(_REGISTRY + name, []) if values is None else values)
+            for name, values in self._choices.items()
+        }
+        for name, values in options.items():
+            if not values:
                 raise ValueError(
                     f"{name!r} has no choices; call `add_choices(study, {name!r}, [...])`."
                 )
-            found[name] = IntDistribution(0, len(known) - 1)
-        return found
+        return options
 
-    def _choose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
-        arms = self._arms(study, trial.system_attrs.get(_FIXED, {}))
+    def _distributions(self, options: Mapping[str, list[Any]]) -> dict[str, BaseDistribution]:
+        return {
+            name: IntDistribution(0, len(values) - 1)
+            if self._choices[name] is None
+            else CategoricalDistribution(values)
+            for name, values in options.items()
+        }
+
+    def _choose(
+        self, study: Study, trial: FrozenTrial, options: Mapping[str, list[Any]]
+    ) -> dict[str, Any]:
+        """Return the parameters of the arm with the highest bound."""
+        arms = self._arms(options, self._read(options, trial.system_attrs.get(_FIXED, {})))
         trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
         others = [other for other in trials if other.number != trial.number]
         measured = [other for other in others if other.state in MEASURED]
-        tried, rewards = self._experience(study, measured)
-        pending = self._rows(
-            study, [known_params(other) for other in others if other.state not in MEASURED]
-        )
+        tried, rewards = self._experience(study, measured, options)
+        under_way = [other for other in others if other.state not in MEASURED]
+        pending = self._rows([self._read(options, known_params(other)) for other in under_way])
         dim = len(arms[0][1])
         rows = np.array([row for _, row in arms], dtype=np.float64)
         bounds = self._bandit.bounds(rows, _matrix(tried, dim), rewards, _matrix(pending, dim))
         # Equal bounds, as of all arms at the start, are not settled by the order of the choices.
         order = np.random.default_rng([self._seed, trial.number]).permutation(len(arms))
-        return dict(arms[order[int(np.argmax(bounds[order]))]][0])
+        best = arms[order[int(np.argmax(bounds[order]))]][0]
+        return {
+            name: options[name].index(value) if self._choices[name] is None else value
+            for name, value in best.items()
+        }
 
-    def _arms(self, study: Study, fixed: Mapping[str, Any]) -> list[tuple[Arm, Sequence[float]]]:
+    def _read(self, options: Mapping[str, list[Any]], params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is known of an arm, with choices in place of their numbers."""
+        return {
+            name: options[name][params[name]] if self._choices[name] is None else params[name]
+            for name in self._choices
+            if name in params
+        }
+
+    def _arms(
+        self, options: Mapping[str, list[Any]], fixed: Arm
+    ) -> list[tuple[Arm, Sequence[float]]]:
         """Return all arms that a trial may take, with their features."""
-        values = [
-            [fixed[name]] if name in fixed else _values(distribution)
-            for name, distribution in self._distributions(study).items()
-        ]
-        arms = [
-            dict(zip(self._choices, combination, strict=True)) for combination in product(*values)
-        ]
-        described = [(arm, self._features(self._readable(study, arm))) for arm in arms]
+        values = [[fixed[name]] if name in fixed else options[name] for name in self._choices]
+        arms = [dict(zip(self._choices, row, strict=True)) for row in product(*values)]
+        described = [(arm, self._features(arm)) for arm in arms]
         usable: list[tuple[Arm, Sequence[float]]] = [
             (arm, row) for arm, row in described if row is not None
         ]
@@ -226,15 +264,8 @@ class SimMergeSampler(BaseSampler):
             raise ValueError("No arm has features; at least one must be there to try.")
         return usable
 
-    def _readable(self, study: Study, arm: Arm) -> dict[str, Any]:
-        """Return the arm with choices in place of their numbers."""
-        return {
-            name: value if self._choices[name] is not None else _registered(study, name)[value]
-            for name, value in arm.items()
-        }
-
     def _experience(
-        self, study: Study, measured: Sequence[FrozenTrial]
+        self, study: Study, measured: Sequence[FrozenTrial], options: Mapping[str, list[Any]]
     ) -> tuple[list[Sequence[float]], Array]:
         rows: list[Sequence[float]] = []
         rewards: list[float] = []
@@ -242,20 +273,17 @@ class SimMergeSampler(BaseSampler):
             rows += [list(row) for row in self._earlier[0]]
             rewards += [float(reward) for reward in self._earlier[1]]
         for trial in measured:
-            found = self._rows(study, [trial.params])
+            found = self._rows([self._read(options, trial.params)])
             reward = self._reward_of(study, trial)
             if found and np.isfinite(reward):
                 rows += found
                 rewards.append(reward)
         return rows, np.array(rewards)
 
-    def _rows(self, study: Study, params: Sequence[Mapping[str, Any]]) -> list[Sequence[float]]:
-        arms = [
-            {name: values[name] for name in self._choices}
-            for values in params
-            if values.keys() >= self._choices.keys()
-        ]
-        rows = [self._features(self._readable(study, arm)) for arm in arms]
+    def _rows(self, arms: Sequence[Arm]) -> list[Sequence[float]]:
+        """Return the features of those arms that are known as a whole and have any."""
+        whole = [arm for arm in arms if arm.keys() == self._choices.keys()]
+        rows = [self._features(arm) for arm in whole]
         return [row for row in rows if row is not None]
 
     def _reward_of(self, study: Study, trial: FrozenTrial) -> float:
@@ -264,31 +292,13 @@ class SimMergeSampler(BaseSampler):
         sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
         return sign * trial.values[0] if trial.values else float("nan")
 
-    def _inner(self, number: int) -> BaseSampler:
-        if self._weights is not None:
-            return self._weights
-        from optuna.samplers import RandomSampler
-
-        return RandomSampler(seed=self._seed + number)
-
     def _weight_space(
         self, study: Study, trial: FrozenTrial, arm: Arm
     ) -> dict[str, BaseDistribution]:
-        space = self._inner(trial.number).infer_relative_search_space(_view(study, arm), trial)
+        if self._weights is None:
+            return {}
+        space = self._weights.infer_relative_search_space(_view(study, arm), trial)
         return {name: d for name, d in space.items() if name not in self._choices}
-
-    def _sample_weights(
-        self, study: Study, trial: FrozenTrial, arm: Arm, space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        inner = self._inner(trial.number)
-        return inner.sample_relative(_view(study, arm), trial, space) if space else {}
-
-
-def _values(distribution: BaseDistribution) -> list[Any]:
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    integers = cast(IntDistribution, distribution)
-    return list(range(integers.low, integers.high + 1))
 
 
 def _matrix(rows: Sequence[Sequence[float]], dim: int) -> Array:

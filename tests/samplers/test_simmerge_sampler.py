@@ -160,6 +160,66 @@ def _curve(trial: optuna.Trial) -> float:
     return {"linear": 0.6, "ties": 1.0}[operator] - distance
 
 
+def test_without_a_sampler_of_their_own_weights_are_drawn_apart() -> None:
+    """Each parameter has a draw of its own, the same after a restart."""
+    runs = []
+    for _ in range(2):
+        sampler = SimMergeSampler({"operator": ["linear"]}, lambda arm: [1.0], seed=0)
+        study = _study(sampler)
+        study.optimize(
+            lambda trial: (
+                len(trial.suggest_categorical("operator", ["linear"]))
+                + sum(trial.suggest_float(f"layer_{i:03d}", 0, 1) for i in range(4))
+            ),
+            n_trials=20,
+        )
+        runs.append([[trial.params[f"layer_{i:03d}"] for i in range(4)] for trial in study.trials])
+    assert runs[0] == runs[1]
+    assert abs(np.corrcoef(np.array(runs[0]).T) - np.eye(4)).max() < 0.6
+    assert np.array(runs[0]).std() > 0.2
+
+
+def test_the_studys_choices_are_looked_up_once_a_suggestion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = _study(SimMergeSampler({"operator": None, "expert": None}, _one_hot, seed=0))
+    add_choices(study, "operator", OPERATORS)
+    add_choices(study, "expert", [*EXPERTS, *(f"e{i}" for i in range(40))])
+    looks = []
+    attributes: Any = vars(optuna.Study)["user_attrs"]
+
+    def count(self: optuna.Study) -> Any:
+        looks.append(1)
+        return attributes.fget(self)
+
+    monkeypatch.setattr(optuna.Study, "user_attrs", property(count))
+    _ = study.ask().relative_params
+    assert len(looks) == 1
+
+
+class _Witness(optuna.samplers.RandomSampler):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=0)
+        self.told: list[str] = []
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self.told.append("before")
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any
+    ) -> None:
+        self.told.append(state.name)
+
+
+def test_the_weights_sampler_hears_of_every_trial() -> None:
+    witness = _Witness()
+    study = _study(SimMergeSampler(_choices(), _one_hot, weights=witness, seed=0))
+    study.optimize(_objective, n_trials=2)
+    assert witness.told == ["before", "COMPLETE"] * 2
+
+
 def test_weights_are_searched_under_the_arm() -> None:
     sampler = SimMergeSampler(
         {"operator": ["linear", "ties"]},
