@@ -128,6 +128,30 @@ def test_operators_are_added_while_the_study_runs(tmp_path: Path) -> None:
     assert Counter(chosen[-6:])["dare"] >= 5
 
 
+def test_tasks_are_added_and_queued_while_the_study_runs() -> None:
+    def features(arm: Any) -> list[float]:
+        own = [float(arm["operator"] == o and arm["task"] == "law") for o in OPERATORS]
+        return [*own, *(float(arm["operator"] == o) for o in OPERATORS)]
+
+    sampler = SimMergeSampler({"task": None, "operator": OPERATORS}, features, seed=0)
+    study = _study(sampler)
+    add_choices(study, "task", ["math"])
+
+    def objective(trial: optuna.Trial) -> float:
+        task = suggest_choice(trial, "task")
+        operator = trial.suggest_categorical("operator", OPERATORS)
+        return float(operator == ("slerp" if task == "law" else "ties"))
+
+    study.optimize(objective, n_trials=10)
+    number = add_choices(study, "task", ["law"]).index("law")
+    for _ in range(12):
+        study.enqueue_trial({"task": number})
+    study.optimize(objective, n_trials=12)
+    assert [t.user_attrs["task"] for t in study.trials] == ["math"] * 10 + ["law"] * 12
+    assert [t.value for t in study.trials[7:10]] == [1.0] * 3
+    assert [t.value for t in study.trials[-3:]] == [1.0] * 3
+
+
 def test_arms_without_features_are_not_tried() -> None:
     def features(arm: Any) -> list[float] | None:
         return None if arm["operator"] == "ties" else _one_hot(arm)
