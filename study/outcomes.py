@@ -1,9 +1,11 @@
 """Measured two-way merges to learn from: of finished studies, and of files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
@@ -13,6 +15,7 @@ from ..errors import MergefrontError, SpecError, StudyError
 from ..objectives import questions_of
 from ..objectives.merging.plan import DENSITY
 from ..objectives.similarity import Prompt, merge_features
+from ..samplers import is_measured
 from ..samplers.simmerge import Example, Merge, read_examples
 from .hashing import cached_hash
 from .inputs import Inputs
@@ -40,15 +43,36 @@ def read_source(source: str) -> tuple[list[Example], dict[str, str]]:
     """
     if source.endswith(".jsonl"):
         return _read_file(Path(source)), {}
-    specs = _specs_in(source) if "://" in source else [StudySpec.from_yaml(source)]
     found: list[Example] = []
     skipped: dict[str, str] = {}
-    for spec in specs:
+    for name, read in _studies(source).items():
         try:
-            found.append(study_example(spec))
+            found.append(study_example(read()))
         except MergefrontError as error:
-            skipped[spec.study.name] = str(error)
+            skipped[name] = str(error)
     return found, skipped
+
+
+def _studies(source: str) -> dict[str, Callable[[], StudySpec]]:
+    """Return name -> what reads its spec, for one study or all of a storage."""
+    if "://" not in source:
+        spec = StudySpec.from_yaml(source)
+        return {spec.study.name: lambda: spec}
+    storage = open_storage(source, create=False)
+    found = {
+        name: optuna.load_study(study_name=name, storage=storage).user_attrs
+        for name in optuna.get_all_study_names(storage)
+    }
+    return {
+        name: partial(_stored_spec, attributes, source)
+        for name, attributes in found.items()
+        if SPEC in attributes
+    }
+
+
+def _stored_spec(attributes: Mapping[str, Any], url: str) -> StudySpec:
+    spec = StudySpec.parse(attributes[SPEC], Path(attributes.get(FOLDER, ".")), "its spec")
+    return spec.with_overrides(storage=url)
 
 
 def _read_file(path: Path) -> list[Example]:
@@ -56,20 +80,6 @@ def _read_file(path: Path) -> list[Example]:
         return read_examples(path)
     except (OSError, ValueError) as error:
         raise SpecError(f"{path} must hold measured merges, but {error}.") from error
-
-
-def _specs_in(url: str) -> list[StudySpec]:
-    storage = open_storage(url, create=False)
-    found = [
-        optuna.load_study(study_name=name, storage=storage).user_attrs
-        for name in optuna.get_all_study_names(storage)
-    ]
-    specs = [
-        StudySpec.parse(attrs[SPEC], Path(attrs.get(FOLDER, ".")))
-        for attrs in found
-        if SPEC in attrs
-    ]
-    return [spec.with_overrides(storage=url) for spec in specs]
 
 
 def study_example(spec: StudySpec) -> Example:
@@ -82,9 +92,12 @@ def study_example(spec: StudySpec) -> Example:
         SpecError: If the models or tasks are not there any more.
         StudyError: If the study has not been run, or measured no such merge.
     """
-    trials = [t for t in load_study(spec).get_trials(deepcopy=False) if _is_complete(t)]
-    if len(trials) < spec.study.trials:
-        raise StudyError(f"{len(trials)} of {spec.study.trials} trials are measured; finish it.")
+    study = load_study(spec)
+    measured = [trial for trial in study.get_trials(deepcopy=False) if is_measured(trial)]
+    if len(measured) < spec.study.trials:
+        raise StudyError(f"{len(measured)} of {spec.study.trials} trials are measured; finish it.")
+    # What racing stopped early was asked fewer questions than its parents.
+    trials = [trial for trial in measured if trial.state == TrialState.COMPLETE]
     inputs = Inputs.of(spec)
     parents = _parents(trials, len(inputs.experts))
     merges = [trial for trial in trials if _is_half(trial)]
@@ -93,15 +106,11 @@ def study_example(spec: StudySpec) -> Example:
             "it measured no uniform merge between .35 and .65 with both of its parents, which "
             "studies of one or two experts do that start from uniform merges."
         )
-    sign = 1.0 if load_study(spec).directions[0] == StudyDirection.MAXIMIZE else -1.0
+    sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
     scores = [sign * trial.values[0] for trial in parents]
     gain = sign * fmean(trial.values[0] for trial in merges) - fmean(scores)
     error = sqrt(_variance_of_mean(merges) + _variance_of_mean(parents))
     return Example(_merge(inputs, scores), gain, error, ", ".join(t.name for t in inputs.tasks))
-
-
-def _is_complete(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE
 
 
 def _parents(trials: Sequence[FrozenTrial], n_experts: int) -> list[FrozenTrial]:

@@ -145,11 +145,12 @@ def _write_chain(selection: Selection, ranked: Ranked, template: StudySpec, path
 
 
 def _title(ranked: Ranked) -> str:
+    what = f"{' + '.join(ranked.chain.models)} by {', '.join(ranked.chain.operators)}"
+    if not ranked.prediction.is_known:
+        return f"{what}: unlike all merges learned from, so nothing is predicted"
     low, high = ranked.prediction.interval()
-    return (
-        f"{' + '.join(ranked.chain.models)} by {', '.join(ranked.chain.operators)}: gain "
-        f"{ranked.prediction.gain:+.3f} [{low:+.3f}, {high:+.3f}] predicted over their mean"
-    )
+    gain = f"{ranked.prediction.gain:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{what}: gain {gain} predicted over their mean"
 
 
 def _steps(catalogue: Catalogue, chain: Chain, folder: Path) -> list[Step]:

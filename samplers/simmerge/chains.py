@@ -74,7 +74,10 @@ def rank_chains(
         raise ValueError(f"`max_models >= 2` must hold, but got {max_models}.")
     if scores and not set(models) <= scores.keys():
         missing = sorted(set(models) - scores.keys())
-        raise ValueError(f"All models must have a score or none, but {missing[0]!r} has none.")
+        raise ValueError(
+            f"All models must have a score or none, but {missing[0]!r} has none. Give it one, or "
+            "leave all out."
+        )
     level = _best(_pairs(models, operators, predictions, scores or {}), beam)
     ranked = list(level)
     for _ in range(max_models - 2):

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ def _parse(content: dict[str, Any]) -> Example:
     merge = content.pop("merge")
     left, right = map(str, merge["models"])
     features = {str(name): float(value) for name, value in merge["features"].items()}
-    return Example(Merge((left, right), str(merge["operator"]), features), **content)
+    content |= {key: float(content[key]) for key in ("gain", "standard_error") if key in content}
+    example = Example(Merge((left, right), str(merge["operator"]), features), **content)
+    if not all(map(isfinite, (*features.values(), example.gain, example.standard_error))):
+        raise ValueError("all its numbers must be finite")
+    return example
 
 
 def shared_features(merges: Sequence[Merge]) -> list[str]:

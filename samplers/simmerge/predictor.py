@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from .examples import Example, Merge, shared_features
-from .regressors import AVERAGE, NO_SIGNALS, REGRESSORS, Array, Design, Regressor, fit_kinds
+from .regressors import AVERAGE, NO_SIGNALS, REGRESSORS, Array, Design, Fitted, fit_kinds
 
 _MIN_MODELS = 4
 _MIN_ROWS = 6
@@ -81,7 +81,7 @@ class Predictor:
         kind: str,
         quality: Mapping[str, Quality],
         scaling: "_Scaling",
-        regressor: Regressor,
+        regressor: Fitted,
         reach: "_Reach",
     ) -> None:
         self.kind, self.quality = kind, dict(quality)
@@ -187,7 +187,10 @@ class _Scaling:
         for merge in merges:
             missing = [name for name in self.names if name not in merge.features]
             if missing:
-                raise ValueError(f"A merge must have the feature {missing[0]!r}, but has it not.")
+                raise ValueError(
+                    f"A merge must have the feature {missing[0]!r}, but has it not. Compute it, "
+                    "or fit with `features` that all merges have."
+                )
         rows = np.array([[merge.features[name] for name in self.names] for merge in merges])
         columns = np.array([[merge.operator == o for o in self.operators] for merge in merges])
         scaled = (rows.reshape(len(merges), len(self.names)) - self.center) / self.spread
@@ -275,7 +278,7 @@ def _folds(examples: Sequence[Example], seed: int) -> list[_Fold]:
 _Moments = tuple[Array, Array]
 
 
-def _predict_all(fitted: Mapping[str, Regressor], design: Design) -> dict[str, _Moments]:
+def _predict_all(fitted: Mapping[str, Fitted], design: Design) -> dict[str, _Moments]:
     return {kind: regressor.predict(design) for kind, regressor in fitted.items()}
 
 

@@ -53,14 +53,18 @@ class Design:
         return np.hstack([self.operators, scaled, *alone])
 
 
-class Regressor(Protocol):
+class Fitted(Protocol):
     """Predicts a gain."""
-
-    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
-        """Learn from `n` measured merges; `weights` are inverse variances up to a factor."""
 
     def predict(self, design: Design) -> tuple[Array, Array]:
         """Return means and standard deviations, `n`-dim each."""
+
+
+class Regressor(Fitted, Protocol):
+    """Learns to predict a gain."""
+
+    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
+        """Learn from `n` measured merges; `weights` are inverse variances up to a factor."""
 
 
 class OperatorMeans:
@@ -157,14 +161,8 @@ class Average:
         members: Fitted.
     """
 
-    def __init__(self, members: Sequence[Regressor]) -> None:
+    def __init__(self, members: Sequence[Fitted]) -> None:
         self._members = members
-
-    def fit(self, design: Design, gains: Array, weights: Array) -> Self:
-        """Fit all again."""
-        for member in self._members:
-            member.fit(design, gains, weights)
-        return self
 
     def predict(self, design: Design) -> tuple[Array, Array]:
         """Return the means' mean, and the deviations' with how far the means differ."""
@@ -229,7 +227,7 @@ def _network(seed: int) -> Any:
 
 def fit_kinds(
     kinds: Sequence[str], design: Design, gains: Array, weights: Array, seed: int
-) -> dict[str, Regressor]:
+) -> dict[str, Fitted]:
     """Fit several kinds of regressors, and add the average of those that use signals.
 
     Raises:
@@ -244,7 +242,7 @@ def fit_kinds(
     unknown = [kind for kind in kinds if kind not in known]
     if unknown:
         raise ValueError(f"A regressor must be one of {', '.join(known)}, but got {unknown[0]!r}.")
-    fitted = {kind: known[kind]().fit(design, gains, weights) for kind in kinds}
+    fitted: dict[str, Fitted] = {kind: known[kind]().fit(design, gains, weights) for kind in kinds}
     members = [regressor for kind, regressor in fitted.items() if kind != NO_SIGNALS]
     return {**fitted, AVERAGE: Average(members)} if len(members) > 1 else fitted
 

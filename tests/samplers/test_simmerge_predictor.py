@@ -1,5 +1,6 @@
 """Predicted gains: on models left out, with errors that hold, and not at all far away."""
 
+import re
 from itertools import combinations
 from pathlib import Path
 
@@ -119,6 +120,9 @@ def test_examples_survive_a_file(tmp_path: Path) -> None:
     examples = _examples(4)
     write_examples(examples, tmp_path / "folder" / "examples.jsonl")
     assert read_examples(tmp_path / "folder" / "examples.jsonl") == examples
-    (tmp_path / "bad.jsonl").write_text('{"merge": {}}\n')
-    with pytest.raises(ValueError, match="line 1 is no measured merge"):
-        read_examples(tmp_path / "bad.jsonl")
+    good = (tmp_path / "folder" / "examples.jsonl").read_text().splitlines()[0]
+    bad = ('{"merge": {}}', '{"gain": 1', re.sub(r'"gain": [^,]+', '"gain": NaN', good))
+    for line in bad:
+        (tmp_path / "bad.jsonl").write_text(f"{good}\n{line}\n")
+        with pytest.raises(ValueError, match="line 2 is no measured merge"):
+            read_examples(tmp_path / "bad.jsonl")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import yaml
 
@@ -21,6 +22,7 @@ from mergefront.study.catalogue import Catalogue, read_catalogue
 from mergefront.study.outcomes import read_source, study_example
 from mergefront.study.pair_signals import PairSignals
 from mergefront.study.run import run
+from mergefront.study.seeding import SPEC
 from mergefront.study.selection import Selection, read_probes, select, write_specs
 from small_catalogue import write_catalogue, write_model, write_sibling
 from small_study import write_spec
@@ -157,6 +159,16 @@ def test_specs_are_ready_for_run(selection: Selection, tmp_path: Path) -> None:
     assert path.read_text().startswith("# m")
 
 
+def test_a_spec_of_what_is_out_of_range_says_no_number(
+    selection: Selection, tmp_path: Path
+) -> None:
+    one = selection.ranked[0]
+    far = replace(one, prediction=replace(one.prediction, is_known=False))
+    (path,) = write_specs(replace(selection, ranked=[far]), tmp_path, 1)
+    title = path.read_text().splitlines()[0]
+    assert title.endswith("unlike all merges learned from, so nothing is predicted")
+
+
 def _operator(path: Path) -> str:
     return str(yaml.safe_load(path.read_text())["merge"]["operator"])
 
@@ -224,8 +236,14 @@ def test_it_learns_from_finished_studies(tmp_path: Path) -> None:
     unfinished = write_spec(tmp_path, study={"name": "unfinished", "trials": 50})
     assert invoke("init", unfinished).exit_code == 0
 
-    found, skipped = read_source(f"sqlite:///{tmp_path}/study.db")
-    assert skipped.keys() == {"unfinished"}
+    url = f"sqlite:///{tmp_path}/study.db"
+    foreign = optuna.create_study(study_name="foreign", storage=url)  # not one of ours
+    assert foreign.trials == []
+    broken = optuna.create_study(study_name="broken", storage=url)
+    broken.set_user_attr(SPEC, {"study": {"name": "broken"}})
+    found, skipped = read_source(url)
+    assert skipped.keys() == {"unfinished", "broken"}
+    assert "missing" in skipped["broken"]
     assert "0 of 50 trials" in skipped["unfinished"]
     by_operator = {example.merge.operator: example for example in found}
     assert by_operator.keys() == {"slerp", "ties(density=0.5)"}
