@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from ..errors import StudyError
 from .locks import AdvisoryLock, FileStudyLock, StudyLock
+from .outages import is_outage
 from .spec import StudySpec
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,11 @@ def wait_for_study(spec: StudySpec, seconds: float, mark: str) -> optuna.Study:
             error = _missing(spec)
         except StudyError as caught:
             error = caught
+        except (SQLAlchemyError, StorageInternalError) as caught:
+            if not is_outage(caught):
+                raise
+            # The connection was lost on the way: the server is starting, or stopping.
+            error = _cannot_open(_full_url(spec.study.storage), caught)
         if time.monotonic() > deadline:
             raise error
         logger.info("waiting for the study: %s", error)
