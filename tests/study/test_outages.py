@@ -5,21 +5,26 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import optuna
 import pytest
 import sqlalchemy
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ProgrammingError
 
 from mergefront.study.claims import Claims
+from mergefront.study.inputs import load_inputs
 from mergefront.study.ledger import Ledger
 from mergefront.study.liveness import Pulse
 from mergefront.study.outages import through_outages
-from mergefront.study.storage import open_storage
+from mergefront.study.seeding import FINGERPRINT, init_study
+from mergefront.study.storage import open_storage, wait_for_study
 from mergefront.study.termination import Interrupted, Termination
 from postgres import Server, serve
+from small_study import write_spec
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +70,24 @@ def test_other_errors_are_raised_at_once(study: optuna.Study) -> None:
 
     with pytest.raises(ProgrammingError):
         through_outages(wrong, lambda seconds: pytest.fail("waited"))
+
+
+def test_a_worker_that_starts_in_an_outage_waits(server: Server, tmp_path: Path) -> None:
+    inputs = load_inputs(write_spec(tmp_path, study={"storage": server.new_database()}))
+    init_study(inputs)
+    outages: list[str] = []
+
+    def cut_off(connection: object, cursor: object, statement: str, *others: object) -> None:
+        if not outages and "FROM study_directions" in statement:  # in the middle of the loading
+            outages.append(statement)
+            server.restart()
+
+    sqlalchemy.event.listen(Engine, "before_cursor_execute", cut_off)
+    try:
+        study = wait_for_study(inputs.spec, 60.0, FINGERPRINT)
+    finally:
+        sqlalchemy.event.remove(Engine, "before_cursor_execute", cut_off)
+    assert outages and study.study_name == "small"
 
 
 def test_the_heartbeat_outlives_an_outage(server: Server, study: optuna.Study) -> None:
