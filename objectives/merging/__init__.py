@@ -3,12 +3,13 @@
 from .blocks import find_blocks
 from .compatibility import check_mergeable, is_tied
 from .engine import Inputs, Merger, Resident
+from .hub import resolve_model
 from .interchange import mergekit_yaml
 from .layers import Part, locate, locate_all
 from .lora import LoraCheckpoint, is_adapter
 from .operators import OPERATORS, Operator
 from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
-from .reader import Checkpoint, resolve_model
+from .reader import Checkpoint
 from .sinks import ModuleSink, Recipe, stream, write_checkpoint
 
 __all__ = [

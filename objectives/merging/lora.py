@@ -13,7 +13,7 @@ from torch import Tensor
 from ...errors import SpecError
 from .reader import Checkpoint, FileTensor, parse_header
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 # Options of PEFT that change what the adapter means; only their plain values are understood.
 _PLAIN: dict[str, tuple[Any, ...]] = {
@@ -120,12 +120,14 @@ class LoraCheckpoint(Checkpoint):
     @property
     def paths(self) -> list[Path]:
         """Every file that decides the weights."""
-        own = [self.directory / name for name in (_CONFIG, _WEIGHTS)]
+        own = [self.directory / name for name in (_CONFIG, ADAPTER_WEIGHTS)]
         return [*self._base.paths, *(path.resolve() for path in own)]
 
     def weights_hash(self) -> str:
         """Return a hash over the base and the adapter."""
-        digest = Checkpoint.hash_files([self.directory / _CONFIG, self.directory / _WEIGHTS])
+        digest = Checkpoint.hash_files(
+            [self.directory / _CONFIG, self.directory / ADAPTER_WEIGHTS]
+        )
         return Checkpoint.hash_lines([self._base.weights_hash(), digest])
 
 
@@ -136,9 +138,9 @@ def is_adapter(directory: Path) -> bool:
 
 def _read_settings(directory: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((directory / _CONFIG).read_text())
-    if not (directory / _WEIGHTS).is_file():
+    if not (directory / ADAPTER_WEIGHTS).is_file():
         raise SpecError(
-            f"An adapter must have {_WEIGHTS}, but {directory} has none. Save it with "
+            f"An adapter must have {ADAPTER_WEIGHTS}, but {directory} has none. Save it with "
             "`save_pretrained(..., safe_serialization=True)`."
         )
     for key, plain in _PLAIN.items():
@@ -152,7 +154,7 @@ def _read_settings(directory: Path) -> dict[str, Any]:
 
 def _pairs(directory: Path) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
     """Yield (name of the weight, (A, B))."""
-    tensors = parse_header(directory / _WEIGHTS)
+    tensors = parse_header(directory / ADAPTER_WEIGHTS)
     for name, tensor in tensors.items():
         if name.endswith(".lora_A.weight"):
             module = name.removesuffix(".lora_A.weight")

@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ...errors import SpecError
-from .reader import DTYPES, find_model
-
-_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
+from .hub import SMALL_FILES, download, find_model, not_fetched
+from .lora import is_adapter
+from .reader import DTYPES
 
 # A tensor's type, in safetensors' letters, and its shape.
 TensorOutline = tuple[str, Sequence[int]]
@@ -42,7 +41,7 @@ def outline_model(reference: str, folder: Path, into: Path) -> Path:
     """Return a directory with all of a model but its numbers.
 
     A model on disk, or complete in the hub's cache, is taken as it is. Of another, the small files
-    and the headers of its weights are fetched.
+    and the headers of its weights are fetched; of an adapter, which is small, everything.
 
     Args:
         reference: As in a spec: a path, or a hub id.
@@ -54,17 +53,27 @@ def outline_model(reference: str, folder: Path, into: Path) -> Path:
     """
     if (found := find_model(reference, folder)) is not None:
         return found
-    from huggingface_hub import get_safetensors_metadata, snapshot_download
-
     target = into / reference.replace("/", "--")
     try:
-        snapshot_download(reference, allow_patterns=_SMALL_FILES, local_dir=target)
-        files = get_safetensors_metadata(reference).files_metadata
+        headers = _fetch(reference, target)
     except Exception as error:
-        raise SpecError(
-            f"Model {reference!r} is no local directory, and neither the hub's cache nor the hub "
-            f"has it ({type(error).__name__}). Download it first, or give its path."
-        ) from error
-    for name, metadata in files.items():
-        write_outline(target / name, {n: (t.dtype, t.shape) for n, t in metadata.tensors.items()})
+        raise not_fetched(reference, error) from error
+    if is_adapter(target):
+        return download(reference)
+    for name, tensors in headers.items():
+        write_outline(target / name, tensors)
     return target
+
+
+def _fetch(hub_id: str, target: Path) -> dict[str, dict[str, TensorOutline]]:
+    """Fetch a model's small files; return the headers of its weights, none of an adapter's."""
+    from huggingface_hub import get_safetensors_metadata, snapshot_download
+
+    snapshot_download(hub_id, allow_patterns=SMALL_FILES, local_dir=target)
+    if is_adapter(target):
+        return {}
+    files = get_safetensors_metadata(hub_id).files_metadata
+    return {
+        name: {tensor: (info.dtype, info.shape) for tensor, info in metadata.tensors.items()}
+        for name, metadata in files.items()
+    }

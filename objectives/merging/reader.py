@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,6 @@ from ...errors import SpecError
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 # Files that say how prompts become tokens; a change in one changes every measurement.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -225,66 +223,3 @@ class Checkpoint:
 def _file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def resolve_model(reference: str, folder: Path) -> Path:
-    """Return the directory of a model named in a spec.
-
-    Args:
-        reference: A path, absolute or relative to `folder` or the working directory, or a hub
-            id such as `Qwen/Qwen3-4B`, looked up in the local cache first.
-        folder: The directory of the spec file.
-
-    Raises:
-        SpecError: If nothing is found.
-    """
-    if (found := _find_directory(reference, folder)) is not None:
-        return found
-    return _download(reference)
-
-
-def find_model(reference: str, folder: Path) -> Path | None:
-    """Return the directory of a model that is on this machine; None for one that is not.
-
-    Args:
-        reference: See `resolve_model`.
-        folder: The directory of the spec file.
-
-    Raises:
-        SpecError: If it can be no model.
-    """
-    if (found := _find_directory(reference, folder)) is not None:
-        return found
-    from huggingface_hub import snapshot_download
-
-    try:
-        cached = Path(snapshot_download(reference, local_files_only=True))
-        complete = all(path.is_file() for path in Checkpoint(cached).paths)
-    except Exception:
-        return None
-    return cached if complete else None
-
-
-def _find_directory(reference: str, folder: Path) -> Path | None:
-    for candidate in (folder / Path(reference).expanduser(), Path(reference)):
-        if candidate.is_dir():
-            return candidate.resolve()
-    if not _HUB_ID.match(reference) or reference.startswith("."):
-        raise SpecError(
-            f"A model must be a directory or a hub id, but {reference!r} is neither (looked in "
-            f"{folder}). Correct the path under `models`."
-        )
-    return None
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "tokenizer.model"]
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except Exception as error:
-        raise SpecError(
-            f"Model {hub_id!r} is no local directory and could not be fetched from the hub "
-            f"({type(error).__name__}). Download it first, or give its path."
-        ) from error

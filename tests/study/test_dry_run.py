@@ -10,8 +10,9 @@ import torch
 import yaml
 
 from command import invoke
+from hub import at_hub, serve_models
 from mergefront.errors import SpecError
-from mergefront.objectives.demo import BASE
+from mergefront.objectives.demo import BASE, EXPERT
 from mergefront.objectives.merging import Checkpoint
 from mergefront.objectives.merging.outline import outline_model, write_outline
 from mergefront.study import StudySpec
@@ -24,8 +25,8 @@ HIDDEN, INNER, LAYERS, HEADS, GROUPS, WIDTH, WORDS = 2560, 9728, 36, 32, 8, 128,
 
 
 def _qwen(directory: Path) -> Path:
-    """Write a model of full size that takes no room, with the demo's tokenizer."""
-    directory.mkdir()
+    """Write a model of full size that takes no room, in two shards, with the demo's tokenizer."""
+    directory.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(BASE / name, directory)
     for path in BASE.glob("*.jinja"):
@@ -51,9 +52,30 @@ def _qwen(directory: Path) -> Path:
         }  # fmt: skip
         shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
     shapes["model.norm.weight"] = [HIDDEN]
-    outline = {name: ("BF16", shape) for name, shape in shapes.items()}
-    write_outline(directory / "model.safetensors", outline)
+    shards = {name: f"model-{1 + ('.1' in name)}.safetensors" for name in shapes}
+    for shard in set(shards.values()):
+        outline = {n: ("BF16", shape) for n, shape in shapes.items() if shards[n] == shard}
+        write_outline(directory / shard, outline)
+    index = {"metadata": {}, "weight_map": shards}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
     return directory
+
+
+def _ready_spec(folder: Path, base: str, expert: str) -> Path:
+    """Write the ready spec of a 4B pair with local questions."""
+    content = yaml.safe_load((REPOSITORY / "examples" / "qwen3-4b.yaml").read_text())
+    content["models"] |= {"base": base, "experts": [expert]}
+    aime = {"problem": "Find {i}.", "answer": "{i}"}
+    gpqa = {"Question": "Which {i}?", "Correct Answer": "yes {i}"}
+    gpqa |= {f"Incorrect Answer {k}": f"no {k} {{i}}" for k in (1, 2, 3)}
+    files = [_rows(folder / "aime.jsonl", aime, 30), _rows(folder / "gpqa.jsonl", gpqa, 198)]
+    for task, split, file in zip(
+        content["evaluation"]["tasks"], ("test", "train"), files, strict=True
+    ):
+        task["dataset"] = {split: file}
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def _rows(path: Path, row: dict[str, str], n: int) -> str:
@@ -63,19 +85,8 @@ def _rows(path: Path, row: dict[str, str], n: int) -> str:
 
 
 def test_the_ready_spec_of_a_4b_pair_prints_its_plan(tmp_path: Path) -> None:
-    content = yaml.safe_load((REPOSITORY / "examples" / "qwen3-4b.yaml").read_text())
     parents = [str(_qwen(tmp_path / name)) for name in ("instruct", "thinking")]
-    content["models"] |= {"base": parents[0], "experts": parents[1:]}
-    aime = {"problem": "Find {i}.", "answer": "{i}"}
-    gpqa = {"Question": "Which {i}?", "Correct Answer": "yes {i}"}
-    gpqa |= {f"Incorrect Answer {k}": f"no {k} {{i}}" for k in (1, 2, 3)}
-    files = [_rows(tmp_path / "aime.jsonl", aime, 30), _rows(tmp_path / "gpqa.jsonl", gpqa, 198)]
-    for task, split, file in zip(
-        content["evaluation"]["tasks"], ("test", "train"), files, strict=True
-    ):
-        task["dataset"] = {split: file}
-    path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path = _ready_spec(tmp_path, *parents)
     plan = dict(plan_study(StudySpec.from_yaml(path)))
     assert (
         "36 layers, tied head, 398 tensors, 4.02 B parameters, 7.49 GiB in bfloat16"
@@ -89,6 +100,45 @@ def test_the_ready_spec_of_a_4b_pair_prints_its_plan(tmp_path: Path) -> None:
     assert "7.49 GiB of weights (the live model)" in plan["memory"]
     assert "5.06 GiB at 36864 tokens" in plan["memory"]
     assert not (tmp_path / "runs").exists()
+
+
+def test_of_models_on_the_hub_only_headers_are_fetched(tmp_path: Path) -> None:
+    instruct, thinking = "Qwen/Qwen3-4B-Instruct-2507", "Qwen/Qwen3-4B-Thinking-2507"
+    models = {name: _qwen(tmp_path / "hub" / name) for name in (instruct, thinking)}
+    path = _ready_spec(tmp_path, instruct, thinking)
+    with serve_models(models) as hub:
+        result = at_hub(hub, tmp_path / "cache", "run", path, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "398 tensors, 4.02 B parameters, 7.49 GiB in bfloat16" in result.stdout
+    weights = [n for name, n in hub.served.items() if name.endswith(".safetensors")]
+    assert len(weights) == 4 and sum(weights) < 1 << 20
+    assert not (tmp_path / "runs").exists()
+
+
+def test_models_of_the_hub_are_fetched_once(tmp_path: Path) -> None:
+    models = {f"team/{path.name}": tmp_path / "hub" / path.name for path in (BASE, EXPERT)}
+    for path, copy in zip((BASE, EXPERT), models.values(), strict=True):
+        shutil.copytree(path, copy)
+        for name in ("README.md", "pytorch_model.bin"):
+            (copy / name).write_text("not needed")
+    base, expert = models
+    spec = write_spec(tmp_path, study={"trials": 3}, models={"base": base, "experts": [expert]})
+    with serve_models(models) as hub:
+        result = at_hub(hub, tmp_path / "cache", "run", spec)
+        assert result.returncode == 0, result.stderr
+        assert not [name for name in hub.served if name.endswith((".md", ".bin"))]
+        hub.served.clear()
+        again = at_hub(hub, tmp_path / "cache", "run", spec, "--dry-run", offline=True)
+    assert again.returncode == 0, again.stderr
+    assert not hub.served and "499 k parameters" in again.stdout
+
+
+def test_a_gated_model_says_what_to_do(tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, models={"base": "team/base"})
+    with serve_models({"team/base": BASE}, gated=frozenset({"team/base"})) as hub:
+        result = at_hub(hub, tmp_path / "cache", "run", spec, "--dry-run")
+    assert result.returncode == 1
+    assert "'team/base' is gated on the hub. Accept its terms there" in result.stderr
 
 
 def test_nothing_is_created(tmp_path: Path) -> None:
@@ -106,7 +156,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     path = write_spec(tmp_path, models={"base": "nobody/nothing"})
     result = invoke("run", path, "--dry-run")
     assert result.exit_code == 1
-    assert "neither the hub's cache nor the hub has it" in result.stderr
+    assert "could not be fetched from the hub" in result.stderr
 
 
 def test_an_outline_has_the_headers_of_its_model(tmp_path: Path) -> None:

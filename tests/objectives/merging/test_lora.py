@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hub import at_hub, serve_models
 from mergefront.errors import SpecError
 from mergefront.objectives.demo import BASE
 from mergefront.objectives.evaluation import Models
@@ -100,6 +101,16 @@ def test_a_spec_may_name_an_adapter(adapter: Path, tmp_path: Path) -> None:
     settings = json.loads((adapter / "adapter_config.json").read_text()) | {"lora_alpha": 16}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     assert load_inputs(tmp_path / "spec.yaml").fingerprint()["models.experts"] != before
+
+
+def test_an_adapter_of_the_hub_is_fetched_whole(adapter: Path, tmp_path: Path) -> None:
+    models = {"base": "team/base", "experts": ["team/adapter"], "dtype": "float32"}
+    spec = write_spec(tmp_path, models=models)
+    with serve_models({"team/base": BASE, "team/adapter": adapter}) as hub:
+        result = at_hub(hub, tmp_path / "cache", "run", spec, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    weights = adapter / "adapter_model.safetensors"
+    assert hub.served["adapter/adapter_model.safetensors"] == weights.stat().st_size
 
 
 @pytest.mark.parametrize(
