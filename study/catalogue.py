@@ -19,6 +19,7 @@ from ..objectives.merging import (
 )
 from ..objectives.merging.engine import CHUNK, check_finite
 from ..objectives.merging.operators import check_operator
+from .hashing import remembered
 from .spec import explain
 from .spec_base import Section, check_choice, read_mapping
 from .steps import Method
@@ -182,11 +183,16 @@ def _open(reference: str, folder: Path, ancestor: Checkpoint | None) -> Checkpoi
     else:
         model = Checkpoint(directory)
     _check_files(model)
+    remembered("finite.json", model, lambda: _check_weights(model))
+    return model
+
+
+def _check_weights(model: Checkpoint) -> str:
     for name in model.layout:
         tensor = model.tensor(name)
         for start in range(0, tensor.numel(), CHUNK):
             check_finite(name, tensor.read(start, min(start + CHUNK, tensor.numel())))
-    return model
+    return "finite"
 
 
 def _check_files(model: Checkpoint) -> None:

@@ -1,22 +1,34 @@
-"""Hash each checkpoint once, however often a study is started."""
+"""Read each checkpoint once for its hash, however often a study is started."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from ..objectives.merging import Checkpoint
 
 
 def cached_hash(checkpoint: Checkpoint) -> str:
-    """Return the checkpoint's weights hash, computed again only when a file changed.
+    """Return the checkpoint's weights hash, computed again only when a file changed."""
+    return remembered("hashes.json", checkpoint, checkpoint.weights_hash)
+
+
+def remembered(name: str, checkpoint: Checkpoint, compute: Callable[[], str]) -> str:
+    """Return what was computed from a checkpoint's weights, again only when a file changed.
 
     A file counts as unchanged while its path, size and modification time (in ns) are.
+
+    Args:
+        name: Of the cache's file.
+        checkpoint: Whose weights are read.
+        compute: What it raises is raised, and not remembered.
     """
     key = _state(checkpoint)
-    path = cache_folder() / "hashes.json"
+    path = cache_folder() / name
     known = _read(path)
     if key not in known:
-        known = {**_read(path), key: checkpoint.weights_hash()}
+        computed = compute()
+        known = {**_read(path), key: computed}
         write_cache(path, known)
     return known[key]
 

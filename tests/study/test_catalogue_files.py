@@ -1,6 +1,7 @@
 """Catalogues: bad models are refused one by one, with the reason; the rest goes on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mergefront.errors import SpecError
 from mergefront.objectives.demo import BASE
+from mergefront.objectives.merging.engine import check_finite
 from mergefront.study.catalogue import read_catalogue
 from small_catalogue import WEIGHTS, change_config, write_catalogue, write_model
 
@@ -90,6 +92,26 @@ def test_bad_models_are_refused_with_their_reasons(tmp_path: Path, with_ancestor
         assert reason in found.refused[name]
         assert "\n" not in found.refused[name]
     assert "no/such/model" in found.refused["nowhere"]
+
+
+def test_weights_are_read_again_only_when_a_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def check(name: str, part: torch.Tensor) -> None:
+        read.append(name)
+        check_finite(name, part)
+
+    monkeypatch.setattr("mergefront.study.catalogue.check_finite", check)
+    path = write_catalogue(tmp_path, 3)
+    assert not read_catalogue(path).refused and read
+    read.clear()
+    assert not read_catalogue(path).refused and not read
+    shutil.rmtree(tmp_path / "m1")
+    _poison(tmp_path / "m1")
+    assert "NaN" in read_catalogue(path).refused["m1"]
+    assert "NaN" in read_catalogue(path).refused["m1"], "what is bad is not remembered as good"
 
 
 def test_without_an_ancestor_the_odd_one_out_is_refused_wherever_it_stands(
