@@ -10,7 +10,6 @@ proposal takes 5 seconds. Finished runs are kept in the folder and not repeated.
 import argparse
 import json
 import warnings
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +23,7 @@ from typing import Literal
 import numpy as np
 import optuna
 import torch
+from clocks import time_ratios
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from problems import GROUPS, Problem, hypervolume, make_problem
@@ -215,11 +215,7 @@ def _print_row(label: str, found: Sequence[tuple[Run, float, float]]) -> None:
 
 
 def _print_clocks(rows: Sequence[Sequence[Run]]) -> None:
-    """Print pairs of asynchronous and synchronous searches with the same surrogate.
-
-    Equal hypervolume is a mean regret that both reach: the worse of both at the end, and 1.1 and
-    1.3 times it.
-    """
+    """Print pairs of asynchronous and synchronous searches with the same surrogate."""
     print("\n**Asynchronous beside synchronous**, the same surrogate and evaluation times\n")
     print("| surrogate | workers | runs | hours: asynchronous, synchronous | ratio | ", end="")
     print("utilisation | regret at the end | difference (paired) | ratios at equal regret |")
@@ -239,33 +235,14 @@ def _print_clocks(rows: Sequence[Sequence[Run]]) -> None:
             f"{busy[0]} %, {busy[1]} %",
             f"{_mean(ends[0])}, {_mean(ends[1])}",
             _mean([a - b for a, b in zip(*ends, strict=True)]),
-            ", ".join(_ratios(curves, max(fmean(column) for column in ends))),
+            ", ".join(map(str, time_ratios(*curves))),
         ]
         print("| " + " | ".join(cells) + " |")
-
-
-def _ratios(curves: Sequence[Sequence[list[tuple[float, float]]]], end: float) -> list[str]:
-    shown = []
-    for goal in (end, 1.1 * end, 1.3 * end):
-        soon, late = (_reached(column, goal) for column in curves)
-        shown.append(f"{late / soon:.2f} at {goal:.3f}")
-    return shown
 
 
 def _curve(run: Run) -> list[tuple[float, float]]:
     """Return the regret after the end of each evaluation."""
     return [(end, run.regret(end)) for end in sorted(run.ends)]
-
-
-def _reached(curves: Sequence[Sequence[tuple[float, float]]], goal: float) -> float:
-    """Return the first moment at which the mean regret of the runs is at most the goal."""
-
-    def mean(seconds: float) -> float:
-        return fmean(next((r for t, r in reversed(c) if t <= seconds), 1.0) for c in curves)
-
-    moments = sorted({seconds for curve in curves for seconds, _ in curve})
-    # The mean falls as time goes by: bisect.
-    return moments[bisect_left(moments, -goal, key=lambda seconds: -(mean(seconds) - 1e-12))]
 
 
 def _load_or_run(folder: Path, task: tuple[Method, str]) -> Run:
