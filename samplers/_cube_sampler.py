@@ -22,8 +22,6 @@ from ._threads import one_thread
 
 Startup = Literal["uniform", "sobol"]
 _STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
-# Uniform merges that a model can start from while the others are still being measured.
-_ENOUGH = 4
 
 
 class CubeSampler(BaseSampler):
@@ -33,8 +31,7 @@ class CubeSampler(BaseSampler):
     or parallel workers with one seed neither repeat points nor need to share state.
 
     Args:
-        n_startup_trials: Trials before the model is used. While they are being measured, whoever
-            is free gets Sobol points; after uniform ones the model's as soon as four are known.
+        n_startup_trials: Trials before the model is used.
         startup: "uniform" sets all weights to one level, a different one in each trial, the
             parents (all 0, all 1) first; "sobol" fills the cube.
         seed: Drawn from the operating system if None.
@@ -57,7 +54,6 @@ class CubeSampler(BaseSampler):
         if startup not in ("uniform", "sobol"):
             raise ValueError(f"startup must be 'uniform' or 'sobol', but got {startup!r}.")
         self._n_startup_trials = n_startup_trials
-        self._enough = _ENOUGH if startup == "uniform" else n_startup_trials
         self._levels = uniform_levels(n_startup_trials) if startup == "uniform" else None
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._search_space = dict(search_space) if search_space else None
@@ -123,8 +119,7 @@ class CubeSampler(BaseSampler):
         measured = [trial for trial in finite_trials(trials) if cube.covers(trial.params)]
         if trial.number < self._n_startup_trials:
             return self._startup_point(trial.number, cube)
-        due = min(self._enough, self._n_startup_trials - _n_failed(study))
-        if not measured or len(measured) < due:
+        if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
             return self._sobol_point(trial.number, cube)
         pending = pending_params(trials, cube, trial.number)
         with one_thread(), manual_seed(self._torch_seed(trial.number)):

@@ -77,9 +77,7 @@ class SIPSampler(CubeSampler):
         reference_point: One value an objective, in its own direction; points that do not beat
             it in all objectives are worth nothing. Defaults to None: inferred from the
             denoised front at every suggestion.
-        n_startup_trials: Trials before the surrogate is used. Defaults to 8. While they are being
-            measured, whoever is free gets Sobol points; after uniform ones the surrogate's as
-            soon as four are known.
+        n_startup_trials: Trials before the surrogate is used. Defaults to 8.
         startup: "uniform" sets all weights to one level, a different one in each trial, the
             parents (all 0, all 1) first; "sobol" fills the cube. Defaults to "uniform", which
             starts from where uniform merging would end.

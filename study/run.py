@@ -60,7 +60,6 @@ def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSam
         importance=importance_of(study) if preset == "mergefront" else None,
         acquisition="knowledge-gradient" if preset == "mergefront" else "qlognehvi",
         n_startup_trials=n_first,
-        startup="sobol" if spec.sampler.startup == "sobol" else "uniform",
         seed=seed,
         trust=spec.importance.trust,
         search_space=space,

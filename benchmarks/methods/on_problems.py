@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/methods/problems"))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=["synthetic"])
-    parser.add_argument("--clock-seeds", type=int, default=3, help="of our sampler's clocks")
+    parser.add_argument("--clock-seeds", type=int, default=8, help="of our sampler's clocks")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     problems = [name for group in arguments.groups for name in GROUPS[group]]

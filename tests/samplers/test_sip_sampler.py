@@ -118,20 +118,6 @@ def test_simultaneous_trials_are_far_apart() -> None:
     assert min(distances) > 0.1
 
 
-def test_free_workers_do_not_wait_for_all_start_up_trials() -> None:
-    """They get Sobol points until four are known, then the surrogate's."""
-
-    def propose(n_known: int) -> list[float]:
-        study = _study(n_startup_trials=6)
-        trials = [study.ask(dict(SPACE)) for _ in range(6)]
-        for trial in trials[:n_known]:
-            study.tell(trial, _measure(_point(trial)))
-        return [float(x) for x in _point(study.ask(dict(SPACE)))]
-
-    assert propose(3) == propose(0)
-    assert propose(4) != propose(0)
-
-
 def test_queued_points_count_as_pending() -> None:
     def propose(queue: bool) -> np.ndarray[Any, Any]:
         study = _study(n_startup_trials=4)
