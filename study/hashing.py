@@ -1,4 +1,4 @@
-"""Read each checkpoint once for its hash, however often a study is started."""
+"""Read each checkpoint once for its hash and its check, however often a study is started."""
 
 import json
 import os

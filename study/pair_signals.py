@@ -19,7 +19,7 @@ from ..objectives.similarity import (
 from .hashing import cache_folder, cached_hash, write_cache
 
 # To be raised when a signal's meaning changes.
-_VERSION = 1
+_VERSION = 2
 
 # Ordered pair of names -> what is known about it.
 PairSignals = Mapping[tuple[str, str], Signals]

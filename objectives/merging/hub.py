@@ -18,7 +18,7 @@ def resolve_model(reference: str, folder: Path) -> Path:
 
     Args:
         reference: A path, absolute or relative to `folder` or the working directory, or a hub
-            id such as `Qwen/Qwen3-4B`, looked up in the local cache first.
+            id such as `Qwen/Qwen3-4B`; what the hub's cache holds of it is not fetched again.
         folder: The directory of the spec file.
 
     Raises:
