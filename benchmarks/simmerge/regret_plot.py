@@ -14,7 +14,7 @@ def draw(
     regret: Sequence[Mapping[str, Sequence[float]]],
     path: Path,
 ) -> None:
-    """Draw shares of the gap closed, and bandits' regret over rounds.
+    """Draw shares of the gap closed, and bandits' regret over rounds; bars are standard errors.
 
     Args:
         shares: Title -> for each split, selector -> share.
@@ -29,18 +29,21 @@ def draw(
         if name in _SHOWN
     ]
     for place, (_, values) in enumerate(reversed(bars)):
-        error = np.std(values, ddof=1) / np.sqrt(len(values))
+        error = _error(values)
         left.barh(place, np.mean(values), xerr=error, color="tab:blue", capsize=3, height=0.6)
     left.set_yticks(range(len(bars)), [name for name, _ in reversed(bars)])
     left.axvline(0, color="black", linewidth=0.8)
     left.axvline(1, color="black", linewidth=0.8, linestyle=":")
     left.set_xlabel("share of the gap closed: 0 best fixed operator, 1 oracle")
-    for name in regret[0]:
+    for place, name in enumerate(regret[0], start=1):
         lists = [split[name] for split in regret]
         n = min(map(len, lists))
         curve = np.mean([values[:n] for values in lists], axis=0)
         style = "--" if name in ("random", "best fixed operator") else "-"
-        right.plot(np.arange(1, n + 1), curve, style, label=name)
+        (line,) = right.plot(np.arange(1, n + 1), curve, style, label=name)
+        error = _error([values[n - 1] for values in lists])
+        # Side by side behind the last round, so that they can be told apart.
+        right.errorbar(n + place, curve[-1], error, color=line.get_color(), capsize=2)
     right.set_xlabel("round: one pair of models, one merge measured")
     right.set_ylabel("cumulative regret (accuracy)")
     right.legend(frameon=False, fontsize=8)
@@ -48,3 +51,8 @@ def draw(
         axis.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def _error(values: Sequence[float]) -> float:
+    """Return the standard error of the mean over splits."""
+    return float(np.std(values, ddof=1)) / float(np.sqrt(len(values)))
