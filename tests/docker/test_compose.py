@@ -75,11 +75,19 @@ def test_the_file_with_the_password_is_ignored_by_git() -> None:
 def test_ours_run_without_root_and_write_to_one_volume() -> None:
     for name, service in _config("gpu")["services"].items():
         if name != "postgres":
-            assert service["read_only"]
             assert service["cap_drop"] == ["ALL"]
             writable = [v["target"] for v in service["volumes"] if not v.get("read_only")]
             assert writable == ["/study/runs"]
     assert "USER 10001" in (DOCKER / "Dockerfile").read_text()
+
+
+def test_no_service_is_read_only_and_has_a_secret_of_the_environment() -> None:
+    # Compose accepts the pair in `config`, and refuses it when it creates the container.
+    config = _config("gpu")
+    of_environment = {n for n, secret in config["secrets"].items() if "environment" in secret}
+    for name, service in config["services"].items():
+        secrets = {secret["source"] for secret in service.get("secrets", ())}
+        assert not (service.get("read_only") and secrets & of_environment), name
 
 
 def test_the_dockerfile_passes_hadolint() -> None:
