@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-vllm lint clean bench-engine bench-demo bench-sampler bench-storage bench-swap \
+.PHONY: install demo test test-vllm lint clean bench-merging bench-demo bench-sampler bench-storage bench-swap \
         bench-front bench-racing bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
@@ -47,8 +47,8 @@ VLLM_BIN := .venv-vllm/bin
 test-vllm: .venv-vllm/.installed
 	$(VLLM_BIN)/python -m pytest tests/engines --timeout 600 -q
 
-bench-engine: install
-	$(BIN)/python benchmarks/engine/merge_speed.py --work runs/engine $(if $(MERGEKIT),--mergekit $(MERGEKIT))
+bench-merging: install
+	$(BIN)/python benchmarks/merging/merge_speed.py --work runs/merging $(if $(MERGEKIT),--mergekit $(MERGEKIT))
 
 bench-demo: install
 	$(BIN)/python benchmarks/demo/presets.py --out runs/presets
@@ -95,7 +95,7 @@ clean:
 
 # Sixteen small experts to choose from, and the committed measurements of their two-way merges.
 catalogue: install
-	$(BIN)/python -m mergefront.objectives.demo.catalogue --out runs/catalogue
+	$(BIN)/python -m mergefront.examples.demo.catalogue --out runs/catalogue
 	$(BIN)/python benchmarks/simmerge/examples.py --table benchmarks/simmerge/data --out runs/catalogue/examples.jsonl
 
 bench-simmerge: install

@@ -17,14 +17,14 @@ from .evaluation import (
     Completion,
     Constraint,
     Metric,
-    Objective,
+    ObjectiveMetric,
     Question,
     Sampling,
     Task,
 )
 from .evaluation.cache import AnswerCache
+from .evaluation.racing import Race
 from .merging import MergePlan
-from .racing import Race
 
 # Called with the number of questions answered since the last call.
 Progress = Callable[[int], None]
@@ -130,14 +130,16 @@ class MergeObjective:
         backend: Backend,
         plan: MergePlan,
         questions: Sequence[ScoredQuestion],
-        metrics: Sequence[Metric | Objective],
+        metrics: Sequence[Metric | ObjectiveMetric],
         sampling: Sampling,
         bounds: tuple[float, float] = (0.0, 1.0),
         constraints: Sequence[Constraint] = (),
         cache: AnswerCache | None = None,
     ) -> None:
         self.backend, self.plan = backend, plan
-        self.metrics = [m if isinstance(m, Objective) else Objective(m) for m in metrics]
+        self.metrics = [
+            m if isinstance(m, ObjectiveMetric) else ObjectiveMetric(m) for m in metrics
+        ]
         self.questions, self.sampling, self.bounds = questions, sampling, bounds
         self.constraints, self.cache = constraints, cache
 
@@ -217,7 +219,7 @@ class MergeObjective:
         """Return what each of several tasks contributes to the objectives, as it was measured."""
         tasks = list(dict.fromkeys(answer.task for answer in answers))
         metrics = list({m.metric.name: m.metric for m in self.metrics}.values())
-        alone = [Objective(metric, task) for task in tasks for metric in metrics]
+        alone = [ObjectiveMetric(metric, task) for task in tasks for metric in metrics]
         return {o.name: o.estimate(answers) for o in alone} if len(tasks) > 1 else {}
 
     def _ask(

@@ -10,13 +10,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..objectives import questions_of
+from ..objectives.checkpoints import is_tied
+from ..objectives.checkpoints.outline import outline_model
 from ..objectives.evaluation import SPLITS
-from ..objectives.evaluation.vllm_memory import EngineSettings, Need, check_memory, needed
-from ..objectives.merging import is_tied
-from ..objectives.merging.outline import outline_model
-from .inputs import Inputs
+from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
 from .seeding import first_trials
-from .spec import StudySpec
+from .spec.inputs import StudyInputs
+from .spec.study_spec import StudySpec
 
 _GIB = 1 << 30
 
@@ -32,7 +32,7 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         EvaluationError: If GPUs of this machine cannot hold a model.
     """
     with TemporaryDirectory() as folder:
-        inputs = Inputs.of(spec, partial(outline_model, into=Path(folder)))
+        inputs = StudyInputs.of(spec, partial(outline_model, into=Path(folder)))
         return [
             ("models", _models(inputs)),
             ("search", _search(inputs)),
@@ -43,7 +43,7 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         ]
 
 
-def _models(inputs: Inputs) -> str:
+def _models(inputs: StudyInputs) -> str:
     config, dtype = inputs.base.config, inputs.spec.models.dtype
     names = config.get("architectures") or [config.get("model_type", "unknown")]
     n = sum(math.prod(shape) for shape in inputs.base.shapes().values())
@@ -56,7 +56,7 @@ def _models(inputs: Inputs) -> str:
     )
 
 
-def _search(inputs: Inputs) -> str:
+def _search(inputs: StudyInputs) -> str:
     names, (low, high) = inputs.plan.parameter_names, inputs.spec.merge.bounds
     shown = names if len(names) <= 3 else [names[0], "...", names[-1]]
     return (
@@ -65,7 +65,7 @@ def _search(inputs: Inputs) -> str:
     )
 
 
-def _trials(inputs: Inputs) -> str:
+def _trials(inputs: StudyInputs) -> str:
     spec = inputs.spec
     phases = Counter(t.user_attrs["phase"] for t in first_trials(spec, inputs.plan))
     titles = {"parent": "parents", "uniform": "uniform merges", "startup": "start-up points"}
@@ -75,7 +75,7 @@ def _trials(inputs: Inputs) -> str:
     return f"{spec.study.trials}: {', '.join(first)}"
 
 
-def _questions(inputs: Inputs) -> str:
+def _questions(inputs: StudyInputs) -> str:
     tasks = []
     for task in inputs.tasks:
         counts = [f"{len(task.splits[name])} {name}" for name in SPLITS if name in task.splits]
@@ -83,7 +83,7 @@ def _questions(inputs: Inputs) -> str:
     return "; ".join(tasks)
 
 
-def _answers(inputs: Inputs) -> str:
+def _answers(inputs: StudyInputs) -> str:
     default = inputs.spec.evaluation.max_new_tokens
     asked = questions_of(inputs.tasks, "search")
     most = sum(q.sampling.max_new_tokens if q.sampling else default for q in asked)
@@ -94,7 +94,7 @@ def _answers(inputs: Inputs) -> str:
     )
 
 
-def _memory(inputs: Inputs) -> str:
+def _memory(inputs: StudyInputs) -> str:
     evaluation = inputs.spec.evaluation
     if evaluation.backend == "vllm":
         settings = EngineSettings(**evaluation.engine.model_dump())
@@ -106,7 +106,7 @@ def _memory(inputs: Inputs) -> str:
     return f"{_needed(need, n_models, inputs)}; {_machine()}"
 
 
-def _needed(need: Need, n_models: int, inputs: Inputs) -> str:
+def _needed(need: Need, n_models: int, inputs: StudyInputs) -> str:
     evaluation = inputs.spec.evaluation
     vllm = n_models == 1
     at_once = evaluation.engine.max_num_seqs if vllm else evaluation.batch_size

@@ -11,20 +11,20 @@ import optuna
 from ..errors import StudyError
 from ..objectives import MergeObjective, questions_of
 from ..objectives.evaluation import Backend, Sampling
+from ..objectives.evaluation.backends.transformers_backend import TransformersBackend
+from ..objectives.evaluation.backends.vllm_backend import VllmBackend
+from ..objectives.evaluation.backends.vllm_memory import EngineSettings
 from ..objectives.evaluation.cache import AnswerCache
-from ..objectives.evaluation.transformers_backend import TransformersBackend
-from ..objectives.evaluation.vllm_backend import VllmBackend
-from ..objectives.evaluation.vllm_memory import EngineSettings
 from ..samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
-from .devices import VISIBLE, claim_devices
-from .devices import names as device_names
-from .inputs import Inputs
-from .outages import through_outages
 from .seeding import FINGERPRINT, check_same_study, importance_of, init_study, search_space
-from .spec import StudySpec
-from .spec_search import BMM_PRESETS
-from .storage import state_dir, wait_for_study
-from .worker import Reporter, SilentReporter, Timings, Worker
+from .spec.inputs import StudyInputs
+from .spec.search import BMM_PRESETS
+from .spec.study_spec import StudySpec
+from .storage.connection import state_dir, wait_for_study
+from .storage.outages import through_outages
+from .workers.devices import VISIBLE, claim_devices
+from .workers.devices import names as device_names
+from .workers.worker import Reporter, SilentReporter, Timings, Worker
 
 _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=0),
@@ -35,7 +35,7 @@ _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 }
 
 
-def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSampler:
+def make_sampler(inputs: StudyInputs, study: optuna.Study) -> optuna.samplers.BaseSampler:
     """Return the sampler that the spec's preset names.
 
     Every preset proposes the same for the same seed, trial number and history.
@@ -67,7 +67,7 @@ def make_sampler(inputs: Inputs, study: optuna.Study) -> optuna.samplers.BaseSam
 
 
 def make_objective(
-    inputs: Inputs, split: str = "search", devices: Sequence[int] = ()
+    inputs: StudyInputs, split: str = "search", devices: Sequence[int] = ()
 ) -> MergeObjective:
     """Load the models and return the objective over one split's questions.
 
@@ -92,7 +92,7 @@ def make_objective(
     )
 
 
-def _make_cache(inputs: Inputs) -> AnswerCache | None:
+def _make_cache(inputs: StudyInputs) -> AnswerCache | None:
     """Open the file of answers that the spec asks for; beside the study if it names none."""
     cache = inputs.spec.evaluation.cache
     if not cache:
@@ -111,7 +111,9 @@ def _make_backend(spec: StudySpec, devices: Sequence[int]) -> Backend:
     return VllmBackend(EngineSettings(**spec.evaluation.engine.model_dump()))
 
 
-def work(inputs: Inputs, reporter: Reporter | None = None, wait_seconds: float = 0.0) -> Timings:
+def work(
+    inputs: StudyInputs, reporter: Reporter | None = None, wait_seconds: float = 0.0
+) -> Timings:
     """Run one worker of an existing study in this process until the budget is complete.
 
     Args:
@@ -136,14 +138,14 @@ def _n_devices(spec: StudySpec) -> int:
 
 
 def _make_worker(
-    study: optuna.Study, inputs: Inputs, objective: MergeObjective, reporter: Reporter | None
+    study: optuna.Study, inputs: StudyInputs, objective: MergeObjective, reporter: Reporter | None
 ) -> Worker:
     check_same_study(study, inputs)
     study.sampler = make_sampler(inputs, study)
     return Worker(study, inputs, objective, reporter or SilentReporter())
 
 
-def run(inputs: Inputs, reporter: Reporter | None = None) -> Timings:
+def run(inputs: StudyInputs, reporter: Reporter | None = None) -> Timings:
     """Create the study, or resume it, and finish its budget with one worker.
 
     Raises:

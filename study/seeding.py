@@ -15,10 +15,10 @@ from ..errors import StudyError
 from ..objectives.merging import MergePlan
 from ..objectives.merging.plan import DENSITY
 from ..samplers import uniform_levels
-from .inputs import Inputs
-from .prior import compute_importance
-from .spec import StudySpec
-from .storage import check_storage, open_storage, shown_url, study_lock
+from .importance import compute_importance
+from .spec.inputs import StudyInputs
+from .spec.study_spec import StudySpec
+from .storage.connection import check_storage, open_storage, shown_url, study_lock
 
 FINGERPRINT = "mergefront:fingerprint"
 IMPORTANCE = "mergefront:importance"
@@ -29,7 +29,7 @@ FOLDER = "mergefront:folder"
 Space = Mapping[str, FloatDistribution]
 
 
-def init_study(inputs: Inputs, queue: bool = True) -> optuna.Study:
+def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
     """Create the study and queue its first trials, or open it if it is the same study.
 
     Args:
@@ -55,7 +55,7 @@ def init_study(inputs: Inputs, queue: bool = True) -> optuna.Study:
     return study
 
 
-def _set_attributes(study: optuna.Study, inputs: Inputs, queue: bool) -> None:
+def _set_attributes(study: optuna.Study, inputs: StudyInputs, queue: bool) -> None:
     """Write everything; the fingerprint last, as the mark that nothing is missing."""
     study.set_metric_names(inputs.spec.metric_names)
     content = inputs.spec.model_dump(mode="json")
@@ -70,7 +70,7 @@ def _set_attributes(study: optuna.Study, inputs: Inputs, queue: bool) -> None:
     study.set_user_attr(FINGERPRINT, inputs.fingerprint())
 
 
-def check_same_study(study: optuna.Study, inputs: Inputs) -> None:
+def check_same_study(study: optuna.Study, inputs: StudyInputs) -> None:
     """Check that a study was made of the same models, tasks and settings.
 
     Raises:
@@ -193,3 +193,8 @@ def _first(space: Space, params: Mapping[str, float], phase: str, label: str) ->
         distributions=distributions,
         user_attrs={"phase": phase, "label": label},
     )
+
+
+def is_uniform(trial: FrozenTrial) -> bool:
+    """Whether a trial is a parent or a uniform merge."""
+    return trial.user_attrs.get("phase") in ("parent", "uniform")

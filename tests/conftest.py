@@ -51,8 +51,8 @@ def spec_path(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The spec of a finished small study: 10 trials, two of them proposed by the sampler."""
-    from mergefront.study.inputs import load_inputs
     from mergefront.study.run import run
+    from mergefront.study.spec.inputs import load_inputs
 
     path = write_spec(tmp_path_factory.mktemp("finished"))
     run(load_inputs(path))

@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from mergefront.study import spec as spec_module
-from mergefront.study.catalogue import CatalogueSection
 from mergefront.study.cli import app
+from mergefront.study.selection.catalogue import CatalogueSection
+from mergefront.study.spec import study_spec as spec_module
 
 REPOSITORY = Path(__file__).parents[1]
 COMMANDS = sorted(command.name or "" for command in app.registered_commands)
@@ -37,7 +37,7 @@ def _sections() -> list[type[BaseModel]]:
     return [
         value
         for value in found
-        if issubclass(value, BaseModel) and value.__module__.startswith(spec_module.__name__)
+        if issubclass(value, BaseModel) and value.__module__.startswith("mergefront.study.spec.")
     ]
 
 

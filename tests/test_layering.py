@@ -1,52 +1,71 @@
-"""`study` may import `samplers` and `objectives`; those two stand alone."""
+"""Which room may import which: the contracts of import-linter in `pyproject.toml`."""
 
 import ast
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-FORBIDDEN = {"samplers": {"study", "objectives"}, "objectives": {"study", "samplers"}}
+FOLDERS = ("study", "samplers", "objectives")
 
 
-def _imported_folders(path: Path) -> set[str]:
-    """Return the top-level folders of ours that a module imports, absolutely or relatively."""
-    package = path.relative_to(REPOSITORY).parts[:-1]
-    folders = set()
+def _lint(source: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts on the package in `source`."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=source.parent,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_rooms_import_downwards_alone() -> None:
+    done = _lint(REPOSITORY / "src")
+    assert done.returncode == 0, done.stdout
+    assert "4 kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("samplers/denoise.py", "from ..objectives import objective"),
+        ("objectives/merging/plan.py", "from ...study import seeding"),
+        ("study/storage/locks.py", "from ..workers import claims"),
+    ],
+)
+def test_an_arrow_upwards_is_found(tmp_path: Path, module: str, line: str) -> None:
+    package = tmp_path / "src" / "mergefront"
+    only_code = shutil.ignore_patterns("*.safetensors", "*.json*", "__pycache__")
+    shutil.copytree(REPOSITORY / "src" / "mergefront", package, ignore=only_code)
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    with (package / module).open("a") as file:
+        file.write(f"\n{line}\n")
+    assert _lint(tmp_path / "src").returncode == 1
+
+
+def _imported(path: Path) -> set[str]:
+    """Return the top-level packages that a module imports absolutely."""
+    names = []
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name.removeprefix("mergefront.") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            parents = package[: len(package) - node.level + 1]
-            base = [*parents, *(node.module or "").split(".")]
-            names = [".".join(base).strip(".")] if parents else [(node.module or "")]
-        elif isinstance(node, ast.ImportFrom):
-            names = [(node.module or "").removeprefix("mergefront.")]
-        folders |= {name.split(".")[0] for name in names}
-    return folders
-
-
-@pytest.mark.parametrize("folder", sorted(FORBIDDEN))
-def test_samplers_and_objectives_import_neither_each_other_nor_study(folder: str) -> None:
-    modules = list((REPOSITORY / folder).rglob("*.py"))
-    assert modules
-    for module in modules:
-        assert not _imported_folders(module) & FORBIDDEN[folder], module
-
-
-def test_the_check_sees_imports_of_every_form(tmp_path: Path) -> None:
-    module = REPOSITORY / "study" / "run.py"
-    assert {"samplers", "objectives"} <= _imported_folders(module)
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.append(node.module or "")
+    return {name.split(".")[0] for name in names}
 
 
 def test_vllm_is_imported_by_its_backend_alone_and_only_when_it_starts() -> None:
-    backend = REPOSITORY / "objectives" / "evaluation" / "vllm_backend.py"
+    backend = REPOSITORY / "objectives" / "evaluation" / "backends" / "vllm_backend.py"
     importing = {
         module
-        for folder in ("study", "samplers", "objectives")
+        for folder in FOLDERS
         for module in (REPOSITORY / folder).rglob("*.py")
-        if "vllm" in _imported_folders(module)
+        if "vllm" in _imported(module)
     }
     assert importing == {backend}
     at_import = [
@@ -57,7 +76,7 @@ def test_vllm_is_imported_by_its_backend_alone_and_only_when_it_starts() -> None
 
 @pytest.mark.parametrize("word", ["pickle", "trust_remote_code=True", "torch.load("])
 def test_nothing_unsafe_is_loaded(word: str) -> None:
-    for folder in ("study", "samplers", "objectives"):
+    for folder in FOLDERS:
         for module in (REPOSITORY / folder).rglob("*.py"):
             code = ast.unparse(_without_docstrings(ast.parse(module.read_text())))
             assert word not in code, module

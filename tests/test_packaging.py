@@ -59,7 +59,7 @@ def test_the_source_distribution_holds_the_licence_and_the_code(built: Path) -> 
     (source,) = built.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"LICENSE", "README.md", "pyproject.toml", "study/spec.py"} <= names
+    assert {"LICENSE", "README.md", "pyproject.toml", "study/spec/study_spec.py"} <= names
 
 
 def test_every_dependency_is_pinned_for_the_checks() -> None:

@@ -18,11 +18,11 @@ import optuna
 import torch
 
 from mergefront.study import StudySpec
-from mergefront.study.front import front_report
-from mergefront.study.inputs import Inputs
+from mergefront.study.results.front import front_report
+from mergefront.study.results.validation import Validation, validate
 from mergefront.study.run import make_objective, run
-from mergefront.study.storage import load_study
-from mergefront.study.validate import Validation, validate
+from mergefront.study.spec.inputs import StudyInputs
+from mergefront.study.storage.connection import load_study
 
 SPEC = Path(__file__).parents[2] / "examples" / "demo.yaml"
 PRESETS = ("mergefront", "qnehvi", "gp", "tpe", "random")
@@ -60,7 +60,7 @@ def _validated(preset: str, seed: int, out: Path) -> Validation:
     }
     content["sampler"]["preset"] = preset
     spec = StudySpec.parse(content, SPEC.parent)
-    inputs = Inputs.of(spec)
+    inputs = StudyInputs.of(spec)
     run(inputs)
     study = load_study(spec)
     report = front_report(study, spec)

@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 import torch
 
+from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
-from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives.evaluation import (
     METRICS,
     SPLITS,
@@ -21,8 +21,8 @@ from mergefront.objectives.evaluation import (
     TaskSource,
     load_task,
 )
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.metrics import share_error
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
 
 
 def main() -> None:

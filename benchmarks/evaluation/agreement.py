@@ -20,8 +20,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from mergefront.objectives.evaluation import Models
-from mergefront.objectives.evaluation.lm_eval import HarnessLM
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.tasks.lm_eval import HarnessLM
 from mergefront.objectives.merging import MergeSettings
 
 _CONTINENTS = {

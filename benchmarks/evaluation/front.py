@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from mergefront.objectives import Measurement, MergeObjective
 from mergefront.study import StudySpec
-from mergefront.study.front import FrontReport, front_report, hypervolume
-from mergefront.study.inputs import Inputs
+from mergefront.study.results.front import FrontReport, front_report, hypervolume
+from mergefront.study.results.validation import resample_questions, validate
 from mergefront.study.run import make_objective, run
-from mergefront.study.storage import load_study
-from mergefront.study.validate import resample_questions, validate
+from mergefront.study.spec.inputs import StudyInputs
+from mergefront.study.storage.connection import load_study
 
 SPEC = Path(__file__).resolve().parents[2] / "examples" / "demo.yaml"
 SPLIT = "test"
@@ -56,7 +56,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out, trials = arguments.out, arguments.trials
     objective = make_objective(
-        Inputs.of(study_spec(out, "uniform", trials, 0, uniform=True)), SPLIT
+        StudyInputs.of(study_spec(out, "uniform", trials, 0, uniform=True)), SPLIT
     )
     uniform = _front(study_spec(out, "uniform", trials, 0, uniform=True), objective)
     point, directions = uniform.report.reference_point, uniform.report.directions
@@ -99,7 +99,7 @@ def study_spec(out: Path, name: str, trials: int, seed: int, uniform: bool = Fal
 
 
 def _front(spec: StudySpec, objective: MergeObjective) -> Front:
-    inputs = Inputs.of(spec)
+    inputs = StudyInputs.of(spec)
     run(inputs)
     report = front_report(load_study(spec), spec)
     return Front(report, [objective.measure(trial.params) for trial in report.trials])

@@ -18,10 +18,10 @@ import optuna
 
 from mergefront.objectives import MergeObjective
 from mergefront.study import StudySpec
-from mergefront.study.front import front_report
-from mergefront.study.inputs import Inputs
+from mergefront.study.results.front import front_report
 from mergefront.study.run import make_objective, run
-from mergefront.study.storage import load_study
+from mergefront.study.spec.inputs import StudyInputs
+from mergefront.study.storage.connection import load_study
 
 # The parents' on the search's questions, a tenth of their range beyond the worse one.
 REFERENCE = (0.606875, 27.048125)
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    inputs = Inputs.of(_spec(arguments.out, "all questions", 0))
+    inputs = StudyInputs.of(_spec(arguments.out, "all questions", 0))
     objective = make_objective(inputs, fronts.SPLIT)
     print("| racing | tokens, share | stopped early | hypervolume, fresh | less all questions |")
     print("|---|---|---|---|---|")
@@ -71,7 +71,7 @@ def _measured(
 ) -> tuple[float, float, float]:
     """Return tokens generated, candidates stopped, and the front's validated hypervolume."""
     spec = _spec(out, name, seed)
-    run(Inputs.of(spec))
+    run(StudyInputs.of(spec))
     study = load_study(spec)
     report = front_report(study, spec)
     models = [objective.measure(trial.params) for trial in report.trials]

@@ -22,12 +22,12 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
+from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives.evaluation import Completion, Models, Sampling
-from mergefront.objectives.evaluation.chat import Chat
-from mergefront.objectives.evaluation.lm_eval import harness_text
+from mergefront.objectives.evaluation.backends.chat import Chat
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.tasks import TaskSource, load_task
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.tasks.lm_eval import harness_text
 from mergefront.objectives.merging import MergeSettings
 
 Method = Callable[[], list[str]]

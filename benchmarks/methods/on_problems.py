@@ -41,7 +41,7 @@ from mergefront.samplers import (
     denoise,
     uniform_levels,
 )
-from mergefront.study.simulation import SPAN, Evaluated, Simulation, usage
+from mergefront.study.comparison.simulation import SPAN, Evaluated, Simulation, usage
 
 BUDGET, N_START = 48, 8
 MEAN_SECONDS, VARIATION = 300.0, 0.6

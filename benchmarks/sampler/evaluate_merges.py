@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
-from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives.evaluation import (
     METRICS,
     SPLITS,
@@ -25,7 +25,7 @@ from mergefront.objectives.evaluation import (
     TaskSource,
     load_task,
 )
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
 
 TABLE = Path(__file__).parent / "problems" / "demo_merges.npz"

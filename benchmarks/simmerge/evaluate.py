@@ -23,14 +23,9 @@ from regret_plot import draw
 from signals import own_task
 from table import OPERATORS, Pair, Table
 
-from mergefront.objectives.demo.catalogue import skill_of
-from mergefront.objectives.demo.skills import SKILLS
-from mergefront.samplers.simmerge import (
-    Example,
-    Prediction,
-    Predictor,
-    rank_chains,
-)
+from mergefront.examples.demo.catalogue import skill_of
+from mergefront.examples.demo.skills import SKILLS
+from mergefront.samplers.simmerge import Example, Prediction, Predictor, rank_chains
 
 KINDS = ("ridge", "boosted-trees", "mlp-ensemble")
 FIXED, ORACLE = "best fixed operator", "oracle"

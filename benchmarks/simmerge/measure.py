@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from transformers.utils import logging as transformers_logging
 
-from mergefront.objectives.demo.catalogue import names, skill_of
-from mergefront.objectives.demo.skills import SKILLS
+from mergefront.examples.demo.catalogue import names, skill_of
+from mergefront.examples.demo.skills import SKILLS
+from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.evaluation import Models, Sampling
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
-from mergefront.objectives.merging import Checkpoint, MergePlan, Recipe, write_checkpoint
-from mergefront.study.steps import Method, Step, make_step
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.merging import MergePlan, Recipe, write_checkpoint
+from mergefront.study.selection.methods import Method, Step, make_step
 
 METHODS = {
     "linear": Method("linear"),

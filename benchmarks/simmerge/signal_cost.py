@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging as transformers_logging
 
+from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.evaluation import Models, Sampling
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
-from mergefront.objectives.merging import Checkpoint
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.similarity import (
     FunctionalSettings,
     functional_signals,

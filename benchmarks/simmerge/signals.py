@@ -15,9 +15,9 @@ import torch
 from measure import triples
 from transformers.utils import logging as transformers_logging
 
-from mergefront.objectives.demo.catalogue import names, skill_of
-from mergefront.objectives.demo.skills import SKILLS
-from mergefront.objectives.merging import Checkpoint
+from mergefront.examples.demo.catalogue import names, skill_of
+from mergefront.examples.demo.skills import SKILLS
+from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.similarity import (
     FunctionalSettings,
     Seen,

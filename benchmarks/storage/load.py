@@ -13,10 +13,10 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mergefront.samplers import SIPSampler
-from mergefront.study.claims import Claims
-from mergefront.study.ledger import Ending, Ledger
-from mergefront.study.locks import AdvisoryLock
-from mergefront.study.storage import open_storage
+from mergefront.study.storage.connection import open_storage
+from mergefront.study.storage.ledger import Ending, Ledger
+from mergefront.study.storage.locks import AdvisoryLock
+from mergefront.study.workers.claims import Claims
 
 STUDY = "load"
 SPACE: dict[str, BaseDistribution] = {

@@ -29,19 +29,13 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.evaluation import Backend, Models, Sampling
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
-from mergefront.objectives.evaluation.vllm_backend import VllmBackend, start_engine
-from mergefront.objectives.evaluation.vllm_memory import EngineSettings
-from mergefront.objectives.merging import (
-    Checkpoint,
-    MergePlan,
-    MergeSettings,
-    Recipe,
-    is_tied,
-    write_checkpoint,
-)
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend, start_engine
+from mergefront.objectives.evaluation.backends.vllm_memory import EngineSettings
+from mergefront.objectives.merging import MergePlan, MergeSettings, Recipe, write_checkpoint
 from plain_layers import plain_layers
 
 # Half a billion parameters in the shape of Qwen3-0.6B, with a smaller vocabulary.

@@ -1,7 +1,7 @@
 """Ask a model questions and turn its answers into objective values with standard errors."""
 
-from .backend import Backend, Completion, Finished, Models, Sampling
-from .metrics import METRICS, Answer, Constraint, Metric, Objective, TaskShare
+from .backends import Backend, Completion, Finished, Models, Sampling
+from .metrics import METRICS, Answer, Constraint, Metric, ObjectiveMetric, TaskShare
 from .scorers import SCORERS, Scorer
 from .tasks import SPLITS, Question, Task, TaskSource, check_disjoint, load_task
 
@@ -16,7 +16,7 @@ __all__ = [
     "Finished",
     "Metric",
     "Models",
-    "Objective",
+    "ObjectiveMetric",
     "Question",
     "Sampling",
     "Scorer",

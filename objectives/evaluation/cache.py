@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from .backend import Completion, Sampling
+from .backends.backend import Completion, Sampling
 
 logger = logging.getLogger(__name__)
 

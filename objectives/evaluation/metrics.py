@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import FinishReason
+from .backends.backend import FinishReason
 
 Numbers = NDArray[np.float64]
 _N_RESAMPLES = 400
@@ -152,7 +152,7 @@ class TaskShare:
 
 
 @dataclass(frozen=True)
-class Objective:
+class ObjectiveMetric:
     """A metric of one task, or its weighted mean over tasks.
 
     The mean is over tasks, not over questions: a task with many questions counts no more. Scores
@@ -239,7 +239,7 @@ class Constraint:
         bound: The limit.
     """
 
-    objective: Objective
+    objective: ObjectiveMetric
     sign: Literal[1, -1]
     bound: float
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..evaluation.chat import Chat
-from ..evaluation.loading import default_device, load_expert
+from ..evaluation.backends.chat import Chat
+from ..evaluation.backends.loading import default_device, load_expert
 from ..merging import MergePlan
 from ..merging.layers import Part
 

@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
-from ..merging import Checkpoint, MergePlan
-from ..merging.engine import CHUNK, Source
+from ..checkpoints import Checkpoint
+from ..merging import MergePlan
+from ..merging.merger import CHUNK, Source
 
 Norm = Literal["relative", "absolute"]
 Tensors = Literal["all", "matrices"]

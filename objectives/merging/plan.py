@@ -12,8 +12,8 @@ from statistics import fmean
 from typing import Literal
 
 from ...errors import LayoutError
-from .engine import CHUNK, Merger
 from .layers import Part, count_layers, locate_all
+from .merger import CHUNK, Merger
 from .operators import OPERATORS
 
 Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds"]

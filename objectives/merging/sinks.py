@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayoutError
-from .engine import CHUNK, Inputs, Merger, Resident, check_finite
-from .lora import LoraTensor, with_cast
+from ..checkpoints.lora import LoraTensor, with_cast
+from ..checkpoints.reader import DTYPE_NAMES, TOKENIZER_FILES, Checkpoint, FileTensor
+from .merger import CHUNK, Merger, ParentTensors, Resident, check_finite
 from .plan import MergePlan, MergeSettings, Weights
-from .reader import DTYPE_NAMES, TOKENIZER_FILES, Checkpoint, FileTensor
 from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
@@ -58,7 +58,7 @@ class ModuleSink:
         for parameter in self.parameters.values():
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         self._inputs = {
-            name: Inputs(
+            name: ParentTensors(
                 name, Resident(parents[0][name]), [Resident(p[name]) for p in parents[1:]]
             )
             for name in self.parameters
@@ -176,7 +176,7 @@ def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights, density
     if not sources[0].dtype.is_floating_point:
         return _copied(name, sources)
     out = torch.empty(sources[0].shape, dtype=recipe.dtype)
-    inputs = Inputs(name, sources[0], sources[1:])
+    inputs = ParentTensors(name, sources[0], sources[1:])
     merger.merge(inputs, weights, out, density)
     check_finite(name, out)
     return out
@@ -238,7 +238,7 @@ def _parts(
     if not sources[0].dtype.is_floating_point:
         yield _copied(name, sources).view(-1)
         return
-    inputs = Inputs(name, sources[0], sources[1:])
+    inputs = ParentTensors(name, sources[0], sources[1:])
     for _, part in merger.parts(inputs, weights, density):
         yield part.to(recipe.dtype)
 

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..evaluation.chat import Chat
-from ..evaluation.loading import default_device, load_expert
+from ..evaluation.backends.chat import Chat
+from ..evaluation.backends.loading import default_device, load_expert
 from .signals import Pair, Signals
 
 # A message, and whether the chat template is applied.

@@ -16,8 +16,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..merging import Checkpoint, is_tied, locate_all
-from ..merging.engine import CHUNK
+from ..checkpoints import Checkpoint, is_tied
+from ..merging import locate_all
+from ..merging.merger import CHUNK
 from .signals import Pair, Signals
 
 # Directions of each matrix whose subspaces are compared.

@@ -1,21 +1,8 @@
-"""The command line: one module a command, each a thin layer over the library."""
+"""The command line: thin commands over the library, one module each, in three rooms."""
 
-from . import (  # noqa: F401 - registers
-    compare,
-    dashboard,
-    demo,
-    export,
-    front,
-    importance,
-    init,
-    merge,
-    report,
-    run,
-    select,
-    status,
-    validate,
-    worker,
-)
-from ._app import app
+from .app import app
+from .research import compare, importance, select  # noqa: F401 - registers
+from .results import dashboard, export, front, merge, report, validate  # noqa: F401 - registers
+from .studies import demo, init, run, status, worker  # noqa: F401 - registers
 
 __all__ = ["app"]

@@ -10,7 +10,7 @@ from measure import triples
 from signals import own_task
 from table import OPERATORS, Table
 
-from mergefront.objectives.demo.catalogue import names, skill_of
+from mergefront.examples.demo.catalogue import names, skill_of
 from mergefront.samplers.simmerge import Predictor
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "simmerge" / "data"

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from mergefront.study import StudySpec
 from mergefront.study.cli import app
-from mergefront.study.storage import load_study
+from mergefront.study.storage.connection import load_study
 from postgres import Server
 from small_study import write_spec
 

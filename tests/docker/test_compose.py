@@ -20,7 +20,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from mergefront.study import StudySpec
-from mergefront.study.storage import load_study
+from mergefront.study.storage.connection import load_study
 from postgres import Server, programs, serve
 from small_study import write_spec
 

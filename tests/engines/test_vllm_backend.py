@@ -14,10 +14,10 @@ import pytest
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
 from backend_suite import LONG, MODELS, PLAN, PROMPTS, BackendSuite, become
 from mergefront.errors import EngineError
-from mergefront.objectives.demo import QUESTIONS
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
-from mergefront.objectives.evaluation.vllm_backend import VllmBackend
-from mergefront.objectives.evaluation.vllm_worker import MergeExtension
+from mergefront.examples.demo import QUESTIONS
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend
+from mergefront.objectives.evaluation.backends.vllm_worker import MergeExtension
 from mergefront.objectives.merging import stream
 
 LINES = (QUESTIONS / "search.jsonl").read_text().splitlines()[:100]
@@ -144,7 +144,7 @@ def test_a_tensor_that_does_not_arrive_is_noticed(
             yield name, tensor + 1.0 if "layers.3.input_layernorm" in name else tensor
 
     with monkeypatch.context() as patch:
-        patch.setattr("mergefront.objectives.evaluation.vllm_worker._noting", lossy)
+        patch.setattr("mergefront.objectives.evaluation.backends.vllm_worker._noting", lossy)
         with pytest.raises(EngineError, match=r"layers\.3\.input_layernorm.* differs"):
             become(backend, 0.5)
 

@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
 from backend_suite import LONG, PROMPTS
-from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.evaluation import Backend, Completion, Models
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
-from mergefront.objectives.evaluation.vllm_backend import VllmBackend
-from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend
+from mergefront.objectives.merging import MergePlan, MergeSettings
 from plain_layers import plain_layers
 
 SETTINGS = MergeSettings(embeddings="search", head="search")
@@ -65,7 +66,7 @@ def test_left_alone_the_packed_copy_answers_for_the_old_weights(
 ) -> None:
     expected = _answers(backend, models, 1.0)
     _answers(backend, models, 0.0)
-    worker = "mergefront.objectives.evaluation.vllm_worker"
+    worker = "mergefront.objectives.evaluation.backends.vllm_worker"
     with monkeypatch.context() as patch:
         patch.setattr(f"{worker}._pack_tied_head", lambda model: None)
         assert _answers(backend, models, 1.0) != expected

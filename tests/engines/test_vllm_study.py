@@ -5,9 +5,9 @@ from typing import Any
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
 from mergefront.study import StudySpec
-from mergefront.study.inputs import load_inputs
 from mergefront.study.run import run
-from mergefront.study.storage import load_study
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import load_study
 from small_study import write_spec
 
 

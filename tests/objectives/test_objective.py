@@ -6,10 +6,10 @@ import optuna
 import pytest
 
 from mergefront.errors import EvaluationError
+from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
-from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives.evaluation import METRICS, Models, Sampling, TaskSource, load_task
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 
 
 @pytest.fixture(scope="module")

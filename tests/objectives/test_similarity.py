@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mergefront.objectives.demo import BASE, EXPERT
-from mergefront.objectives.merging import Checkpoint
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.similarity import (
     FunctionalSettings,
     Signals,

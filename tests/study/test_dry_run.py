@@ -12,9 +12,9 @@ import yaml
 from command import invoke
 from hub import at_hub, serve_models
 from mergefront.errors import SpecError
-from mergefront.objectives.demo import BASE, EXPERT
-from mergefront.objectives.merging import Checkpoint
-from mergefront.objectives.merging.outline import outline_model, write_outline
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
+from mergefront.objectives.checkpoints.outline import outline_model, write_outline
 from mergefront.study import StudySpec
 from mergefront.study.dry_run import plan_study
 from small_study import write_spec

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 from mergefront.errors import StudyError
 from mergefront.objectives.merging import MergePlan, MergeSettings
 from mergefront.study import StudySpec
-from mergefront.study.inputs import load_inputs
 from mergefront.study.seeding import importance_of, init_study, queue_seeds
+from mergefront.study.spec.inputs import load_inputs
 from small_study import write_spec
 
 

@@ -6,10 +6,11 @@ A test module makes a fixture `backend` of module scope, loaded, and derives fro
 import pytest
 
 from mergefront.errors import EvaluationError
-from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.evaluation import Backend, Completion, Models, Sampling
-from mergefront.objectives.evaluation.chat import Chat
-from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+from mergefront.objectives.evaluation.backends.chat import Chat
+from mergefront.objectives.merging import MergePlan, MergeSettings
 
 PROMPTS = ["9a*3b*7?", "4a-4b*2c+4d+0e+0?", "cig?", "1a+1b+1?", "7a*7b*7c*7?"]
 LONG = Sampling(48)

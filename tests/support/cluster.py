@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 _WORKER = """
 import json, sys
 from mergefront.study.cli import app
-from mergefront.study.spool import Spool
+from mergefront.study.workers.spool import Spool
 
 write, log = Spool.write, sys.argv.pop()
 

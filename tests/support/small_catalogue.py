@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.examples.demo import BASE, EXPERT
 
 WEIGHTS = "model.safetensors"
 

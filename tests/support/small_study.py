@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from mergefront.objectives.demo import BASE, EXPERT, QUESTIONS
+from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 
 
 def _questions(split: str, n: int) -> str:

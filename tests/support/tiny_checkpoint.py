@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mergefront.objectives.merging import Checkpoint
+from mergefront.objectives.checkpoints import Checkpoint
 
 
 def write_checkpoint(directory: Path, tensors: dict[str, list[float]]) -> Checkpoint:

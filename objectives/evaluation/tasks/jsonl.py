@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import SpecError
-from ..backend import Sampling
+from ..backends.backend import Sampling
 from ..scorers import SCORERS
 from .task import Question, Split, Task, check_disjoint, check_splits, divide
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
 from ....errors import SpecError
-from ..backend import Sampling
+from ..backends.backend import Sampling
 
 Split = Literal["importance", "search", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

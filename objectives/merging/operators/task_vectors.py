@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..select import largest
+from ..top_k import largest
 from ._base import Operator, Options, Parameter, Sparsify
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mergefront.examples.demo import BASE, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
-from mergefront.objectives.demo import BASE, QUESTIONS
+from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.evaluation import (
     METRICS,
     Completion,
@@ -19,9 +20,9 @@ from mergefront.objectives.evaluation import (
     TaskSource,
     load_task,
 )
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.cache import AnswerCache
-from mergefront.objectives.evaluation.transformers_backend import TransformersBackend
-from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings, is_tied
+from mergefront.objectives.merging import MergePlan, MergeSettings
 
 WEIGHTS = {"layer_000": [0.5], "layer_001": [0.25]}
 ANSWER = Completion("<think>é</think>7", 12, "stop", 10, 0.25)

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from mergefront.objectives.evaluation import METRICS, Answer, Constraint, Objective, TaskShare
+from mergefront.objectives.evaluation import (
+    METRICS,
+    Answer,
+    Constraint,
+    ObjectiveMetric,
+    TaskShare,
+)
 from mergefront.objectives.evaluation.metrics import count_error, percentiles, share_error
 
 
@@ -65,26 +71,26 @@ def _of(task: str, *scores: float) -> list[Answer]:
 
 def test_tasks_count_by_weight_between_their_anchors_whatever_their_numbers() -> None:
     answers = _of("a", 1, 1, 0, 0) + _of("b", 1)
-    assert Objective(METRICS["accuracy"]).estimate(answers)[0] == pytest.approx(0.75)
+    assert ObjectiveMetric(METRICS["accuracy"]).estimate(answers)[0] == pytest.approx(0.75)
     shares = {"a": TaskShare(3.0, (0.4, 0.6)), "b": TaskShare(1.0)}
-    value, error = Objective(METRICS["accuracy"], shares=shares).estimate(answers)
+    value, error = ObjectiveMetric(METRICS["accuracy"], shares=shares).estimate(answers)
     assert value == pytest.approx(0.75 * (0.5 - 0.4) / 0.2 + 0.25 * 1.0)
     alone = [METRICS["accuracy"].estimate(part)[1] for part in (answers[:4], answers[4:])]
     assert error == pytest.approx(math.hypot(0.75 / 0.2 * alone[0], 0.25 * alone[1]))
-    assert Objective(METRICS["tokens"], shares=shares).estimate(answers)[0] == 10.0
+    assert ObjectiveMetric(METRICS["tokens"], shares=shares).estimate(answers)[0] == 10.0
 
 
 def test_one_task_alone_is_as_it_was_measured() -> None:
     shares = {"a": TaskShare(3.0, (0.4, 0.6))}
-    objective = Objective(METRICS["accuracy"], "a", shares)
+    objective = ObjectiveMetric(METRICS["accuracy"], "a", shares)
     assert objective.name == "accuracy/a"
     assert objective.estimate(_of("a", 1, 0) + _of("b", 1))[0] == 0.5
 
 
 def test_constraints_are_kept_at_zero_or_less() -> None:
     answers = [_answer(True, 2), _answer(True, 4, "length")]
-    at_most = Constraint(Objective(METRICS["truncation"]), 1, 0.2)
-    at_least = Constraint(Objective(METRICS["tokens"]), -1, 2.5)
+    at_most = Constraint(ObjectiveMetric(METRICS["truncation"]), 1, 0.2)
+    at_least = Constraint(ObjectiveMetric(METRICS["tokens"]), -1, 2.5)
     assert at_most.name == "truncation <= 0.2"
     assert at_most.estimate(answers)[0] == pytest.approx(0.3)
     assert at_least.name == "tokens >= 2.5"

@@ -7,11 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from mergefront.objectives.demo import BASE, EXPERT
-from mergefront.objectives.evaluation.chat import Chat
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
+from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.objectives.importance import activation_distances
 from mergefront.objectives.importance.activation import Pooling
-from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings
+from mergefront.objectives.merging import MergePlan, MergeSettings
 
 PROMPTS = [("What is 3 plus 4?", True), ("12 + 5", True), ("a", False)]
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.importance import rescale, task_vector_norms
-from mergefront.objectives.merging import Checkpoint, MergePlan, MergeSettings
+from mergefront.objectives.merging import MergePlan, MergeSettings
 from tiny_checkpoint import write_checkpoint
 
 

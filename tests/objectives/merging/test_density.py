@@ -8,9 +8,9 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from mergefront.errors import LayoutError
-from mergefront.objectives.demo import BASE, EXPERT
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.merging import (
-    Checkpoint,
     MergePlan,
     MergeSettings,
     ModuleSink,

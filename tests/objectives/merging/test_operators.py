@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mergefront.errors import LayoutError, SpecError
 from mergefront.objectives.merging import OPERATORS
-from mergefront.objectives.merging.engine import Inputs, Merger, Resident, check_finite
+from mergefront.objectives.merging.merger import Merger, ParentTensors, Resident, check_finite
 from mergefront.objectives.merging.operators import Operator, check_operator
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -61,7 +61,7 @@ OURS: dict[str, tuple[list[str], list[float], float, dict[str, float]]] = {
 class _OneStream(Merger):
     """Draws all masks from one generator, as mergekit does; ours has one a tensor and expert."""
 
-    def _sparsify(self, inputs: Inputs, k: int, density: float) -> Any:
+    def _sparsify(self, inputs: ParentTensors, k: int, density: float) -> Any:
         original = torch.Generator.manual_seed
         if k == 0:
             self._generator = torch.Generator()
@@ -90,7 +90,7 @@ def _merge(
     merger = kind(operator, operator.options(parameters or {}))
     out = torch.full_like(tensors[0], float("nan"))
     sources = [Resident(tensor) for tensor in tensors]
-    merger.merge(Inputs("t", sources[0], sources[1:]), weights, out, density)
+    merger.merge(ParentTensors("t", sources[0], sources[1:]), weights, out, density)
     return out
 
 
@@ -209,7 +209,7 @@ def test_masks_depend_on_seed_name_and_expert_alone() -> None:
         merger = Merger(operator, operator.options({}), seed)
         sources = [Resident(tensor) for tensor in tensors]
         out = torch.empty(40, 40)
-        merger.merge(Inputs(name, sources[0], sources[1:]), weights, out, 0.5)
+        merger.merge(ParentTensors(name, sources[0], sources[1:]), weights, out, 0.5)
         return out != 0
 
     reference = mask(0, "a", [0.5, 0.0])
@@ -227,7 +227,7 @@ def test_remembered_masks_give_the_same_result() -> None:
         fresh = Merger(operator, operator.options({}))
         outs = [torch.empty(6, 8), torch.empty(6, 8)]
         for merger, out in zip((remembering, fresh), outs, strict=True):
-            merger.merge(Inputs("t", tensors[0], tensors[1:]), weights, out, 0.5)
+            merger.merge(ParentTensors("t", tensors[0], tensors[1:]), weights, out, 0.5)
         assert torch.equal(*outs)
 
 

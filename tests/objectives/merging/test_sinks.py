@@ -9,13 +9,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from mergefront.errors import LayoutError
+from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.merging import (
-    Checkpoint,
     MergePlan,
     MergeSettings,
     ModuleSink,
     Recipe,
-    is_tied,
     stream,
     write_checkpoint,
 )

@@ -1,0 +1,9 @@
+"""Backends: load the parents, swap weights in place, generate.
+
+`Backend` is the protocol. `TransformersBackend` answers in continuous batches, `VllmBackend`
+merges inside vLLM's workers (`vllm_worker` runs there). `chat` renders prompts and reads stops.
+"""
+
+from .backend import Backend, Completion, Finished, Models, Sampling
+
+__all__ = ["Backend", "Completion", "Finished", "Models", "Sampling"]

@@ -1,0 +1,97 @@
+"""What every inference engine must do for a search: swap weights, generate, count."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ...merging import MergeSettings
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Models:
+    """The parents, as local directories.
+
+    Args:
+        base: Weight 0.
+        experts: Weight 1 each.
+        dtype: Name of the torch dtype that all are loaded in.
+        merge: How candidates are parametrised.
+    """
+
+    base: Path
+    experts: tuple[Path, ...]
+    dtype: str = "bfloat16"
+    merge: MergeSettings = field(default_factory=MergeSettings)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are generated: greedily.
+
+    Args:
+        max_new_tokens: Of an answer.
+        stop: Texts that end an answer; the first one that occurs is its last part.
+        chat: Whether prompts are messages, rendered by the base's chat template if it has one, or
+            complete texts.
+    """
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    chat: bool = True
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated answer.
+
+    Args:
+        text: The answer without the stop token, special tokens such as `<think>` kept.
+        n_tokens: Tokens generated, the stop token included.
+        finish_reason: `stop`, or `length` if the answer was cut at the limit.
+        n_think_tokens: Of `n_tokens`, those up to the end of the reasoning.
+        seconds: From the first look at the prompt to the end of the answer; not compared.
+    """
+
+    text: str
+    n_tokens: int
+    finish_reason: FinishReason
+    n_think_tokens: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+
+# Called with each answer as it ends, and its prompt's place among the prompts.
+Finished = Callable[[int, Completion], None]
+
+
+class Backend(Protocol):
+    """An inference engine whose weights can be swapped between candidates."""
+
+    def load(self, models: Models) -> None:
+        """Load the parents; they stay resident."""
+
+    def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
+        """Make the engine's model the candidate; return the seconds it took.
+
+        Args:
+            weights: For every group of the merge plan, one number an expert.
+        """
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+    ) -> list[Completion]:
+        """Answer the prompts.
+
+        Args:
+            prompts: Messages or complete texts.
+            sampling: How they are answered.
+            finished: Called with each answer once, before this returns.
+        """
+
+    def checksum(self) -> str:
+        """Return a hash of the weights that the engine would use now."""
+
+    def close(self) -> None:
+        """Release the models."""

@@ -1,0 +1,159 @@
+"""The reference engine: a transformers model whose parameters are overwritten in place."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from ....errors import EvaluationError
+from ...checkpoints import Checkpoint
+from ...merging import OPERATORS, MergePlan, ModuleSink
+from ...merging.merger import checksum
+from .backend import Completion, Finished, Models, Sampling
+from .chat import Chat, check_length
+from .continuous_batching import Answering, Rows, fits
+from .loading import default_device, load_expert, load_model
+
+
+class TransformersBackend:
+    """Batched greedy generation with in-place merges.
+
+    An answer that ends makes room for the next question, where the model has plain causal
+    attention; other models keep a batch until its longest answer ends.
+
+    Memory: the live model, a copy of the base, and every expert, all in `Models.dtype`; keys and
+    values of `batch_size` answers.
+
+    Args:
+        batch_size: Answers generated together.
+        device: A torch device; by default the first GPU, else the CPU.
+    """
+
+    def __init__(self, batch_size: int = 64, device: str | None = None) -> None:
+        self.batch_size = batch_size
+        self.device = device or default_device()
+        self._model: Any = None
+
+    def load(self, models: Models) -> None:
+        """Load the parents and the base's tokenizer."""
+        self._chat = Chat(models.base)
+        self._model = load_model(models.base, models.dtype, self.device)
+        self._model.generation_config = self._greedy_config()
+        common = (models.base, models.dtype, self.device)
+        experts = [load_expert(path, *common) for path in models.experts]
+        tied = bool(self._model.config.get_text_config().tie_word_embeddings)
+        self._sink = ModuleSink(self._model, experts, models.merge, tied)
+        _check_names(self._sink.parameters, models)
+        self._rows = Rows(self._model, self.batch_size) if fits(self._model) else None
+
+    @property
+    def plan(self) -> MergePlan:
+        """The search variables of the loaded models."""
+        return self._sink.plan
+
+    def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
+        """Overwrite the live parameters with the candidate; return the seconds it took."""
+        start = time.perf_counter()
+        self._sink.write(weights)
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start
+
+    def generate(
+        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+    ) -> list[Completion]:
+        """Answer the prompts, those of similar length together.
+
+        Raises:
+            EvaluationError: If a prompt and its answer do not fit the model.
+        """
+        rendered = [self._chat.render(prompt, sampling.chat) for prompt in prompts]
+        limit = self._model.config.get_text_config().max_position_embeddings
+        check_length(max(map(len, rendered), default=0), sampling.max_new_tokens, limit)
+        completions: dict[int, Completion] = {}
+
+        def keep(answering: Answering) -> None:
+            made = (answering.ids, sampling, answering.prompt, answering.seconds)
+            completion = self._chat.completion(*made)
+            completions[answering.index] = completion
+            if finished is not None:
+                finished(answering.index, completion)
+
+        if self._rows is None:
+            self._answer_in_batches(rendered, sampling, keep)
+        else:
+            is_over = partial(self._chat.is_over, stop=sampling.stop)
+            self._rows.answer(rendered, sampling.max_new_tokens, is_over, keep)
+        return [completions[i] for i in range(len(prompts))]
+
+    def checksum(self) -> str:
+        """Return a SHA-256 over the live parameters."""
+        return checksum(sorted(self._sink.parameters.items()))
+
+    def close(self) -> None:
+        """Release the models."""
+        self._model = self._rows = None
+        del self._sink, self._chat
+
+    def _greedy_config(self) -> Any:
+        """Return a configuration that leaves nothing to the checkpoint's own sampling defaults."""
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            do_sample=False,
+            eos_token_id=sorted(self._chat.stop_tokens),
+            pad_token_id=self._chat.tokenizer.pad_token_id,
+        )
+
+    def _answer_in_batches(
+        self,
+        rendered: list[list[int]],
+        sampling: Sampling,
+        finished: Callable[[Answering], None],
+    ) -> None:
+        order = sorted(range(len(rendered)), key=lambda i: (len(rendered[i]), i))
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            began = time.perf_counter()
+            answers = self._generate_batch([rendered[i] for i in batch], sampling)
+            seconds = time.perf_counter() - began
+            for i, ids in zip(batch, answers, strict=True):
+                finished(Answering(i, rendered[i], began, self._cut(ids, sampling), seconds))
+
+    def _cut(self, ids: list[int], sampling: Sampling) -> list[int]:
+        """Return what a batch generated for one answer without what follows its end."""
+        ends = (n for n in range(1, len(ids)) if self._chat.is_over(ids[:n], sampling.stop))
+        return ids[: next(ends, len(ids))]
+
+    def _generate_batch(self, rendered: list[list[int]], sampling: Sampling) -> list[list[int]]:
+        tokenizer = self._chat.tokenizer
+        inputs = tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
+        texts = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
+        with torch.inference_mode():
+            output = self._model.generate(
+                input_ids=inputs.input_ids,
+                attention_mask=inputs.attention_mask,
+                max_new_tokens=sampling.max_new_tokens,
+                **(texts if sampling.stop else {}),
+            )
+        answers: list[list[int]] = output[:, inputs.input_ids.shape[1] :].tolist()
+        return answers
+
+
+def _check_names(names: Iterable[str], models: Models) -> None:
+    """Refuse operators that look at whole tensors where loading has fused tensors.
+
+    Raises:
+        EvaluationError: If the live tensors are not the checkpoint's.
+    """
+    operator = OPERATORS[models.merge.operator]
+    if operator.elementwise and operator.sparsify is None:
+        return
+    fused = sorted(set(names) - Checkpoint(models.base).layout.keys())
+    if fused:
+        raise EvaluationError(
+            f"Operator {operator.name!r} works on the checkpoint's own tensors, but loading fused "
+            f"some, e.g. {fused[0]!r}. Use an elementwise operator such as 'linear'."
+        )

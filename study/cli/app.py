@@ -1,0 +1,129 @@
+"""The application, the options that commands share, and how errors end."""
+
+import functools
+import inspect
+import json
+import signal
+import warnings
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import MergefrontError
+
+if TYPE_CHECKING:
+    from ..spec.study_spec import StudySpec
+
+app = typer.Typer(
+    name="mergefront",
+    help="Find the Pareto front of merged language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The study's YAML file.")]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="MERGEFRONT_STORAGE",
+        help="Database of the study, instead of the spec's `study.storage`.",
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("--format", help="Of what goes to stdout.")]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option("--trials", min=1, help="COMPLETE trials at the end, instead of the spec's."),
+]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")]
+_DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command, with `--debug` and errors as one line.
+
+    Exit codes: 1 for errors that the user can mend, 2 for wrong usage, 130 after Ctrl-C, 0 after
+    SIGTERM (the trial in hand has been queued again).
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def wrapped(*arguments: Any, debug: bool = False, **options: Any) -> None:
+            _run(functools.partial(function, *arguments, **options), debug)
+
+        signature = inspect.signature(function)
+        option = inspect.Parameter(
+            "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_DebugOption
+        )
+        parameters = [*signature.parameters.values(), option]
+        wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {**function.__annotations__, "debug": _DebugOption}
+        app.command(name)(wrapped)
+        return wrapped
+
+    return register
+
+
+def _run(function: Callable[[], None], debug: bool) -> None:
+    from ..workers.termination import Interrupted
+
+    quiet_libraries()
+    # Also while models load, and in commands that are no workers.
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        function()
+    except MergefrontError as error:
+        if debug:
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        typer.echo("Stopped. Start it again to resume.", err=True)
+        raise typer.Exit(130) from None
+    except Interrupted:
+        raise typer.Exit(0) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    from ..workers.termination import Interrupted
+
+    raise Interrupted
+
+
+def quiet_libraries() -> None:
+    """Leave stderr to our own progress: no load bars, no notices about experimental features."""
+    import optuna
+    from transformers.utils import logging as transformers_logging
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def read_spec(path: Path, storage: str | None, trials: int | None = None) -> "StudySpec":
+    """Read a spec and apply the command line's overrides."""
+    from ..spec.study_spec import StudySpec
+
+    return StudySpec.from_yaml(path).with_overrides(storage, trials)
+
+
+def print_json(content: object) -> None:
+    """Print one JSON document to stdout."""
+    typer.echo(json.dumps(content, indent=2))

@@ -1,0 +1,1 @@
+"""Commands that compare methods, and choose what to merge."""

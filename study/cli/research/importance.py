@@ -1,0 +1,36 @@
+"""`mergefront importance`."""
+
+import typer
+
+from ..app import Format, FormatOption, SpecArgument, StorageOption, command, print_json, read_spec
+
+
+@command("importance")
+def importance(
+    spec: SpecArgument, storage: StorageOption = None, format: FormatOption = Format.TABLE
+) -> None:
+    """Print what is known about each search variable, and the importance it gets.
+
+    Example: mergefront importance examples/demo.yaml
+    """
+    from ...importance import compute_importance, signals_of
+    from ...spec.inputs import StudyInputs
+
+    inputs = StudyInputs.of(read_spec(spec, storage))
+    signals = signals_of(inputs)
+    importance = compute_importance(inputs, signals) or {}
+    columns = {_title(name, inputs.spec.importance.norm): s for name, s in signals.items()}
+    columns["importance"] = importance
+    names = inputs.plan.parameter_names
+    if format is Format.JSON:
+        print_json({n: {title: values.get(n) for title, values in columns.items()} for n in names})
+        return
+    typer.echo(f"{'variable':<16}" + "".join(f" {title:>20}" for title in columns))
+    for name in names:
+        cells = [values.get(name) for values in columns.values()]
+        shown = ("" if value is None else f"{value:.4f}" for value in cells)
+        typer.echo(f"{name:<16}" + "".join(f" {cell:>20}" for cell in shown))
+
+
+def _title(signal: str, norm: str) -> str:
+    return "activation_distance" if signal == "activation" else f"{norm}_norm"

@@ -1,0 +1,143 @@
+"""`mergefront select`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ....errors import SpecError
+from ..app import Format, FormatOption, command, print_json
+
+if TYPE_CHECKING:
+    from ....samplers.simmerge import Example, Ranked
+    from ...selection.select import Selection
+
+_TrainOption = Annotated[
+    list[str],
+    typer.Option(
+        "--train",
+        metavar="SOURCE",
+        help="What else is learned from, repeatable: another storage (URL), one study's spec, or "
+        "a file of measured merges (.jsonl).",
+    ),
+]
+_NOTHING: list[str] = []
+_StorageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="MERGEFRONT_STORAGE",
+        help="Database whose finished studies are learned from.",
+    ),
+]
+
+
+@command("select")
+def select(  # noqa: PLR0913 - a command's options
+    catalogue: Annotated[Path, typer.Argument(metavar="CATALOG", help="YAML file of models.")],
+    probes: Annotated[
+        Path | None, typer.Option("--probes", metavar="FILE", help="Unlabelled prompts.")
+    ] = None,
+    storage: _StorageOption = None,
+    train: _TrainOption = _NOTHING,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write a spec for each choice.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Choices shown.")] = 10,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Rank what to merge, how and in which order, by what similar merges gained.
+
+    Example: mergefront select catalogue.yaml --probes probes.jsonl --storage sqlite:///runs/all.db
+    """
+    from ...selection.catalogue import read_catalogue
+    from ...selection.select import read_probes, write_specs
+    from ...selection.select import select as rank
+
+    prompts = [] if probes is None else read_probes(probes)
+    examples = _examples([*([storage] if storage else []), *train])
+    found = read_catalogue(catalogue)
+    for name, reason in found.refused.items():
+        typer.echo(f"refused {name}: {reason}", err=True)
+    selection = rank(found, prompts, examples)
+    written = [] if out is None else write_specs(selection, out, top)
+    shown = selection.ranked[:top]
+    if format is Format.JSON:
+        print_json(_as_json(selection, shown, written))
+        return
+    _print_quality(selection)
+    if not found.scores:
+        typer.echo(
+            "Ranked by gain over the parents' mean; with a `score` of every model in the "
+            "catalogue, by the score to expect.",
+            err=True,
+        )
+    _print_table(shown, bool(found.scores))
+    for path in written:
+        typer.echo(f"wrote {path}", err=True)
+
+
+def _examples(sources: list[str]) -> "list[Example]":
+    from ...selection.measured_merges import read_source
+
+    if not sources:
+        raise SpecError(
+            "There is nothing to learn from: name the storage of finished studies by `--storage`, "
+            "or other sources by `--train`."
+        )
+    examples = []
+    for source in sources:
+        found, skipped = read_source(source)
+        examples += found
+        for name, reason in skipped.items():
+            typer.echo(f"skipped study {name}: {reason}", err=True)
+    return examples
+
+
+def _print_quality(selection: "Selection") -> None:
+    quality, kind = selection.predictor.quality, selection.predictor.kind
+    shown = ", ".join(f"{name} {q.rmse:.3f}" for name, q in quality.items())
+    typer.echo(
+        f"Learned from {selection.n_examples} measured merges. Error of the gain on models left "
+        f"out: {shown}. Used: {kind}.",
+        err=True,
+    )
+
+
+def _print_table(shown: "list[Ranked]", has_scores: bool) -> None:
+    title = "score" if has_scores else "gain"
+    typer.echo(f"{'rank':>4}  {title:>7}  {'90 % interval':>17}  models by operators")
+    for rank, one in enumerate(shown, start=1):
+        level = one.score - one.prediction.gain
+        low, high = (level + bound for bound in one.prediction.interval())
+        numbers = f"{one.score:7.3f}  [{low:7.3f}, {high:7.3f}]"
+        if not one.prediction.is_known:
+            numbers = f"{'-':>7}  {'unlike all known':>17}"
+        names = " + ".join(one.chain.models)
+        typer.echo(f"{rank:>4}  {numbers}  {names} by {', '.join(one.chain.operators)}")
+
+
+def _as_json(selection: "Selection", shown: "list[Ranked]", written: list[Path]) -> dict[str, Any]:
+    rows = []
+    for rank, one in enumerate(shown):
+        known = one.prediction.is_known
+        rows.append(
+            {
+                "models": list(one.chain.models),
+                "operators": list(one.chain.operators),
+                "known": known,
+                "gain": one.prediction.gain if known else None,
+                "standard_deviation": one.prediction.standard_deviation if known else None,
+                "interval": list(one.prediction.interval()) if known else None,
+                "score": one.score if known and selection.catalogue.scores else None,
+                "spec": str(written[rank]) if written else None,
+            }
+        )
+    return {
+        "examples": selection.n_examples,
+        "regressor": selection.predictor.kind,
+        "rmse": {name: q.rmse for name, q in selection.predictor.quality.items()},
+        "refused": dict(selection.catalogue.refused),
+        "choices": rows,
+    }

@@ -1,0 +1,32 @@
+"""`mergefront dashboard`."""
+
+from typing import Annotated
+
+import typer
+
+from ..app import SpecArgument, StorageOption, command, read_spec
+
+
+@command("dashboard")
+def dashboard(
+    spec: SpecArgument,
+    storage: StorageOption = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; there is no password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
+    refresh: Annotated[
+        float, typer.Option("--refresh", min=1, metavar="SECONDS", help="Of our pictures.")
+    ] = 30.0,
+) -> None:
+    """Serve optuna-dashboard with the study's note, pictures and artifacts.
+
+    Example: mergefront dashboard examples/demo.yaml
+    """
+    from ...results.report.dashboard import serve
+
+    parsed = read_spec(spec, storage)
+    typer.echo(
+        f"Serving {parsed.study.name!r} at http://{host}:{port} (Ctrl-C ends it).", err=True
+    )
+    serve(parsed, host, port, refresh)

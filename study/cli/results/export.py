@@ -1,0 +1,44 @@
+"""`mergefront export`."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ..app import OutOption, SpecArgument, StorageOption, command, read_spec
+
+
+class ExportFormat(StrEnum):
+    """What is written."""
+
+    CHECKPOINT = "checkpoint"
+    MERGEKIT = "mergekit"
+
+
+@command("export")
+def export(
+    spec: SpecArgument,
+    trial: Annotated[int, typer.Option("--trial", help="The trial's number.")],
+    out: OutOption,
+    storage: StorageOption = None,
+    format: Annotated[
+        ExportFormat, typer.Option("--format", help="A checkpoint, or a mergekit configuration.")
+    ] = ExportFormat.CHECKPOINT,
+) -> None:
+    """Write a trial's merged model as a checkpoint with its card and recipe.
+
+    Example: mergefront export examples/demo.yaml --trial 17 --out merged
+    """
+    from ...results.export import export_mergekit, export_trial
+    from ...seeding import check_same_study
+    from ...spec.inputs import StudyInputs
+    from ...storage.connection import load_study
+
+    parsed = read_spec(spec, storage)
+    study, inputs = load_study(parsed), StudyInputs.of(parsed)
+    check_same_study(study, inputs)
+    if format is ExportFormat.MERGEKIT:
+        typer.echo(export_mergekit(inputs, study, trial, out))
+        return
+    export_trial(inputs, study, trial, out)
+    typer.echo(out)

@@ -1,0 +1,1 @@
+"""Commands that create studies, run them and tell how far they are."""

@@ -1,0 +1,281 @@
+"""Searches of one spec side by side, at equal budgets and over shared answers."""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from filelock import FileLock, Timeout
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from ...errors import StudyError
+from ...objectives import Measurement, MergeObjective
+from ...objectives.evaluation import Answer
+from ...samplers import signs
+from ..results.front import FrontReport, front_report, hypervolume
+from ..results.indicators import Array, igd_plus, non_dominated, spacing
+from ..run import make_objective, make_sampler, run
+from ..seeding import fingerprint_of, first_trials, init_study, search_space
+from ..spec.inputs import StudyInputs
+from ..spec.study_spec import StudySpec
+from ..storage.connection import load_study, state_dir
+from .simulation import Evaluated, Simulation, Usage, usage
+from .variants import Variant
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Simulated workers.
+
+    Args:
+        n_workers: How many.
+        variation: Coefficient of variation of log-normal evaluation times with the recorded
+            mean; None takes what each evaluation took when its answers were generated.
+        suggest_seconds: That a proposal takes.
+    """
+
+    n_workers: int
+    variation: float | None = None
+    suggest_seconds: float = 0.0
+
+    @property
+    def suffix(self) -> str:
+        """Of the studies' names."""
+        times = "" if self.variation is None else f".cv{self.variation:g}"
+        pause = f".p{self.suggest_seconds:g}" if self.suggest_seconds else ""
+        return f".w{self.n_workers}{times}{pause}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """One finished search with its front on fresh questions.
+
+    Args:
+        variant: Label.
+        seed: Of the search.
+        study: Name.
+        report: Its denoised front.
+        validated: Values of the front's models on the fresh split, `n x m`-dim.
+        use: Of the workers' time.
+    """
+
+    variant: str
+    seed: int
+    study: str
+    report: FrontReport
+    validated: Array
+    use: Usage
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One search in numbers.
+
+    Args:
+        hypervolume: Of the denoised trials, on the search's questions.
+        validated_hypervolume: Of the front's models on fresh questions.
+        igd_plus: Of the validated front, to the best validated points of all searches.
+        spacing: Of the validated front.
+        n_front: Models of the reported front.
+        seconds: Wall-clock: real, or simulated.
+        utilisation: Share of the workers' time that was evaluation until the last claim.
+        overall: The same until the last end.
+    """
+
+    hypervolume: float
+    validated_hypervolume: float
+    igd_plus: float
+    spacing: float
+    n_front: int
+    seconds: float
+    utilisation: float
+    overall: float
+
+
+def search(
+    spec: StudySpec, variant: Variant, seed: int, split: str, clock: Clock | None
+) -> Search:
+    """Run or resume one search, and measure its front on a fresh split.
+
+    Args:
+        spec: Of the comparison.
+        variant: What differs.
+        seed: Of the search.
+        split: Of the fresh questions.
+        clock: Simulated workers. Defaults to None: one real worker.
+
+    Raises:
+        StudyError: If no trial is believed to keep to the constraints.
+    """
+    inputs = StudyInputs.of(variant.spec(spec, seed, clock.suffix if clock else ""))
+    if clock is None:
+        run(inputs)
+        study = load_study(inputs.spec)
+        use = _real_use(study)
+    else:
+        study, use = _simulated(inputs, clock)
+    report = front_report(study, inputs.spec)
+    report.check_models()
+    fresh = make_objective(inputs, split)
+    values = [fresh.measure(trial.params).values for trial in report.trials]
+    fresh.backend.close()
+    return Search(variant.label, seed, study.study_name, report, np.array(values), use)
+
+
+def _simulated(inputs: StudyInputs, clock: Clock) -> tuple[optuna.Study, Usage]:
+    study = init_study(inputs, queue=False)
+    spec = inputs.spec
+    if len(study.get_trials(deepcopy=False)) < spec.study.trials:
+        _simulate(study, inputs, clock)
+    return study, usage(study.get_trials(deepcopy=False), clock.n_workers)
+
+
+def _simulate(study: optuna.Study, inputs: StudyInputs, clock: Clock) -> None:
+    study.sampler = make_sampler(inputs, study)
+    objective, spec = make_objective(inputs), inputs.spec
+    simulation = Simulation(
+        study,
+        search_space(spec, inputs.plan),
+        _Evaluation(objective, study, inputs, clock),
+        clock.n_workers,
+        spec.sampler.batch and clock.n_workers,
+        first_trials(spec, inputs.plan),
+        clock.suggest_seconds,
+    )
+    try:
+        with FileLock(state_dir(spec) / "simulation.lock", timeout=0):
+            simulation.run(spec.study.trials)
+    except Timeout:
+        raise StudyError(
+            f"Another process simulates study {study.study_name!r}. Wait for it, or stop it."
+        ) from None
+    objective.backend.close()
+
+
+@dataclass
+class _Evaluation:
+    objective: MergeObjective
+    study: optuna.Study
+    inputs: StudyInputs
+    clock: Clock
+
+    def __call__(self, trial: FrozenTrial) -> Evaluated:
+        measurement = self.objective.measure(trial.params)
+        number = len(self.study.get_trials(deepcopy=False))
+        return Evaluated(
+            measurement.values,
+            {**measurement.attributes(), "fingerprint": fingerprint_of(self.study)},
+            self._seconds(measurement, number),
+            {name: violation for name, (violation, _) in measurement.constraints.items()},
+        )
+
+    def _seconds(self, measurement: Measurement, number: int) -> float:
+        evaluation = self.inputs.spec.evaluation
+        vllm = evaluation.backend == "vllm"
+        slots = evaluation.engine.max_num_seqs if vllm else evaluation.batch_size
+        recorded = recorded_seconds(measurement.answers, slots)
+        variation = self.clock.variation
+        if variation is None:
+            return recorded
+        # By the trial's number, so that all searches meet the same times; the mean is a unit.
+        sigma = sqrt(np.log1p(variation**2))
+        rng = np.random.default_rng([31, number])
+        return float(rng.lognormal(-(sigma**2) / 2, sigma)) * _UNIT
+
+
+# Mean simulated evaluation where times are drawn; only ratios mean anything then.
+_UNIT = 300.0
+
+
+def recorded_seconds(answers: Sequence[Answer], slots: int) -> float:
+    """Return how long answers took when they were generated, so many at once.
+
+    Known answers cost nothing again, but an evaluation of its own would have taken this long:
+    the end of the last one if each began as soon as one before it ended.
+    """
+    ends = [0.0] * min(slots, max(len(answers), 1))
+    for answer in answers:
+        heapq.heapreplace(ends, ends[0] + answer.seconds)
+    return max(ends)
+
+
+def _real_use(study: optuna.Study) -> Usage:
+    """Return the times of a real search with one worker; a pause counts as wall-clock."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.datetime_start and t.duration]
+    starts = [t.datetime_start.timestamp() for t in trials if t.datetime_start]
+    ends = [t.datetime_complete.timestamp() for t in trials if t.datetime_complete]
+    seconds = max(ends) - min(starts)
+    busy = sum(t.duration.total_seconds() for t in trials if t.duration)
+    until_last = busy - (ends[int(np.argmax(starts))] - max(starts))
+    claims = max(starts) - min(starts)
+    return Usage(seconds, until_last / claims if claims else 1.0, busy / seconds)
+
+
+def score(searches: Sequence[Search]) -> list[Scores]:
+    """Return every search's scores; all share one reference point and one best front.
+
+    Args:
+        searches: Of one spec.
+    """
+    reference = searches[0].report.reference_point
+    directions = [StudyDirection[name.upper()] for name in searches[0].report.directions]
+    flips = signs(directions).numpy()
+    origin = np.array(reference) * flips
+    reach = [s.validated * flips - origin for s in searches if len(s.validated)]
+    best = non_dominated(np.concatenate(reach))
+    unit = np.maximum(best.max(axis=0), 1e-12)
+    return [_scores(s, reference, directions, origin, unit, best / unit) for s in searches]
+
+
+def _scores(
+    found: Search,
+    reference: Sequence[float],
+    directions: Sequence[StudyDirection],
+    origin: Array,
+    unit: Array,
+    best: Array,
+) -> Scores:
+    report = found.report
+    searched = torch.tensor([t.user_attrs["denoised"] for t in report.trials]).double()
+    values = found.validated
+    front = non_dominated((values * signs(directions).numpy() - origin) / unit)
+    return Scores(
+        hypervolume(searched, reference, directions),
+        hypervolume(torch.from_numpy(values), reference, directions),
+        igd_plus(front, best),
+        spacing(front),
+        len(report.trials),
+        found.use.seconds,
+        found.use.utilisation,
+        found.use.overall,
+    )
+
+
+def to_json(searches: Sequence[Search], scores: Sequence[Scores]) -> list[dict[str, Any]]:
+    """Return one record a search; null for what cannot be told (JSON has no nan)."""
+    return [
+        {"variant": s.variant, "seed": s.seed, "study": s.study}
+        | {key: None if value != value else value for key, value in asdict(numbers).items()}
+        for s, numbers in zip(searches, scores, strict=True)
+    ]
+
+
+def check(spec: StudySpec, variants: Sequence[Variant], split: str) -> None:
+    """Check every variant's spec, models and questions before anything runs.
+
+    Raises:
+        SpecError: At the first that does not fit.
+    """
+    for variant in variants:
+        StudyInputs.of(variant.spec(spec, spec.study.seed)).split(split)
+
+
+def content_of(spec: StudySpec) -> tuple[dict[str, Any], Path]:
+    """Return what another process needs to parse the same spec."""
+    return spec.model_dump(mode="json"), spec.folder

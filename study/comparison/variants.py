@@ -1,0 +1,76 @@
+"""Variants of one spec: a preset, with keys of its own, under a name of its own."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from ...errors import SpecError
+from ..spec.presets import Overrides, overrides_of, with_overrides
+from ..spec.study_spec import StudySpec
+from ..storage.connection import state_dir
+
+# Sweeps without anything random: further seeds would repeat them.
+_FIXED = ("uniform", "task-arithmetic", "ties", "breadcrumbs")
+_RANDOM_MASKS = ("dare", "della")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to search.
+
+    Args:
+        label: As it was asked for.
+        preset: Of the sampler.
+        overrides: Further keys, by section.
+    """
+
+    label: str
+    preset: str
+    overrides: Overrides = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "Variant":
+        """Read `PRESET` or `PRESET:SECTION.KEY=VALUE:...`, with values in YAML.
+
+        Raises:
+            SpecError: If a part cannot be read.
+        """
+        preset, *parts = text.split(":")
+        overrides: dict[str, dict[str, Any]] = {}
+        for part in parts:
+            name, equals, value = part.partition("=")
+            section, dot, key = name.partition(".")
+            if not (equals and dot and section and key):
+                raise SpecError(
+                    f"A variant must be PRESET or PRESET:SECTION.KEY=VALUE:..., but got {text!r}."
+                )
+            overrides.setdefault(section, {})[key] = yaml.safe_load(value)
+        return cls(text, preset.strip(), overrides)
+
+    def seeds(self, asked: list[int]) -> list[int]:
+        """Return the seeds that differ: one for a sweep in which nothing is drawn."""
+        return asked[:1] if self.preset in _FIXED else asked
+
+    def spec(self, spec: StudySpec, seed: int, suffix: str = "") -> StudySpec:
+        """Return the spec of one search; its answers are shared with all of the same spec.
+
+        Args:
+            spec: Of the comparison; of its sampler the number of start-up trials is kept.
+            seed: Of the sampler, and of random masks in sweeps that have them.
+            suffix: Of the study's name.
+        """
+        content = spec.model_dump(mode="json")
+        slug = re.sub(r"[^\w.-]+", "-", self.label)
+        name = f"{spec.study.name}.{slug}.s{seed}{suffix}"
+        content["study"] |= {"name": name, "seed": seed}
+        cache = spec.evaluation.cache
+        shared = state_dir(spec) / "answers.db"
+        content["evaluation"]["cache"] = str(shared.resolve()) if cache is True else cache
+        first = spec.sampler.n_startup_trials
+        content["sampler"] = {"preset": self.preset, "n_startup_trials": first}
+        if self.preset in _RANDOM_MASKS:
+            content["merge"]["seed"] = seed
+        content = with_overrides(content, overrides_of(self.preset))
+        return StudySpec.parse(with_overrides(content, self.overrides), spec.folder, self.label)

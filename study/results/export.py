@@ -1,0 +1,150 @@
+"""Turn a trial into a checkpoint that anybody can load."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial
+
+from ...errors import SpecError, StudyError
+from ...objectives.checkpoints import Checkpoint
+from ...objectives.checkpoints.card import Provenance, model_card, recipe_yaml
+from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
+from ..spec.hashing import cached_hash
+from ..spec.inputs import StudyInputs
+
+
+def export_trial(inputs: StudyInputs, study: optuna.Study, number: int, out: Path) -> None:
+    """Write a trial's model: safetensors, tokenizer, config, model card and recipe.
+
+    It generates the same tokens as the candidate that was measured in place, because the same
+    function merges both.
+
+    Raises:
+        StudyError: If the trial does not exist or lacks a parameter.
+        SpecError: If `out` exists and is not empty.
+    """
+    trial = _trial(study, number)
+    check_empty(out)
+    groups = inputs.plan.group_weights(trial.params)
+    write_checkpoint(recipe_of(inputs), groups, out)
+    provenance = _provenance(inputs, groups, f"{study.study_name}, trial {number}", trial)
+    _write_texts(provenance, out)
+
+
+def export_mergekit(inputs: StudyInputs, study: optuna.Study, number: int, out: Path) -> Path:
+    """Write `mergekit.yaml` with which mergekit makes a trial's model; return its path.
+
+    Raises:
+        StudyError: If the trial does not exist.
+        SpecError: If `out` is not empty, or mergekit cannot make the model.
+    """
+    trial = _trial(study, number)
+    check_empty(out)
+    models = [str(checkpoint.directory) for checkpoint in (inputs.base, *inputs.experts)]
+    groups = inputs.plan.group_weights(trial.params)
+    text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "mergekit.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def merge_weights(inputs: StudyInputs, weights: Path, out: Path) -> None:
+    """Write the merge with the weights of a JSON file.
+
+    Raises:
+        SpecError: If the file is no JSON object of numbers, or `out` is not empty.
+        LayoutError: If a weight is missing or unknown.
+    """
+    check_empty(out)
+    groups = inputs.plan.parse_weights(_read_weights(weights))
+    write_checkpoint(recipe_of(inputs), groups, out)
+    provenance = _provenance(inputs, groups, f"Merge with {weights.name}")
+    _write_texts(provenance, out)
+
+
+def _read_weights(path: Path) -> dict[str, float | list[float]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"--weights must be a JSON file, but {path} is not readable as one: {error}."
+        ) from error
+    if not isinstance(content, dict):
+        raise SpecError(
+            f'--weights must hold an object such as {{"layer_000": 0.4}}, but {path} does not.'
+        )
+    return content
+
+
+def _write_texts(provenance: Provenance, out: Path) -> None:
+    (out / "recipe.yaml").write_text(recipe_yaml(provenance), encoding="utf-8")
+    (out / "README.md").write_text(model_card(provenance), encoding="utf-8")
+
+
+def recipe_of(inputs: StudyInputs) -> Recipe:
+    """Return the sources and rules of a study's merges."""
+    dtype: torch.dtype = getattr(torch, inputs.spec.models.dtype)
+    return Recipe(inputs.base, inputs.experts, inputs.plan, dtype)
+
+
+def check_empty(out: Path) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        SpecError: If `out` is a file or a directory with content.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SpecError(
+            f"--out must be a new or empty directory, but {out} is not. Choose another."
+        )
+
+
+def _trial(study: optuna.Study, number: int) -> FrozenTrial:
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise StudyError(
+            f"--trial must be a trial's number, 0 to {len(trials) - 1}, but got {number}. "
+            "`mergefront front` lists the best."
+        )
+    return trials[number]
+
+
+def _provenance(
+    inputs: StudyInputs,
+    groups: Mapping[str, Sequence[float]],
+    title: str,
+    trial: FrozenTrial | None = None,
+) -> Provenance:
+    spec = inputs.spec
+    roles = ["base", *(f"expert {k}" for k in range(1, len(inputs.experts) + 1))]
+    parents = zip(roles, (inputs.base, *inputs.experts), strict=True)
+    single = len(inputs.experts) == 1
+    n_questions = trial.user_attrs.get("n_questions") if trial else None
+    return Provenance(
+        title=title,
+        parents={role: _parent(checkpoint) for role, checkpoint in parents},
+        operator=spec.merge.operator,
+        dtype=spec.models.dtype,
+        weights={g: w[0] if single else list(w) for g, w in groups.items()},
+        settings={
+            **spec.merge.model_dump(mode="json", exclude={"operator", "bounds"}),
+            "blocks": list(inputs.plan.settings.blocks),
+        },
+        scores=_scores(trial, spec.metric_names) if trial else {},
+        measured_on=f"{n_questions} questions of the search split",
+    )
+
+
+def _scores(trial: FrozenTrial, metric_names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    errors = trial.user_attrs.get("standard_errors")
+    if trial.values is None or errors is None:
+        return {}
+    return dict(zip(metric_names, zip(trial.values, errors, strict=True), strict=True))
+
+
+def _parent(checkpoint: Checkpoint) -> dict[str, str]:
+    return {"name": checkpoint.directory.name, "hash": cached_hash(checkpoint)}

@@ -1,0 +1,238 @@
+"""The denoised Pareto front of a study, and how much of objective space it covers."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+from botorch.utils.multi_objective.hypervolume import Hypervolume
+from botorch.utils.multi_objective.pareto import is_non_dominated
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor
+
+from ...errors import StudyError
+from ...samplers import Denoised, denoise, infer_reference_point, signs
+from ..seeding import importance_of, is_uniform
+from ..spec.study_spec import StudySpec
+
+# How far beyond the worse parent the reference point lies, as a share of the parents' range.
+_MARGIN = 0.1
+
+
+def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the trials whose noise-free values are believed to be non-dominated.
+
+    The values compared are the surrogate's posterior means at the trials' own points: the
+    measured values of a noisy comparison's winners are the lucky ones. Works on any Optuna
+    study with one objective or more; trials may carry `standard_errors`.
+
+    Trials with constraints (`trial.set_constraint`) must be believed to keep to them, too.
+
+    Args:
+        study: With at least one COMPLETE trial for a front that is not empty.
+
+    Returns:
+        Copies, sorted by the first objective from its best; `user_attrs["denoised"]` and
+        `user_attrs["denoised_errors"]` are aligned with the values. Empty if no trial is believed
+        to keep to its constraints.
+    """
+    return _front_trials(study, denoise(study, importance_of(study)))
+
+
+def _front_trials(study: optuna.Study, denoised: Denoised) -> list[FrozenTrial]:
+    if not denoised.trials:
+        return []
+    maximized = denoised.means * signs(study.directions)
+    allowed = _eligible(denoised).nonzero().flatten()
+    keep = allowed[is_non_dominated(maximized[allowed])].tolist()
+    keep.sort(key=lambda row: -float(maximized[row, 0]))
+    return [_annotated(denoised, row) for row in keep]
+
+
+def _eligible(denoised: Denoised) -> Tensor:
+    """Return which trials may be in a front: whole measurements that keep to the constraints.
+
+    What was stopped early is known less well, and was clearly worse than something else.
+    """
+    whole = [trial.state == TrialState.COMPLETE for trial in denoised.trials]
+    return denoised.feasible & torch.tensor(whole, dtype=torch.bool)
+
+
+def _annotated(denoised: Denoised, row: int) -> FrozenTrial:
+    trial = copy.deepcopy(denoised.trials[row])
+    means, deviations = denoised.means[row].tolist(), denoised.deviations[row].tolist()
+    trial.user_attrs = {**trial.user_attrs, "denoised": means, "denoised_errors": deviations}
+    if trial.constraints:
+        trial.user_attrs["feasible"] = bool(denoised.feasible[row])
+    return trial
+
+
+def hypervolume(
+    values: Tensor, reference_point: Sequence[float], directions: Sequence[Any]
+) -> float:
+    """Return the volume that dominates the reference point, in the objectives' own units.
+
+    Args:
+        values: An `n x m`-dim tensor in the objectives' own directions.
+        reference_point: One value an objective, in its own direction.
+        directions: Of a study.
+    """
+    flips = signs(directions)
+    reference = torch.tensor(list(reference_point), dtype=torch.double) * flips
+    if len(flips) == 1:  # a length; BoTorch's class wants two objectives at least
+        return max(0.0, float((values * flips).max() - reference)) if len(values) else 0.0
+    maximized = values * flips
+    front = maximized[is_non_dominated(maximized)]
+    return float(Hypervolume(reference).compute(front))
+
+
+@dataclass(frozen=True)
+class FrontReport:
+    """A study's front with what it is measured against.
+
+    Args:
+        study: Its name.
+        directions: One an objective.
+        metric_names: One an objective.
+        reference_point: One value an objective, in its own direction.
+        anchors: Label of each parent -> metric -> measured value.
+        hypervolume: Of all denoised trials.
+        hypervolume_uniform: Of the denoised parents and uniform merges alone.
+        trials: The front.
+        knee: Number of the front's most balanced trial; None for an empty front.
+        denoised: All trials.
+    """
+
+    study: str
+    directions: list[str]
+    metric_names: list[str]
+    reference_point: list[float]
+    anchors: dict[str, dict[str, float]]
+    hypervolume: float
+    hypervolume_uniform: float
+    trials: list[FrozenTrial]
+    knee: int | None
+    denoised: Denoised
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `front --format json` prints."""
+        return {
+            "study": self.study,
+            "directions": self.directions,
+            "metric_names": self.metric_names,
+            "reference_point": self.reference_point,
+            "anchors": self.anchors,
+            "hypervolume": self.hypervolume,
+            "hypervolume_uniform": self.hypervolume_uniform,
+            "knee": self.knee,
+            "trials": [self._trial_json(trial) for trial in self.trials],
+        }
+
+    def check_models(self) -> None:
+        """Check that there is a front to work with.
+
+        Raises:
+            StudyError: If no trial is believed to keep to the constraints.
+        """
+        if not self.trials:
+            raise StudyError(
+                f"No trial of study {self.study!r} is believed to keep to its constraints yet. "
+                "Continue it with `mergefront run`, or loosen `constraints` under another name."
+            )
+
+    def annotated(self) -> list[FrozenTrial]:
+        """Return copies of all trials with their denoised values."""
+        return [_annotated(self.denoised, row) for row in range(len(self.denoised.trials))]
+
+    def named(self, values: Sequence[float] | None) -> dict[str, float] | None:
+        """Return one value an objective under the metrics' names."""
+        return None if values is None else dict(zip(self.metric_names, values, strict=True))
+
+    def _trial_json(self, trial: FrozenTrial) -> dict[str, Any]:
+        attributes = trial.user_attrs
+        return {
+            "number": trial.number,
+            "values": self.named(trial.values),
+            "standard_errors": self.named(attributes.get("standard_errors")),
+            "denoised": self.named(attributes["denoised"]),
+            "denoised_errors": self.named(attributes["denoised_errors"]),
+            "params": trial.params,
+            "user_attrs": attributes,
+        }
+
+
+def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
+    """Denoise a study and compare its front with the uniform curve.
+
+    Raises:
+        StudyError: If no trial is COMPLETE yet.
+    """
+    denoised = denoise(study, importance_of(study), spec.importance.trust)
+    if not denoised.trials:
+        raise StudyError(
+            f"Study {study.study_name!r} has no finished trial yet. Continue it with "
+            "`mergefront run`."
+        )
+    names = spec.metric_names
+    anchors = _anchors(denoised.trials, names)
+    reference = reference_point(study, spec, denoised, anchors)
+    front = _front_trials(study, denoised)
+    return FrontReport(
+        study=study.study_name,
+        directions=[direction.name.lower() for direction in study.directions],
+        metric_names=names,
+        reference_point=reference,
+        anchors=anchors,
+        hypervolume=hypervolume(denoised.means[_eligible(denoised)], reference, study.directions),
+        hypervolume_uniform=hypervolume(_uniform(denoised), reference, study.directions),
+        trials=front,
+        knee=_knee(front, signs(study.directions)),
+        denoised=denoised,
+    )
+
+
+def _uniform(denoised: Denoised) -> Tensor:
+    rows = torch.tensor([is_uniform(trial) for trial in denoised.trials], dtype=torch.bool)
+    return denoised.means[rows & denoised.feasible]
+
+
+def _anchors(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    return {
+        trial.user_attrs.get("label", str(trial.number)): dict(
+            zip(names, trial.values, strict=True)
+        )
+        for trial in trials
+        if trial.user_attrs.get("phase") == "parent"
+    }
+
+
+def reference_point(
+    study: optuna.Study,
+    spec: StudySpec,
+    denoised: Denoised,
+    anchors: Mapping[str, Mapping[str, float]],
+) -> list[float]:
+    """Return the spec's reference point; what it leaves open lies just beyond the worse parent."""
+    flips = signs(study.directions)
+    if len(anchors) > 1:
+        rows = (
+            torch.tensor([list(a.values()) for a in anchors.values()], dtype=torch.double) * flips
+        )
+        worst, best = rows.amin(dim=0), rows.amax(dim=0)
+        inferred = (worst - _MARGIN * (best - worst)) * flips
+    else:
+        inferred = infer_reference_point(denoised.means * flips) * flips
+    given = [objective.reference for objective in spec.objectives]
+    return [i if g is None else g for g, i in zip(given, inferred.tolist(), strict=True)]
+
+
+def _knee(front: Sequence[FrozenTrial], flips: Tensor) -> int | None:
+    """Return the trial whose worst objective, scaled to the front's range, is best."""
+    if not front:
+        return None
+    rows = torch.tensor([t.user_attrs["denoised"] for t in front], dtype=torch.double) * flips
+    span = (rows.amax(dim=0) - rows.amin(dim=0)).clamp_min(1e-12)
+    balance = ((rows - rows.amin(dim=0)) / span).amin(dim=1)
+    return front[int(balance.argmax())].number

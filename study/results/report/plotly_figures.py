@@ -1,0 +1,142 @@
+"""The pictures of a study for optuna-dashboard: Plotly figures."""
+
+from collections.abc import Sequence
+
+import optuna
+import plotly.graph_objects as go
+
+from ...seeding import is_uniform
+from ..front import FrontReport, hypervolume
+from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label
+
+# The legend below: beside it, half of the dashboard's narrow cards would be legend.
+_LAYOUT = {
+    "template": "plotly_white",
+    "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
+    "legend": {"orientation": "h", "y": -0.25},
+}
+
+
+def graphs(
+    report: FrontReport, study: optuna.Study, importance: dict[str, float] | None
+) -> dict[str, go.Figure]:
+    """Return the figures by the identifiers under which the dashboard keeps them."""
+    return {
+        "front": front_graph(report),
+        "hypervolume": hypervolume_graph(report, study),
+        "importance": importance_graph(report, importance),
+    }
+
+
+def front_graph(report: FrontReport) -> go.Figure:
+    """Draw the front of the first two objectives with errors, parents and the uniform curve."""
+    x, y = (1, 0) if len(report.metric_names) > 1 else (0, 0)
+    figure = go.Figure()
+    figure.add_traces([_searched(report, x, y), _uniform(report, x, y), _front(report, x, y)])
+    figure.add_trace(_parents(report, x, y))
+    figure.update_layout(
+        title="Front, denoised (± 1 deviation)",
+        xaxis_title=axis_label(report.metric_names[x]),
+        yaxis_title=axis_label(report.metric_names[y]),
+        **_LAYOUT,
+    )
+    return figure
+
+
+def _points(
+    report: FrontReport, chosen: Sequence[int], x: int, y: int
+) -> dict[str, Sequence[object]]:
+    means = report.denoised.means.tolist()
+    return {
+        "x": [means[i][x] for i in chosen],
+        "y": [means[i][y] for i in chosen],
+        "text": [_title(report.denoised.trials[i]) for i in chosen],
+    }
+
+
+def _title(trial: optuna.trial.FrozenTrial) -> str:
+    return f"trial {trial.number} {trial.user_attrs.get('label', '')}".strip()
+
+
+def _searched(report: FrontReport, x: int, y: int) -> go.Scatter:
+    chosen = [i for i, trial in enumerate(report.denoised.trials) if not is_uniform(trial)]
+    points = _points(report, chosen, x, y)
+    marker = {"color": OTHER, "size": 6}
+    return go.Scatter(**points, mode="markers", marker=marker, name="searched merges")
+
+
+def _uniform(report: FrontReport, x: int, y: int) -> go.Scatter:
+    trials = report.denoised.trials
+    chosen = [i for i, trial in enumerate(trials) if is_uniform(trial)]
+    chosen.sort(key=lambda i: sum(trials[i].params.values()))
+    name = f"uniform merges: hypervolume {report.hypervolume_uniform:.3f}"
+    line = {"color": UNIFORM, "dash": "dash"}
+    points = _points(report, chosen, x, y)
+    return go.Scatter(**points, mode="lines+markers", line=line, name=name)
+
+
+def _front(report: FrontReport, x: int, y: int) -> go.Scatter:
+    trials = sorted(report.trials, key=lambda trial: trial.user_attrs["denoised"][x])
+    values = [trial.user_attrs["denoised"] for trial in trials]
+    errors = [trial.user_attrs["denoised_errors"] for trial in trials]
+    return go.Scatter(
+        x=[row[x] for row in values],
+        y=[row[y] for row in values],
+        error_x={"array": [row[x] for row in errors], "thickness": 1},
+        error_y={"array": [row[y] for row in errors], "thickness": 1},
+        text=[_title(trial) for trial in trials],
+        mode="lines+markers",
+        line={"color": FRONT},
+        name=f"front: hypervolume {report.hypervolume:.3f}",
+    )
+
+
+def _parents(report: FrontReport, x: int, y: int) -> go.Scatter:
+    trials = report.denoised.trials
+    chosen = [i for i, t in enumerate(trials) if t.user_attrs.get("phase") == "parent"]
+    marker = {"color": PARENT, "size": 14, "symbol": "star"}
+    points = _points(report, chosen, x, y)
+    return go.Scatter(**points, mode="markers", marker=marker, name="parents")
+
+
+def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
+    """Draw the hypervolume after each trial, by what is believed of the trials now."""
+    means = report.denoised.means
+    numbers = list(range(1, len(means) + 1))
+    history = [hypervolume(means[:n], report.reference_point, study.directions) for n in numbers]
+    line = {"color": FRONT, "shape": "hv"}
+    figure = go.Figure(go.Scatter(x=numbers, y=history, line=line, name="all trials"))
+    figure.add_hline(
+        report.hypervolume_uniform,
+        line={"color": UNIFORM, "dash": "dash"},
+        annotation_text="uniform merges alone",
+    )
+    figure.update_layout(
+        title="Hypervolume of denoised values",
+        xaxis_title="COMPLETE trials",
+        yaxis_title="hypervolume",
+        **_LAYOUT,
+    )
+    return figure
+
+
+def importance_graph(report: FrontReport, importance: dict[str, float] | None) -> go.Figure:
+    """Draw prior importance beside the relevance learned for each objective."""
+    names = sorted(report.denoised.relevance[0])
+    figure = go.Figure()
+    if importance:
+        values = [importance.get(name, 0.0) for name in names]
+        figure.add_bar(x=names, y=values, name="prior importance", marker={"color": OTHER})
+    for metric, row, colour in zip(
+        report.metric_names, report.denoised.relevance, PER_OBJECTIVE, strict=False
+    ):
+        largest = max(row.values(), default=1.0)
+        values = [row[name] / largest for name in names]
+        figure.add_bar(x=names, y=values, name=f"relevance: {metric}", marker={"color": colour})
+    figure.update_layout(
+        title="Prior importance, learned relevance",
+        yaxis_title="relative to the largest",
+        barmode="group",
+        **_LAYOUT,
+    )
+    return figure

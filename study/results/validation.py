@@ -1,0 +1,281 @@
+"""Measure the reported front on questions that the search never saw.
+
+A front is chosen by the values it is reported with, so those values flatter it. Here every
+model of the front, the parents and the uniform merges answer one fresh split; hypervolumes come
+with bootstrap intervals over questions, paired: each resample asks all models the same questions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+
+from ...objectives import Measurement, MergeObjective
+from ...objectives.evaluation import Answer
+from ...objectives.evaluation.metrics import resamples
+from ...samplers import signs
+from ..seeding import is_uniform
+from .front import FrontReport, hypervolume
+
+_N_RESAMPLES = 1000
+_INTERVAL = (2.5, 97.5)
+# A model counts as distinguishable from the uniform curve if this share of resamples agree.
+_SURE = 0.975
+# Share of a hypervolume below which a gain is none.
+_SMALLEST_GAIN = 0.01
+# Points between two neighbouring uniform merges that a model is compared with.
+_N_BETWEEN = 20
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ValidatedModel:
+    """One model on the fresh split.
+
+    Args:
+        label: Its role or trial.
+        trial: Of the search; denoised values in its attributes.
+        in_front: Whether the search reported it.
+        in_uniform: Whether it is a parent or a uniform merge that keeps to the constraints.
+        measurement: On the fresh split.
+        beyond_uniform: Share of resamples in which nothing on the uniform curve is as good in all
+            objectives; None for what is not in the front.
+    """
+
+    label: str
+    trial: FrozenTrial
+    in_front: bool
+    in_uniform: bool
+    measurement: Measurement
+    beyond_uniform: float | None = None
+
+    @property
+    def number(self) -> int:
+        """Of its trial."""
+        return self.trial.number
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the fresh questions show it to be beyond the uniform curve."""
+        return (self.beyond_uniform or 0.0) >= _SURE
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The front and the uniform curve on one split.
+
+    Args:
+        report: Of the search.
+        split: Name of the split.
+        models: Front first, cheapest last, then parents and uniform merges.
+        hypervolume: Of `front` and `uniform`.
+        interval: 95 % bootstrap intervals of `front`, `uniform`, their `difference`, and of
+            `survives`, the difference as a share of what the search reported.
+    """
+
+    report: FrontReport
+    split: str
+    models: list[ValidatedModel]
+    hypervolume: dict[str, float]
+    interval: dict[str, list[float]]
+
+    @property
+    def survives(self) -> float | None:
+        """Return which share of the search's gain over the uniform curve is left.
+
+        None if the search reported too small a gain to be divided by.
+        """
+        reported = _reported_gain(self.report)
+        validated = self.hypervolume["front"] - self.hypervolume["uniform"]
+        return None if reported is None else validated / reported
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `validate --format json` prints."""
+        return {
+            "study": self.report.study,
+            "split": self.split,
+            "n_questions": len(self.models[0].measurement.answers),
+            "models": [self._model_json(model) for model in self.models],
+            "hypervolume": self.hypervolume,
+            "hypervolume_search": {
+                "front": self.report.hypervolume,
+                "uniform": self.report.hypervolume_uniform,
+            },
+            "survives": self.survives,
+            "interval": self.interval,
+        }
+
+    def _model_json(self, model: ValidatedModel) -> dict[str, Any]:
+        return {
+            "label": model.label,
+            "number": model.number,
+            "in_front": model.in_front,
+            "values": self.report.named(model.measurement.values),
+            "standard_errors": self.report.named(model.measurement.standard_errors),
+            "search": self.report.named(model.trial.user_attrs["denoised"]),
+            "beyond_uniform": model.beyond_uniform,
+            "distinguishable": model.distinguishable if model.in_front else None,
+        }
+
+
+def validate(
+    report: FrontReport,
+    study: optuna.Study,
+    objective: MergeObjective,
+    split: str,
+    progress: Callable[[str], None] = lambda label: None,
+) -> Validation:
+    """Measure the front, the parents and the uniform merges again.
+
+    Args:
+        report: The front to check.
+        study: It came from.
+        objective: Over the questions of `split`, its backend loaded.
+        split: Name of the split, for the result.
+        progress: Told the label of each model before it is measured.
+
+    Raises:
+        StudyError: If no trial is believed to keep to the constraints.
+    """
+    report.check_models()
+    models = []
+    for trial in _candidates(report):
+        progress(_label(trial))
+        models.append(_measure(trial, report, objective))
+    answers = models[0].measurement.answers
+    measured = _values(models, objective, np.ones((1, len(answers))))
+    drawn = _values(models, objective, resample_questions(answers))
+    volumes = _Volumes(report, study, models)
+    front, uniform = volumes.of(measured)
+    flips = signs(study.directions).numpy()
+    return Validation(
+        report,
+        split,
+        _compared(models, drawn * flips),
+        {"front": float(front[0]), "uniform": float(uniform[0])},
+        _intervals(*volumes.of(drawn), _reported_gain(report)),
+    )
+
+
+def _reported_gain(report: FrontReport) -> float | None:
+    gain = report.hypervolume - report.hypervolume_uniform
+    return gain if gain > _SMALLEST_GAIN * report.hypervolume else None
+
+
+def _candidates(report: FrontReport) -> list[FrozenTrial]:
+    on_front = {trial.number for trial in report.trials}
+    everything = report.annotated()
+    rest = [t for t in everything if is_uniform(t) and t.number not in on_front]
+    return [*report.trials, *rest]
+
+
+def _label(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("label", f"trial {trial.number}"))
+
+
+def _measure(trial: FrozenTrial, report: FrontReport, objective: MergeObjective) -> ValidatedModel:
+    on_front = any(trial.number == other.number for other in report.trials)
+    measurement = objective.measure(trial.params)
+    in_uniform = is_uniform(trial) and trial.user_attrs.get("feasible", True)
+    return ValidatedModel(_label(trial), trial, on_front, in_uniform, measurement)
+
+
+def _values(models: Sequence[ValidatedModel], objective: MergeObjective, counts: Array) -> Array:
+    """Return every model's values under each row of counts: resamples x models x objectives."""
+    by_model = [
+        [metric.resampled(model.measurement.answers, counts) for metric in objective.metrics]
+        for model in models
+    ]
+    return np.array(by_model).transpose(2, 0, 1)
+
+
+def resample_questions(answers: Sequence[Answer]) -> Array:
+    """Return how often each question is asked in each resample: resamples x questions.
+
+    Every task keeps its number of questions.
+    """
+    by_task: dict[str, list[int]] = {}
+    for row, answer in enumerate(answers):
+        by_task.setdefault(answer.task, []).append(row)
+    counts = np.zeros((_N_RESAMPLES, len(answers)))
+    for seed, rows in enumerate(by_task.values()):
+        counts[:, rows] = resamples(len(rows), _N_RESAMPLES, seed)
+    return counts
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    report: FrontReport
+    study: optuna.Study
+    models: Sequence[ValidatedModel]
+
+    def of(self, values: Array) -> tuple[Array, Array]:
+        """Return the hypervolumes of front and uniform curve in each resample."""
+        front = [m.in_front for m in self.models]
+        uniform = [m.in_uniform for m in self.models]
+        return self._each(values[:, front]), self._each(values[:, uniform])
+
+    def _each(self, values: Array) -> Array:
+        if not values.shape[1]:
+            return np.zeros(len(values))
+        point, directions = self.report.reference_point, self.study.directions
+        return np.array([hypervolume(torch.from_numpy(v), point, directions) for v in values])
+
+
+def _intervals(
+    front: Array, uniform: Array, reported_gain: float | None
+) -> dict[str, list[float]]:
+    samples = {"front": front, "uniform": uniform, "difference": front - uniform}
+    if reported_gain is not None:
+        samples["survives"] = (front - uniform) / reported_gain
+    return {
+        name: [float(x) for x in np.percentile(values, _INTERVAL)]
+        for name, values in samples.items()
+    }
+
+
+def _compared(models: Sequence[ValidatedModel], maximized: Array) -> list[ValidatedModel]:
+    """Return the models, those of the front with their place beyond the uniform curve.
+
+    Args:
+        models: All.
+        maximized: Resamples x models x objectives, larger is better.
+    """
+    curve = _curve(models, maximized)
+    return [
+        replace(model, beyond_uniform=_share_beyond(maximized[:, row], curve))
+        if model.in_front
+        else model
+        for row, model in enumerate(models)
+    ]
+
+
+def _curve(models: Sequence[ValidatedModel], maximized: Array) -> Array:
+    """Return the uniform curve in each resample, straight between neighbouring merges.
+
+    Where uniform merges have no order (several experts), they stand for themselves.
+    """
+    rows = [row for row, model in enumerate(models) if model.in_uniform]
+    if not rows:
+        return maximized[:, :0]
+    levels = [list(models[row].trial.params.values()) for row in rows]
+    if any(max(level) > min(level) for level in levels):
+        return maximized[:, rows]
+    rows.sort(key=lambda row: next(iter(models[row].trial.params.values())))
+    points = maximized[:, rows]
+    steps = np.arange(_N_BETWEEN) / _N_BETWEEN
+    starts, moves = points[:, :-1, None], np.diff(points, axis=1)[:, :, None]
+    between = (starts + steps[:, None] * moves).reshape(len(points), -1, points.shape[2])
+    return np.concatenate([between, points[:, -1:]], axis=1)
+
+
+def _share_beyond(values: Array, curve: Array) -> float:
+    """Return the share of resamples in which no point of the curve is as good everywhere."""
+    as_good: NDArray[np.bool_] = np.all(curve >= values[:, None], axis=2)
+    return float(1.0 - np.any(as_good, axis=1).mean())

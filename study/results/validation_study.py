@@ -1,0 +1,98 @@
+"""A validation as an Optuna study of its own, beside the search it belongs to."""
+
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState, create_trial
+
+from ...errors import StudyError
+from ..seeding import fingerprint_of
+from ..spec.study_spec import StudySpec
+from ..storage.artifacts import answer_table, store_artifact
+from ..storage.connection import artifact_store
+from .validation import ValidatedModel, Validation
+
+# What was validated, and with which result.
+VALIDATES = "mergefront:validates"
+RESULT = "mergefront:validation"
+
+
+def open_validation(study: optuna.Study, split: str) -> optuna.Study:
+    """Open the study `NAME.SPLIT` for a validation, or create it.
+
+    Args:
+        study: The search.
+        split: Of the questions.
+
+    Raises:
+        StudyError: If a study of this name is no validation, or one of another search.
+    """
+    name, storage = f"{study.study_name}.{split}", study._storage
+    opened = optuna.create_study(
+        study_name=name, storage=storage, directions=study.directions, load_if_exists=True
+    )
+    origin = {"study": study.study_name, "fingerprint": fingerprint_of(study)}
+    known = opened.user_attrs.get(VALIDATES)
+    if known is None and not opened.get_trials(deepcopy=False):
+        opened.set_metric_names(study.metric_names or [])
+        opened.set_user_attr(VALIDATES, origin)
+    elif known != origin:
+        what = "is no validation" if known is None else "validates a search with other settings"
+        raise StudyError(
+            f"A validation of {study.study_name!r} needs the study {name!r}, but the one there "
+            f"{what}. Delete it (`optuna delete-study --study-name {name}`), or give the search "
+            "another `study.name`."
+        )
+    return opened
+
+
+def record(validation: Validation, written: optuna.Study, spec: StudySpec) -> None:
+    """Write a validation into its study; models that it has already are not added again.
+
+    Each model is a COMPLETE trial with the parameters of the search's trial, whose number is its
+    attribute `trial`, and with its per-question table as an artifact. optuna-dashboard
+    shows the study like any other.
+
+    Args:
+        validation: Of a study's front.
+        written: From `open_validation`.
+        spec: Of the search.
+    """
+    known = {trial.user_attrs["trial"] for trial in written.get_trials(deepcopy=False)}
+    for model in validation.models:
+        if model.number not in known:
+            _add(written, model, spec)
+    written.set_user_attr(RESULT, validation.to_json())
+
+
+def last_validation(study: optuna.Study, split: str) -> dict[str, Any] | None:
+    """Return the newest validation of a study on a split; None if there is none."""
+    name = f"{study.study_name}.{split}"
+    if name not in optuna.get_all_study_names(study._storage):
+        return None
+    attributes = optuna.load_study(study_name=name, storage=study._storage).user_attrs
+    if attributes.get(VALIDATES, {}).get("fingerprint") != fingerprint_of(study):
+        return None
+    return attributes.get(RESULT)
+
+
+def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec) -> None:
+    measurement = model.measurement
+    attributes = {
+        "trial": model.number,
+        "label": model.label,
+        "phase": model.trial.user_attrs.get("phase", ""),
+        **measurement.attributes(),
+    }
+    name = f"trial-{model.number:05d}.answers.jsonl"
+    table = answer_table(measurement.answers)
+    trial = create_trial(
+        state=TrialState.COMPLETE,
+        values=list(measurement.values),
+        params=model.trial.params,
+        distributions=model.trial.distributions,
+        user_attrs=attributes,
+        system_attrs=store_artifact(artifact_store(spec), study.study_name, name, table),
+        constraints={key: value for key, (value, _) in measurement.constraints.items()},
+    )
+    study.add_trial(trial)

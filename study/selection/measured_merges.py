@@ -1,0 +1,162 @@
+"""Measured two-way merges to learn from: of finished studies, and of files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import sqrt
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from ...errors import MergefrontError, SpecError, StudyError
+from ...objectives import questions_of
+from ...objectives.merging.plan import DENSITY
+from ...objectives.similarity import Prompt, merge_features
+from ...samplers import is_measured
+from ...samplers.simmerge import Example, Merge, read_examples
+from ..seeding import FOLDER, SPEC
+from ..spec.hashing import cached_hash
+from ..spec.inputs import StudyInputs
+from ..spec.study_spec import StudySpec
+from ..storage.connection import load_study, open_storage
+from .methods import Method
+from .pair_signals import pair_signals
+
+# Uniform merges whose mean stands for the merge at equal shares.
+_HALF = (0.35, 0.65)
+_N_PROBES = 32
+
+
+def read_source(source: str) -> tuple[list[Example], dict[str, str]]:
+    """Return measured merges, and which studies have none, with the reason.
+
+    Args:
+        source: A file of examples (`.jsonl`), a study's spec, or the URL of a storage, all of
+            whose studies are read.
+
+    Raises:
+        SpecError: If a file cannot be read.
+        StudyError: If a storage cannot be opened.
+    """
+    if source.endswith(".jsonl"):
+        return _read_file(Path(source)), {}
+    found: list[Example] = []
+    skipped: dict[str, str] = {}
+    for name, read in _studies(source).items():
+        try:
+            found.append(study_example(read()))
+        except MergefrontError as error:
+            skipped[name] = str(error)
+    return found, skipped
+
+
+def _studies(source: str) -> dict[str, Callable[[], StudySpec]]:
+    """Return name -> what reads its spec, for one study or all of a storage."""
+    if "://" not in source:
+        spec = StudySpec.from_yaml(source)
+        return {spec.study.name: lambda: spec}
+    storage = open_storage(source, create=False)
+    found = {
+        name: optuna.load_study(study_name=name, storage=storage).user_attrs
+        for name in optuna.get_all_study_names(storage)
+    }
+    return {
+        name: partial(_stored_spec, attributes, source)
+        for name, attributes in found.items()
+        if SPEC in attributes
+    }
+
+
+def _stored_spec(attributes: Mapping[str, Any], url: str) -> StudySpec:
+    spec = StudySpec.parse(attributes[SPEC], Path(attributes.get(FOLDER, ".")), "its spec")
+    return spec.with_overrides(storage=url)
+
+
+def _read_file(path: Path) -> list[Example]:
+    try:
+        return read_examples(path)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path} must hold measured merges, but {error}.") from error
+
+
+def study_example(spec: StudySpec) -> Example:
+    """Return what a finished study measured of its two models' merge at equal shares.
+
+    One expert is merged with the base, two experts with each other and the base as ancestor. The
+    gain is that of the first objective, of the mean of uniform merges between .35 and .65.
+
+    Raises:
+        SpecError: If the models or tasks are not there any more.
+        StudyError: If the study has not been run, or measured no such merge.
+    """
+    study = load_study(spec)
+    measured = [trial for trial in study.get_trials(deepcopy=False) if is_measured(trial)]
+    if len(measured) < spec.study.trials:
+        raise StudyError(f"{len(measured)} of {spec.study.trials} trials are measured; finish it.")
+    # What racing stopped early was asked fewer questions than its parents.
+    trials = [trial for trial in measured if trial.state == TrialState.COMPLETE]
+    inputs = StudyInputs.of(spec)
+    parents = _parents(trials, len(inputs.experts))
+    merges = [trial for trial in trials if _is_half(trial)]
+    if len(parents) != 2 or not merges:
+        raise StudyError(
+            "it measured no uniform merge between .35 and .65 with both of its parents, which "
+            "studies of one or two experts do that start from uniform merges."
+        )
+    sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
+    scores = [sign * trial.values[0] for trial in parents]
+    gain = sign * fmean(trial.values[0] for trial in merges) - fmean(scores)
+    error = sqrt(_variance_of_mean(merges) + _variance_of_mean(parents))
+    return Example(_merge(inputs, scores), gain, error, ", ".join(t.name for t in inputs.tasks))
+
+
+def _parents(trials: Sequence[FrozenTrial], n_experts: int) -> list[FrozenTrial]:
+    labels = ("base", "expert") if n_experts == 1 else ("expert 1", "expert 2")
+    by_label = {t.user_attrs.get("label"): t for t in trials}
+    return [by_label[label] for label in labels if label in by_label and n_experts <= 2]
+
+
+def _is_half(trial: FrozenTrial) -> bool:
+    weights = {value for name, value in trial.params.items() if name != DENSITY}
+    uniform = trial.user_attrs.get("phase") == "uniform" and len(weights) == 1
+    return uniform and _HALF[0] <= min(weights) <= _HALF[1]
+
+
+def _variance_of_mean(trials: Sequence[FrozenTrial]) -> float:
+    """Return the variance, as if errors were independent: on the same questions it is less."""
+    errors = [float(t.user_attrs.get("standard_errors", [0.0])[0]) for t in trials]
+    return sum(error**2 for error in errors) / len(errors) ** 2
+
+
+def _merge(inputs: StudyInputs, scores: Sequence[float]) -> Merge:
+    merge = inputs.spec.merge
+    if not isinstance(merge.density, float):
+        raise StudyError("its density is not one number.")
+    method = Method(merge.operator, merge.density, merge.parameters)
+    two_experts = len(inputs.experts) == 2
+    pair = inputs.experts if two_experts else (inputs.base, inputs.experts[0])
+    ancestor = inputs.base if two_experts else None
+    named = dict(zip("ab", pair, strict=True))
+    signals = pair_signals(named, ancestor, _probes(inputs), inputs.spec.models.dtype)
+    is_ordered = method.is_ordered(two_experts)
+    features = merge_features(signals["a", "b"], signals["b", "a"], is_ordered)
+    features |= score_features(scores)
+    return Merge((cached_hash(pair[0]), cached_hash(pair[1])), method.label, features)
+
+
+def _probes(inputs: StudyInputs) -> list[Prompt]:
+    """Return questions of the tasks, those set aside for importance if there are any."""
+    asked = questions_of(inputs.tasks, "importance") or questions_of(inputs.tasks, "search")
+    step = max(1, len(asked) // _N_PROBES)
+    return [
+        (q.question.prompt, q.sampling.chat if q.sampling else True)
+        for q in asked[::step][:_N_PROBES]
+    ]
+
+
+def score_features(scores: Sequence[float]) -> dict[str, float]:
+    """Return what the parents' own scores say of a merge's gain."""
+    return {"parents.mean": fmean(scores), "parents.gap": abs(scores[0] - scores[1])}

@@ -1,0 +1,192 @@
+"""The spec's section `evaluation`: which questions, asked how."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ...objectives.evaluation import SCORERS, Sampling, TaskShare, TaskSource
+from ...objectives.evaluation.racing import RaceSettings
+from ...objectives.evaluation.tasks import Split
+from .base import Fraction, Section, check_choice, resolve
+
+# Keys that only tasks of lm-eval have.
+_HARNESS_KEYS = ("dataset", "metric", "filter", "num_fewshot", "chat", "stop", "reasoning")
+
+
+class TaskSection(Section):
+    """One task: question files, or a task of lm-eval.
+
+    Args:
+        name: Unique in the study.
+        files: JSON lines, one file a split; or
+        path: one file, cut by `evaluation.splits`; or
+        lm_eval: a generative task of lm-evaluation-harness by its name or the path of its YAML
+            file, its test questions cut by `evaluation.splits`.
+        prompt: Template of the user's message; `{field}` inserts a field of the line.
+        answer: The field that holds the reference.
+        scorer: Of question files.
+        max_new_tokens: Instead of the study's.
+        weight: In the mean over tasks.
+        anchors: Scores that count as 0 and 1 in the mean over tasks.
+        dataset: Of an lm-eval task: a local directory, or a file for each of its data splits.
+        metric: Of an lm-eval task: its score. Defaults to None: the first.
+        filter: Of an lm-eval task. Defaults to None: the last.
+        num_fewshot: Of an lm-eval task. Defaults to None: its own.
+        chat: Whether the chat template is applied to an lm-eval task's prompts.
+        stop: Texts that end an answer to an lm-eval task. Defaults to None: its own.
+        reasoning: Whether an lm-eval task's metrics see the reasoning too.
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[^/\s]+$")
+    files: dict[Split, str] = Field(default_factory=dict)
+    path: str | None = None
+    lm_eval: str | None = None
+    prompt: str = "{prompt}"
+    answer: str = "answer"
+    scorer: str = "exact_match"
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    weight: float = Field(default=1.0, gt=0)
+    anchors: tuple[float, float] = (0.0, 1.0)
+    dataset: str | dict[str, str] | None = None
+    metric: str | None = None
+    filter: str | None = None
+    num_fewshot: int | None = Field(default=None, ge=0)
+    chat: bool = True
+    stop: list[str] | None = None
+    reasoning: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_choice("scorer", self.scorer, list(SCORERS))
+        given = [bool(self.files), self.path is not None, self.lm_eval is not None]
+        if sum(given) != 1:
+            raise ValueError("a task needs one of `files`, one a split, `path` or `lm_eval`")
+        if self.files and "search" not in self.files:
+            raise ValueError("`files` must name a file for the split 'search'")
+        fields = type(self).model_fields
+        foreign = [key for key in _HARNESS_KEYS if getattr(self, key) != fields[key].default]
+        if foreign and self.lm_eval is None:
+            raise ValueError(f"only tasks of lm-eval have {', '.join(foreign)}")
+        if not self.anchors[0] < self.anchors[1]:
+            low, high = self.anchors
+            raise ValueError(f"anchors must be [low, high], low < high, but got [{low}, {high}]")
+        return self
+
+    @property
+    def share(self) -> TaskShare:
+        """What the task counts in a mean over tasks."""
+        return TaskShare(self.weight, self.anchors)
+
+    def source(self, folder: Path, fractions: dict[Split, float]) -> TaskSource:
+        """Return a task of question files, with paths relative to `folder` resolved."""
+        files = {split: resolve(folder, path) for split, path in self.files.items()}
+        return TaskSource(
+            self.name,
+            files,
+            None if self.path is None else resolve(folder, self.path),
+            self.prompt,
+            self.answer,
+            self.scorer,
+            fractions,
+            None if self.max_new_tokens is None else Sampling(self.max_new_tokens),
+        )
+
+    def harness_name(self, folder: Path) -> str:
+        """Return an lm-eval task's name, or the path of its file."""
+        inside = resolve(folder, self.lm_eval or "")
+        return str(inside) if inside.is_file() else self.lm_eval or ""
+
+    def local_dataset(self, folder: Path) -> str | dict[str, str] | None:
+        """Return an lm-eval task's data with local paths resolved."""
+        if isinstance(self.dataset, dict):
+            return {split: str(resolve(folder, path)) for split, path in self.dataset.items()}
+        if self.dataset is None:
+            return None
+        inside = resolve(folder, self.dataset)
+        return str(inside) if inside.exists() else self.dataset
+
+
+def _default_splits() -> dict[Split, Fraction]:
+    return {"search": 0.6, "validation": 0.4}
+
+
+class EngineSection(Section):
+    """How vLLM is started; see `EngineSettings`."""
+
+    tensor_parallel_size: int = Field(default=1, ge=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    max_model_len: int | None = Field(default=None, ge=1)
+    max_num_seqs: int = Field(default=256, ge=1)
+
+
+class RacingSection(Section):
+    """How many questions a candidate is asked, by how it does; see `RaceSettings`."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.4
+    strong_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    blocks: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
+    margin: float = Field(default=0.5, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shares = [*self.blocks, self.share]
+        if sorted(set(shares)) != shares:
+            raise ValueError(f"blocks must increase and stay below share, but got {shares}")
+        if self.settings.strong_share < self.share:
+            raise ValueError(f"strong_share must be at least share, {self.share:g}")
+        return self
+
+    @property
+    def settings(self) -> RaceSettings:
+        """Return what the race needs."""
+        strong = self.share if self.strong_share is None else self.strong_share
+        return RaceSettings(self.share, strong, tuple(self.blocks), self.margin)
+
+
+class EvaluationSection(Section):
+    """How candidates are measured.
+
+    Args:
+        backend: The engine.
+        engine: Settings of vLLM.
+        tasks: What is asked.
+        max_new_tokens: Of an answer.
+        batch_size: Answers generated together by transformers.
+        splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
+        cache: Whether answers are kept beside the study so that none is generated twice; a path
+            names a file that several studies share.
+        racing: How many questions candidates are asked. Defaults to None: all are asked all.
+    """
+
+    backend: Literal["transformers", "vllm"] = "transformers"
+    engine: EngineSection = Field(default_factory=EngineSection)
+    tasks: list[TaskSection] = Field(min_length=1)
+    max_new_tokens: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
+    cache: bool | Annotated[str, Field(min_length=1)] = True
+    racing: RacingSection | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(self.splits.values()) > 1 + 1e-9:
+            raise ValueError(
+                f"the fractions of `splits` must add up to 1 at most, but got {self.splits}"
+            )
+        if not self.splits.get("search"):
+            raise ValueError("`splits` must give the split 'search' a fraction above 0")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tasks must have different names, but got {names}")
+        return self
+
+    @property
+    def race(self) -> RaceSettings | None:
+        """Settings of the race, if there is one."""
+        return None if self.racing is None else self.racing.settings
+
+    @property
+    def shares(self) -> dict[str, TaskShare]:
+        """What each task counts in a mean over tasks."""
+        return {task.name: task.share for task in self.tasks}

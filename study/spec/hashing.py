@@ -1,0 +1,64 @@
+"""Read each checkpoint once for its hash and its check, however often a study is started."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ...objectives.checkpoints import Checkpoint
+
+
+def cached_hash(checkpoint: Checkpoint) -> str:
+    """Return the checkpoint's weights hash, computed again only when a file changed."""
+    return remembered("hashes.json", checkpoint, checkpoint.weights_hash)
+
+
+def remembered(name: str, checkpoint: Checkpoint, compute: Callable[[], str]) -> str:
+    """Return what was computed from a checkpoint's weights, again only when a file changed.
+
+    A file counts as unchanged while its path, size and modification time (in ns) are.
+
+    Args:
+        name: Of the cache's file.
+        checkpoint: Whose weights are read.
+        compute: What it raises is raised, and not remembered.
+    """
+    key = _state(checkpoint)
+    path = cache_folder() / name
+    known = _read(path)
+    if key not in known:
+        computed = compute()
+        known = {**_read(path), key: computed}
+        write_cache(path, known)
+    return known[key]
+
+
+def _state(checkpoint: Checkpoint) -> str:
+    parts = []
+    for path in checkpoint.paths:
+        status = path.stat()
+        parts.append(f"{path}|{status.st_size}|{status.st_mtime_ns}")
+    return "\n".join(parts)
+
+
+def cache_folder() -> Path:
+    """Return where this user's results that can be computed again are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mergefront"
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}  # a cache that cannot be read costs time, nothing else
+
+
+def write_cache(path: Path, content: object) -> None:
+    """Write a file of the cache as JSON, at once and whole, if the disk allows it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(content, indent=1))
+        temporary.replace(path)
+    except OSError:
+        return  # a read-only home directory is no reason to stop

@@ -1,0 +1,182 @@
+"""The files behind a spec, found and checked before anything is created."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import MissingExtraError, SpecError
+from ...objectives.checkpoints import (
+    Checkpoint,
+    LoraCheckpoint,
+    check_mergeable,
+    is_adapter,
+    is_tied,
+    resolve_model,
+)
+from ...objectives.evaluation import SPLITS, Models, Task, TaskShare, check_disjoint, load_task
+from ...objectives.importance import task_vector_norms
+from ...objectives.merging import MergePlan, MergeSettings, find_blocks
+from .evaluation import TaskSection
+from .hashing import cached_hash
+from .study_spec import StudySpec
+
+Resolve = Callable[[str, Path], Path]
+
+
+@dataclass(frozen=True)
+class StudyInputs:
+    """A valid spec with its models and tasks.
+
+    Args:
+        spec: What was asked for.
+        base: Weight 0.
+        experts: Weight 1 each.
+        plan: The search variables, from the base checkpoint's tensor names.
+        tasks: With at least a search split each.
+    """
+
+    spec: StudySpec
+    base: Checkpoint
+    experts: tuple[Checkpoint, ...]
+    plan: MergePlan
+    tasks: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "StudyInputs":
+        """Find and check everything a spec names; create nothing.
+
+        Args:
+            spec: What was asked for.
+            resolve: Finds a model's directory, given its name in the spec and the spec's folder.
+
+        Raises:
+            SpecError: At the first thing that is missing or does not fit.
+            LayoutError: If a tensor is covered by no merge rule.
+        """
+        base = Checkpoint(resolve(spec.models.base, spec.folder))
+        tasks = tuple(_load(task, spec, base) for task in spec.evaluation.tasks)
+        check_disjoint(tasks)
+        paths = [resolve(expert, spec.folder) for expert in spec.models.experts]
+        experts = tuple(
+            LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
+        )
+        check_mergeable(base, experts)
+        return cls(spec, base, experts, _plan(spec, base, experts), tasks)
+
+    @property
+    def models(self) -> Models:
+        """What a backend loads."""
+        paths = tuple(expert.directory for expert in self.experts)
+        return Models(self.base.directory, paths, self.spec.models.dtype, self.plan.settings)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return every field that changes a measurement, by its place in the spec.
+
+        Batch size is not among them: it changes how fast the same greedy answers come.
+        """
+        evaluation = self.spec.evaluation
+        return {
+            "models.base": cached_hash(self.base),
+            "models.experts": [cached_hash(expert) for expert in self.experts],
+            "models.tokenizer": self.base.tokenizer_hash(),
+            "models.dtype": self.spec.models.dtype,
+            **{f"merge.{k}": v for k, v in self.spec.merge.model_dump(mode="json").items()},
+            "objectives": self.spec.metric_names,
+            "evaluation.backend": evaluation.backend,
+            "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
+            "evaluation.max_new_tokens": evaluation.max_new_tokens,
+            **self._rules(),
+        }
+
+    def _rules(self) -> dict[str, Any]:
+        """Return what turns answers into values, as far as it is not the default."""
+        shares = {n: s for n, s in self.spec.evaluation.shares.items() if s != TaskShare()}
+        rules: dict[str, Any] = {}
+        if shares:
+            rules["evaluation.shares"] = {n: [s.weight, *s.anchors] for n, s in shares.items()}
+        if self.spec.evaluation.race:
+            rules["evaluation.racing"] = self.spec.evaluation.model_dump(mode="json")["racing"]
+        if self.spec.constraints:
+            rules["constraints"] = [limit.name for limit in self.spec.limits]
+        return rules
+
+    def answer_scope(self) -> str:
+        """Return a hash of all that an answer depends on, but weights, prompt and sampling."""
+        own = ("models.", "merge.", "evaluation.backend")
+        fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def split(self, name: str) -> list[Task]:
+        """Return the tasks, after checking that each has questions in the split `name`.
+
+        Raises:
+            SpecError: If one has none.
+        """
+        if name not in SPLITS:
+            raise SpecError(f"A split must be one of {', '.join(SPLITS)}, but got {name!r}.")
+        for task in self.tasks:
+            if name not in task.splits:
+                raise SpecError(
+                    f"Task {task.name!r} has no split {name!r}; it has {', '.join(task.splits)}. "
+                    "Add it under `evaluation.tasks`."
+                )
+        return list(self.tasks)
+
+
+def _load(task: TaskSection, spec: StudySpec, base: Checkpoint) -> Task:
+    fractions = dict(spec.evaluation.splits)
+    if task.lm_eval is None:
+        return load_task(task.source(spec.folder, fractions))
+    try:
+        from ...objectives.evaluation.tasks.lm_eval import HarnessSource, load_harness_task
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Task {task.name!r} needs lm-evaluation-harness; run "
+            "`pip install 'mergefront[eval]'`."
+        ) from error
+    source = HarnessSource(
+        task.name,
+        task.harness_name(spec.folder),
+        fractions,
+        task.local_dataset(spec.folder),
+        task.metric,
+        task.filter,
+        task.num_fewshot,
+        task.chat,
+        task.max_new_tokens,
+        None if task.stop is None else tuple(task.stop),
+        task.reasoning,
+    )
+    return load_harness_task(source, base.directory, spec.evaluation.max_new_tokens)
+
+
+def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:
+    blocks: tuple[int, ...] = ()
+    if spec.merge.granularity == "blocks":
+        fixed = MergeSettings(embeddings="base", head="base", n_experts=len(experts))
+        norms = task_vector_norms(base, experts, MergePlan(base.layout, fixed, is_tied(base)))
+        per_layer = np.array(list(norms.values())).reshape(-1, len(experts)).mean(axis=1)
+        blocks = find_blocks(per_layer.tolist(), spec.merge.n_blocks)
+    plan = MergePlan(base.layout, spec.merge.settings(len(experts), blocks), is_tied(base))
+    _check_densities(spec, plan)
+    return plan
+
+
+def _check_densities(spec: StudySpec, plan: MergePlan) -> None:
+    if isinstance(spec.merge.density, dict):
+        unknown = sorted(spec.merge.density.keys() - {*plan.groups, "default"})
+        if unknown:
+            raise SpecError(
+                f"merge.density must name search variables ({', '.join(plan.groups)}) or "
+                f"'default', but got {unknown}."
+            )
+
+
+def load_inputs(path: str | Path) -> StudyInputs:
+    """Read a spec file and check all it names."""
+    return StudyInputs.of(StudySpec.from_yaml(path))

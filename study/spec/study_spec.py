@@ -1,0 +1,292 @@
+"""StudySpec: everything a study is defined by, read from YAML and checked as a whole."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from ...errors import SpecError
+from ...objectives.evaluation import METRICS, SPLITS, Constraint, ObjectiveMetric
+from ...objectives.evaluation.metrics import means, metric_of
+from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
+from ...objectives.merging.operators import check_operator
+from .base import Section, check_choice, read_mapping
+from .evaluation import EvaluationSection
+from .presets import fill_in
+from .search import ImportanceSection, SamplerSection
+
+_CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
+Density = Annotated[float, Field(gt=0, le=1)]
+
+
+class StudySection(Section):
+    """Where the study lives and how long it runs.
+
+    Args:
+        name: Unique in its storage.
+        storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
+        trials: Measured trials at the end: COMPLETE ones, and with racing PRUNED ones.
+        seed: Of the sampler.
+        heartbeat_seconds: Between a worker's signs of life.
+        grace_seconds: Silence after which a worker on another machine is taken for dead, and its
+            trial queued again; at least twice the heartbeat.
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    storage: str = Field(pattern=r"^\w+(\+\w+)?://")
+    trials: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0)
+    heartbeat_seconds: float = Field(default=20.0, gt=0)
+    grace_seconds: float = Field(default=120.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.grace_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                "grace_seconds must be at least twice heartbeat_seconds, but got "
+                f"{self.grace_seconds:g} and {self.heartbeat_seconds:g}"
+            )
+        return self
+
+
+class ModelsSection(Section):
+    """The parents: paths, relative to the spec's folder, or hub ids."""
+
+    base: str
+    experts: list[str] = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+
+
+class MergeSection(Section):
+    """How candidates are parametrised; see `MergeSettings`."""
+
+    operator: str = "linear"
+    granularity: Granularity = "layer"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    embeddings: EdgeRule = "merge"
+    head: EdgeRule = "merge"
+    density: Density | dict[str, Density] | tuple[Density, Density] = 1.0
+    parameters: dict[str, float] = Field(default_factory=dict)
+    seed: int = Field(default=0, ge=0)
+    n_blocks: int = Field(default=6, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_choice("operator", self.operator, list(OPERATORS))
+        low, high = self.bounds
+        if not low < high:
+            raise ValueError(
+                f"bounds must be [low, high] with low < high, but got [{low:g}, {high:g}]; write "
+                f"[{high:g}, {low:g}]"
+                if low > high
+                else f"bounds [{low:g}, {high:g}] are empty"
+            )
+        if isinstance(self.density, tuple) and not self.density[0] < self.density[1]:
+            raise ValueError(
+                "a density that is searched must be [low, high] with low < high, but got "
+                f"{list(self.density)}"
+            )
+        return self
+
+    def settings(self, n_experts: int, blocks: tuple[int, ...] = ()) -> MergeSettings:
+        """Return what the merge plan needs; `blocks` holds the first layer of each block."""
+        return MergeSettings(
+            operator=self.operator,
+            granularity=self.granularity,
+            embeddings=self.embeddings,
+            head=self.head,
+            n_experts=n_experts,
+            density=self.density,
+            parameters=self.parameters,
+            seed=self.seed,
+            blocks=blocks,
+        )
+
+    @property
+    def densities(self) -> list[float]:
+        """All densities that occur."""
+        if isinstance(self.density, dict):
+            return list(self.density.values())
+        return list(self.density) if isinstance(self.density, tuple) else [self.density]
+
+
+class ObjectiveSection(Section):
+    """One objective.
+
+    Args:
+        metric: Its direction, unit and standard error come with it. `metric/task` counts one of
+            several tasks alone.
+        reference: The worst value that is still worth something; by default a tenth of the
+            parents' range beyond the worse parent.
+    """
+
+    metric: str
+    reference: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_choice("metric", self.metric.split("/", 1)[0], list(METRICS))
+        return self
+
+
+class StudySpec(Section):
+    """A whole study.
+
+    Example::
+
+        spec = StudySpec.from_yaml("examples/demo.yaml")
+
+    Args:
+        objectives: What is traded off.
+        constraints: What every model of the front must keep to: `metric <= number` or
+            `metric >= number`, where the metric may be one task's, `metric/task`.
+        folder: What relative paths are relative to: the directory of the YAML file.
+    """
+
+    study: StudySection
+    models: ModelsSection
+    merge: MergeSection = Field(default_factory=MergeSection)
+    importance: ImportanceSection = Field(default_factory=ImportanceSection)
+    objectives: list[ObjectiveSection] = Field(min_length=1)
+    constraints: list[str] = Field(default_factory=list)
+    evaluation: EvaluationSection
+    sampler: SamplerSection = Field(default_factory=SamplerSection)
+    folder: Path = Field(default=Path("."), exclude=True)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [objective.metric for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objectives must be different metrics, but got {names}")
+        for name in [*names, *(c.objective.name for c in self.limits)]:
+            self._check_task(name)
+        if self.evaluation.racing and not all(metric_of(n).statistic is means for n in names):
+            raise ValueError(f"racing compares means; remove it, or what is none from {names}")
+        operator = OPERATORS[self.merge.operator]
+        n_experts = len(self.models.experts)
+        check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read a spec.
+
+        Raises:
+            SpecError: With one line that names the key, the value and the rule.
+        """
+        path = Path(path)
+        content = read_mapping(path, "spec")
+        return cls.parse(content, folder=path.parent, origin=str(path))
+
+    @classmethod
+    def parse(cls, content: dict[str, Any], folder: Path, origin: str = "spec") -> Self:
+        """Validate a mapping; relative paths in it are relative to `folder`.
+
+        Raises:
+            SpecError: With one line that names the key, the value and the rule.
+        """
+        try:
+            return cls.model_validate({**fill_in(content), "folder": folder})
+        except ValidationError as error:
+            raise SpecError(f"{origin}: {explain(error, cls)}") from None
+
+    def with_overrides(self, storage: str | None = None, trials: int | None = None) -> Self:
+        """Return the spec with the command line's storage and number of trials."""
+        given = {"storage": storage, "trials": trials}
+        changed = {key: value for key, value in given.items() if value is not None}
+        content = self.model_dump(mode="json")
+        content["study"] |= changed
+        return self.parse(content, self.folder, "command line")
+
+    @property
+    def metric_names(self) -> list[str]:
+        """The objectives in order."""
+        return [objective.metric for objective in self.objectives]
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        """The objectives' directions in order."""
+        return [metric_of(name).direction for name in self.metric_names]
+
+    @property
+    def measured(self) -> list[ObjectiveMetric]:
+        """The objectives in order, as they are measured."""
+        return [self._objective(name) for name in self.metric_names]
+
+    @property
+    def limits(self) -> list[Constraint]:
+        """The constraints in order.
+
+        Raises:
+            ValueError: If one cannot be read.
+        """
+        return [self._constraint(text) for text in self.constraints]
+
+    def _objective(self, name: str) -> ObjectiveMetric:
+        _, _, task = name.partition("/")
+        return ObjectiveMetric(metric_of(name), task or None, self.evaluation.shares)
+
+    def _constraint(self, text: str) -> Constraint:
+        found = _CONSTRAINT.match(text)
+        try:
+            name, comparison, bound = found.groups() if found else ("", "", "")
+            limit = float(bound)
+        except ValueError:
+            raise ValueError(
+                f"a constraint must be `metric <= number` or `metric >= number`, but got {text!r}"
+            ) from None
+        check_choice("constraints", name.split("/", 1)[0], list(METRICS))
+        return Constraint(self._objective(name), 1 if comparison == "<=" else -1, limit)
+
+    def _check_task(self, name: str) -> None:
+        _, _, task = name.partition("/")
+        if task:
+            check_choice(f"the task of {name!r}", task, list(self.evaluation.shares))
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Return the first of pydantic's complaints as one line, and how many more there are.
+
+    Args:
+        error: Of the validation.
+        model: What was validated.
+    """
+    details = error.errors(include_url=False)
+    # A misspelt key may be missing elsewhere: the misspelling says more.
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return _explain_one(details[0], model) + more
+
+
+def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(detail["loc"][:-1], model)
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
+        return f"unknown key {place!r}; {hint}"
+    if detail["type"] == "missing":
+        return f"{place!r} is missing; add it."
+    message = detail["msg"].removeprefix("Value error, ").removesuffix(".")
+    shown = "" if detail["type"] == "value_error" else f", but got {detail['input']!r:.60}"
+    return f"{place + ': ' if place else ''}{message}{shown}."
+
+
+def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
+    """Return the keys of the section at `location`, found by walking the models' annotations."""
+    model: Any = root
+    for part in location:
+        if part not in model.model_fields:  # a place in a list, or a key of a mapping
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next((a for a in getattr(annotation, "__args__", ()) if _is_model(a)), annotation)
+        if not _is_model(model):
+            return list(SPLITS)
+    return [key for key in model.model_fields if key != "folder"]
+
+
+def _is_model(candidate: object) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, BaseModel)

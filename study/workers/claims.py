@@ -1,0 +1,223 @@
+"""Who works on which trial, and what becomes of the trials of the dead.
+
+Claims happen under the study's lock, so that the budget is exact with any number of workers and a
+proposal sees every trial in flight. Every change is one transaction: a process killed between
+any two statements leaves the study as it was before or after, never in between.
+"""
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import Connection
+
+from ...samplers import MEASURED
+from ..storage.history import History
+from ..storage.ledger import Ending, Ledger
+from .batches import BATCH, batch_view
+from .proposals import propose
+
+# Attempts at one candidate after its worker died; a point that kills every worker must end.
+MAX_RETRIES = 2
+
+_RETRIES = "retry_history"
+_FIRST = "failed_trial"
+_CLONE_OF = "mergefront:clone_of"
+
+
+class Outcome(Enum):
+    """Why a claim gave no trial."""
+
+    WAIT = "all that is left is being evaluated by others"
+    DONE = "the budget is complete"
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The trials of one study, as its workers share them.
+
+    Args:
+        study: With the sampler that proposes new candidates.
+        budget: Measured trials at the end.
+        space: The parameters of a new candidate.
+        batch: Size of synchronous batches; None proposes to whoever is free.
+    """
+
+    study: optuna.Study
+    budget: int
+    space: Mapping[str, BaseDistribution]
+    batch: int | None = None
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Writes to the study."""
+        return Ledger(self.study)
+
+    @cached_property
+    def _history(self) -> History:
+        return History(self.study._study_id)
+
+    def trials(self, connection: Connection) -> list[FrozenTrial]:
+        """Return all trials as they are now; they are not to be changed."""
+        with connection.begin():
+            return self._history.read(connection)
+
+    def claim(self, connection: Connection, worker: Mapping[str, Any]) -> FrozenTrial | Outcome:
+        """Take the next trial, queued ones first.
+
+        Args:
+            connection: Of the study's lock.
+            worker: User attributes that say who evaluates it.
+        """
+        trials = self.trials(connection)
+        count = {state: sum(t.state == state for t in trials) for state in TrialState}
+        n_measured = sum(count[state] for state in MEASURED)
+        if n_measured >= self.budget:
+            return Outcome.DONE
+        if (taken := self._take(connection, trials, worker)) is not None:
+            return taken
+        if n_measured + count[TrialState.RUNNING] >= self.budget:
+            return Outcome.WAIT
+        trial = self._propose(trials)
+        if trial is None:
+            return Outcome.WAIT
+        trial.user_attrs = {"phase": "search", **trial.user_attrs, **worker}
+        with connection.begin():
+            return self.ledger.add(connection, trial)
+
+    def _propose(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
+        """Return a new candidate; None while a batch is complete and not measured."""
+        if self.batch is None:
+            return propose(self.study, self.space, trials)
+        if (found := batch_view(trials, self.batch)) is None:
+            return None
+        number, view = found
+        trial = propose(self.study, self.space, view)
+        trial.user_attrs[BATCH] = number
+        return trial
+
+    def _take(
+        self, connection: Connection, trials: list[FrozenTrial], worker: Mapping[str, Any]
+    ) -> FrozenTrial | None:
+        for trial in trials:
+            if trial.state == TrialState.WAITING:
+                attrs = {**worker, "phase": trial.user_attrs.get("phase", "search")}
+                with connection.begin():
+                    if self.ledger.take(connection, trial, attrs):
+                        return _started(trial, attrs)
+        return None
+
+    def reclaim(self, connection: Connection, dead: Collection[FrozenTrial]) -> None:
+        """Queue again what dead workers were evaluating.
+
+        Args:
+            connection: Any; two that reclaim the same trial queue it once.
+            dead: Running trials whose workers are gone.
+        """
+        for trial in dead:
+            self.requeue(connection, trial, "its worker died", retry=True)
+
+    def requeue(
+        self, connection: Connection, trial: FrozenTrial, reason: str, retry: bool
+    ) -> None:
+        """End a running trial as FAIL and queue its candidate again, as a whole, at once.
+
+        A candidate with some of its parameters only is not queued: the rest would be proposed
+        anew, and the mixture is a point that nobody proposed. What was told of the attempt
+        (constraints, the sampler's notes) stays with it.
+
+        Args:
+            connection: Any.
+            trial: Running.
+            reason: Stored as the attribute `failure`.
+            retry: Whether the attempt counts against `MAX_RETRIES`.
+        """
+        history = trial.system_attrs.get(_RETRIES, [])
+        whole = self.space.keys() <= trial.params.keys()
+        again = whole and (not retry or len(history) < MAX_RETRIES)
+        suffix = (
+            "" if again else (f" {MAX_RETRIES + 1} times" if whole else " while it was proposed")
+        )
+        ending = Ending(TrialState.FAIL, user_attrs={"failure": reason + suffix})
+        with connection.begin():
+            if self.ledger.end(connection, trial._trial_id, ending) and again:
+                history = [*history, trial.number] if retry else history
+                self.ledger.add(connection, _clone(trial, history))
+
+    def adopt(self, connection: Connection, number: int, ending: Ending) -> bool:
+        """Keep a result whose worker was taken for dead: its candidate was measured.
+
+        The newest attempt at the candidate ends with it, queued or running; where that
+        has failed too, a trial is added if the budget has room.
+
+        Args:
+            connection: Of the study's lock.
+            number: Of the trial that was measured.
+            ending: COMPLETE or PRUNED, with the values.
+
+        Returns:
+            Whether the study has the result now; False where it has another measurement of the
+            same candidate, or its budget is full.
+        """
+        trials = self.trials(connection)
+        heir = _heir(trials, trials[number])
+        if heir.state in MEASURED:
+            return False
+        measured = trials[number].user_attrs
+        note = {"measured_as": number, "worker": measured.get("worker", "")}
+        ending = replace(ending, user_attrs={**ending.user_attrs, **note})
+        with connection.begin():
+            if not heir.state.is_finished():
+                states = (TrialState.WAITING, TrialState.RUNNING)
+                return self.ledger.end(connection, heir._trial_id, ending, states)
+            if sum(t.state != TrialState.FAIL for t in trials) >= self.budget:
+                return False
+            self.ledger.add(connection, _completed(heir, ending))
+            return True
+
+
+def _started(trial: FrozenTrial, attrs: Mapping[str, Any]) -> FrozenTrial:
+    taken = copy.deepcopy(trial)
+    taken.state = TrialState.RUNNING
+    taken.user_attrs.update(attrs)
+    return taken
+
+
+def _heir(trials: list[FrozenTrial], trial: FrozenTrial) -> FrozenTrial:
+    """Return the newest attempt at a trial's candidate."""
+    for other in trials[trial.number + 1 :]:
+        if other.system_attrs.get(_CLONE_OF) == trial.number:
+            return _heir(trials, other)
+    return trial
+
+
+def _clone(trial: FrozenTrial, history: list[int]) -> FrozenTrial:
+    kept = {k: v for k, v in trial.user_attrs.items() if k in ("phase", "label")}
+    first = trial.system_attrs.get(_FIRST, trial.number)
+    return create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=kept,
+        # The names that Optuna's own helpers read (`RetryHeartbeatStaleTrialCallback`).
+        system_attrs={_FIRST: first, _RETRIES: history, _CLONE_OF: trial.number},
+    )
+
+
+def _completed(trial: FrozenTrial, ending: Ending) -> FrozenTrial:
+    """Return a further attempt at a failed trial's candidate, with its result."""
+    kept = {k: v for k, v in trial.user_attrs.items() if k != "failure"}
+    return create_trial(
+        state=ending.state,
+        values=list(ending.values),
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={**kept, **ending.user_attrs},
+        system_attrs={**ending.system_attrs, _CLONE_OF: trial.number},
+    )

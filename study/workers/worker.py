@@ -1,0 +1,232 @@
+"""One worker: claim, evaluate, write the result to disk, deliver it."""
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from ...errors import EngineError, StudyError
+from ...objectives import Measurement, MergeObjective
+from ...objectives.evaluation.racing import Race
+from ..seeding import fingerprint_of, is_uniform, search_space
+from ..spec.inputs import StudyInputs
+from ..storage.connection import artifact_store, state_dir, study_lock
+from ..storage.ledger import Ending
+from ..storage.outages import through_outages
+from .claims import Claims, Outcome
+from .liveness import LocalWorkers, Pulse, dead_trials
+from .racing import NUMBERS, race_against
+from .spool import Result, Spool
+from .termination import Interrupted, Termination
+
+logger = logging.getLogger(__name__)
+
+# Failures in a row after which something other than the candidates must be wrong.
+MAX_FAILURES = 3
+# While all that is left is in other hands; many that look often would keep the lock busy.
+_SHORTEST_POLL, _LONGEST_POLL = 0.5, 4.0
+
+T = TypeVar("T")
+
+
+class Reporter(Protocol):
+    """Told what a worker does; each method returns at once."""
+
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
+        """A trial's evaluation begins."""
+
+    def answered(self, n: int) -> None:
+        """`n` more questions of it have been answered."""
+
+    def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
+        """It was measured and delivered."""
+
+    def failed(self, trial: FrozenTrial, reason: str) -> None:
+        """It could not be measured."""
+
+
+class SilentReporter:
+    """Says nothing."""
+
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
+        """Do nothing."""
+
+    def answered(self, n: int) -> None:
+        """Do nothing."""
+
+    def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
+        """Do nothing."""
+
+    def failed(self, trial: FrozenTrial, reason: str) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class Timings:
+    """Where a worker's time went, in seconds."""
+
+    suggest: float = 0.0
+    merge: float = 0.0
+    evaluate: float = 0.0
+    n_trials: int = 0
+
+
+@dataclass
+class Worker:
+    """Evaluates trials until the study has its budget of measured ones.
+
+    Args:
+        study: With the sampler that proposes candidates.
+        inputs: What the study was made of.
+        objective: Its backend loaded.
+        reporter: Told of every step.
+    """
+
+    study: optuna.Study
+    inputs: StudyInputs
+    objective: MergeObjective
+    reporter: Reporter = field(default_factory=SilentReporter)
+    timings: Timings = field(default_factory=Timings)
+
+    def __post_init__(self) -> None:
+        spec = self.inputs.spec
+        directory = state_dir(spec)
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        space = search_space(spec, self.inputs.plan)
+        self._claims = Claims(self.study, spec.study.trials, space, spec.sampler.batch)
+        self._local = LocalWorkers(directory / "workers")
+        self._spool = Spool(directory / "spool", artifact_store(spec))
+        self._lock = study_lock(spec)
+        self._pulse = Pulse(self.study, spec.study.heartbeat_seconds)
+        self._fingerprint = fingerprint_of(self.study)
+        self._termination = Termination()
+
+    def run(self) -> None:
+        """Work until the budget is complete, through any absence of the database.
+
+        Raises:
+            StudyError: If `MAX_FAILURES` trials in a row could not be measured.
+            Interrupted: After SIGTERM, with the trial in hand queued again.
+        """
+        failures: list[str] = []
+        with self._local.register(self.name), self._termination, self._pulse:
+            pause = _SHORTEST_POLL
+            while (claimed := self._persist(self._claim)) is not Outcome.DONE:
+                if isinstance(claimed, Outcome):
+                    self._termination.sleep(pause)
+                    pause = min(2.0 * pause, _LONGEST_POLL)
+                    continue
+                pause = _SHORTEST_POLL
+                failure = self._evaluate(claimed)
+                failures = [*failures, failure] if failure else []
+                if len(failures) >= MAX_FAILURES:
+                    raise StudyError(
+                        f"{MAX_FAILURES} trials in a row could not be measured; the last one: "
+                        f"{failure} Mend the cause and start the study again: it resumes."
+                    )
+
+    def _claim(self) -> FrozenTrial | Outcome:
+        start = time.perf_counter()
+        self._spool.deliver_for_the_dead(self._claims, self._lock, self._local.is_alive)
+        grace = self.inputs.spec.study.grace_seconds
+        # Also reads what is new: it need not be read while others wait for the lock.
+        with self._claims.ledger.engine.connect() as connection:
+            dead = dead_trials(self._claims, connection, self._local, grace)
+            self._claims.reclaim(connection, dead)
+        with self._lock.hold() as connection:
+            who = {"worker": self.name, "host": socket.gethostname()}
+            claimed = self._claims.claim(connection, who)
+        if isinstance(claimed, FrozenTrial):
+            self._pulse.follow(claimed)
+            self.timings.suggest += time.perf_counter() - start
+        return claimed
+
+    def _evaluate(self, trial: FrozenTrial) -> str | None:
+        """Evaluate one trial; return why it failed, if it did."""
+        self.reporter.started(trial, len(self.objective.questions))
+        try:
+            race = self._persist(lambda: self._race(trial))
+            with self._termination.at_once():
+                measurement = self.objective.measure(trial.params, self.reporter.answered, race)
+        except (KeyboardInterrupt, Interrupted):
+            self._give_back(trial, "the worker was asked to stop")
+            raise
+        except EngineError as error:
+            return self._try_again(trial, str(error))
+        except Exception as error:  # the one broad except: whatever happens, the study goes on
+            return self._fail(trial, f"{type(error).__name__}: {error}")
+        self._deliver(trial, measurement)
+        self.reporter.finished(trial, measurement)
+        return None
+
+    def _race(self, trial: FrozenTrial) -> Race | None:
+        """Return the race of a searched candidate, if the spec wants one."""
+        settings = self.inputs.spec.evaluation.race
+        if settings is None or is_uniform(trial):
+            return None
+        with self._claims.ledger.engine.connect() as connection:
+            return race_against(self._claims.trials(connection), self.objective, settings)
+
+    def _try_again(self, trial: FrozenTrial, reason: str) -> str:
+        """Queue a candidate again whose engine failed; it may not be its fault."""
+        logger.warning("trial %d: %s", trial.number, reason)
+        self._pulse.follow(None)
+        self._persist(lambda: self._requeue(trial, reason, retry=True))
+        self.reporter.failed(trial, reason)
+        return reason
+
+    def _requeue(self, trial: FrozenTrial, reason: str, retry: bool) -> None:
+        with self._claims.ledger.engine.connect() as connection:
+            self._claims.requeue(connection, trial, reason, retry)
+
+    def _deliver(self, trial: FrozenTrial, measurement: Measurement) -> None:
+        attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
+        if self.inputs.spec.evaluation.race is not None:
+            attributes[NUMBERS] = self.objective.numbers(measurement.answers)
+        result = Result(
+            trial.number,
+            self.name,
+            measurement.values,
+            attributes,
+            measurement.answers,
+            {name: violation for name, (violation, _) in measurement.constraints.items()},
+            measurement.pruned,
+        )
+        path = self._spool.write(result)
+        self._persist(lambda: self._spool.deliver(self._claims, self._lock, path, result))
+        self._pulse.follow(None)
+        self.timings.merge += measurement.merge_seconds
+        self.timings.evaluate += measurement.evaluate_seconds
+        self.timings.n_trials += 1
+
+    def _fail(self, trial: FrozenTrial, reason: str) -> str:
+        logger.warning("trial %d could not be measured", trial.number, exc_info=True)
+        ending = Ending(TrialState.FAIL, user_attrs={"failure": reason})
+        self._persist(lambda: self._end(trial, ending))
+        self._pulse.follow(None)
+        self.reporter.failed(trial, reason)
+        return reason
+
+    def _end(self, trial: FrozenTrial, ending: Ending) -> None:
+        ledger = self._claims.ledger
+        with ledger.engine.begin() as connection:
+            ledger.end(connection, trial._trial_id, ending)
+
+    def _give_back(self, trial: FrozenTrial, reason: str) -> None:
+        """Queue a trial again at once; if the database is away, its heartbeat's end will do it."""
+        self._pulse.follow(None)
+        try:
+            self._requeue(trial, reason, retry=False)
+        except SQLAlchemyError as error:
+            logger.warning("trial %d was not given back: %s", trial.number, error)
+
+    def _persist(self, action: Callable[[], T]) -> T:
+        return through_outages(action, self._termination.sleep)

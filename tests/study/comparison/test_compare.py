@@ -1,0 +1,147 @@
+"""Searches of one spec side by side."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from command import invoke
+from mergefront.errors import SpecError
+from mergefront.objectives import MergeObjective
+from mergefront.objectives.evaluation import Answer
+from mergefront.study import StudySpec
+from mergefront.study.comparison.compare import Clock, recorded_seconds, score, search
+from mergefront.study.comparison.simulation import SPAN
+from mergefront.study.comparison.variants import Variant
+from mergefront.study.results.indicators import igd_plus, non_dominated, spacing
+from small_study import write_spec
+
+
+def test_igd_plus_counts_what_is_lacking_alone() -> None:
+    best = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert igd_plus(best, best) == 0.0
+    # (0.5, 0.5) lacks half of one objective and has too much of the other.
+    assert igd_plus(np.array([[0.5, 0.5]]), best) == pytest.approx(0.5)
+    assert igd_plus(np.array([[2.0, 2.0]]), best) == 0.0
+
+
+def test_spacing_is_zero_for_even_points() -> None:
+    even = np.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
+    assert spacing(even) == 0.0
+    uneven = np.array([[0.0, 2.0], [0.5, 1.5], [2.0, 0.0]])  # nearest at 1, 1 and 3
+    assert spacing(uneven) == pytest.approx(math.sqrt(4 / 3))
+    assert math.isnan(spacing(even[:2]))
+
+
+def test_dominated_points_are_dropped_and_equal_ones_kept() -> None:
+    points = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 2.0], [0.0, 1.0]])
+    assert non_dominated(points).tolist() == [[1.0, 1.0], [1.0, 1.0], [0.0, 2.0]]
+
+
+def test_recorded_times_are_those_of_answers_in_turns() -> None:
+    answers = [Answer(f"q{i}", "t", 1.0, 3, "stop", "", 0, s) for i, s in enumerate((4, 1, 2, 2))]
+    assert recorded_seconds(answers, 4) == 4
+    assert recorded_seconds(answers, 2) == 5  # 4 | 1, 2, 2
+    assert recorded_seconds(answers, 1) == 9
+
+
+def test_variants_change_keys_under_names_of_their_own(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path, merge={"granularity": "layer"}))
+    bambo = Variant.parse("bambo").spec(spec, 3)
+    assert bambo.merge.granularity == "blocks"  # the preset wins over the spec
+    assert (bambo.study.name, bambo.study.seed) == ("small.bambo.s3", 3)
+    text = "ap-bmm:sampler.rerank=null:merge.bounds=[0, 0.9]"
+    changed = Variant.parse(text).spec(spec, 0)
+    assert changed.sampler.rerank is None
+    assert changed.merge.bounds == (0.0, 0.9)
+    assert changed.importance.kind == "both"
+    assert changed.evaluation.cache == bambo.evaluation.cache
+    assert Variant.parse("ties").seeds([0, 1, 2]) == [0]
+    assert Variant.parse("dare").seeds([0, 1]) == [0, 1]
+    assert Variant.parse("dare").spec(spec, 4).merge.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ap-bmm:rerank=null", "must be PRESET or PRESET:SECTION.KEY=VALUE"),
+        ("ap-bmm:sampler.rerank", "must be PRESET or PRESET:SECTION.KEY=VALUE"),
+        ("apbmm", "sampler.preset"),
+        ("random:sampler.bach=4", "did you mean 'batch'"),
+    ],
+)
+def test_variants_that_make_no_sense_are_named(tmp_path: Path, text: str, message: str) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    with pytest.raises(SpecError, match=message):
+        Variant.parse(text).spec(spec, 0)
+
+
+def test_compare_prints_a_row_a_variant_and_resumes(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": 5}, sampler={"n_startup_trials": 3})
+    arguments = ("compare", path, "--presets", "random,uniform", "--seeds", "0,1")
+    first = invoke(*arguments, "--format", "json")
+    records = json.loads(first.stdout)
+    assert [(r["variant"], r["seed"]) for r in records] == [
+        ("random", 0), ("random", 1), ("uniform", 0)
+    ]  # fmt: skip
+    for record in records:
+        assert record["validated_hypervolume"] > 0
+        assert record["igd_plus"] >= 0
+        assert 0 < record["utilisation"] <= 1
+    again = invoke(*arguments)
+    table = again.stdout.splitlines()
+    assert [row.split(" | ")[0] for row in table[2:]] == ["| random", "| uniform"]
+    study = optuna.load_study(
+        study_name="small.random.s1", storage=f"sqlite:///{tmp_path}/study.db"
+    )
+    assert len(study.trials) == 5  # nothing was repeated
+
+
+def test_what_cannot_run_is_refused_before_anything_does(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    for arguments, message in (
+        (("--presets", "random,ap-bmm", "--split", "test"), "has no split 'test'"),
+        (("--variation", "0.5"), "add --simulate WORKERS"),
+        (("--seeds", "one"), "--seeds must be how many"),
+    ):
+        result = invoke("compare", path, *arguments)
+        assert result.exit_code == 1
+        assert message in result.stderr
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_a_simulated_search_shares_answers_and_goes_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_spec(
+        tmp_path, n_questions=8, study={"trials": 8}, sampler={"n_startup_trials": 2}
+    )
+    spec = StudySpec.from_yaml(path)
+    measure, calls = MergeObjective.measure, []
+
+    def interrupted(self: MergeObjective, *arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return measure(self, *arguments, **options)
+
+    monkeypatch.setattr(MergeObjective, "measure", interrupted)
+    run = (spec, Variant.parse("random"), 0, "validation", Clock(3, 0.6))
+    with pytest.raises(KeyboardInterrupt):
+        search(*run)
+    found = search(*run)
+    trials = optuna.load_study(study_name=found.study, storage=spec.study.storage).trials
+    assert len(trials) == 8
+    ends = sorted(tuple(trial.user_attrs[SPAN]) for trial in trials)
+    assert len({start for start, _ in ends}) >= 6  # three began at once
+    assert found.use.utilisation == pytest.approx(1.0)
+    other = search(spec, Variant.parse("random"), 0, "validation", Clock(3))
+    recorded = optuna.load_study(study_name=other.study, storage=spec.study.storage).trials
+    assert recorded[0].user_attrs["n_cached"] == 8
+    assert all(start < end for start, end in (trial.user_attrs[SPAN] for trial in recorded))
+    scores = score([found, other])
+    assert all(s.igd_plus >= 0 and s.n_front > 0 for s in scores)

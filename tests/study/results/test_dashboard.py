@@ -1,0 +1,137 @@
+"""What optuna-dashboard shows of a study: served, and asked over HTTP."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna_dashboard import get_note
+
+from mergefront.study import StudySpec
+from mergefront.study.results.report.dashboard import paint, study_note
+from mergefront.study.seeding import init_study
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import load_study
+from small_study import write_spec
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return json.load(response)
+
+
+@contextmanager
+def _served(spec: Path) -> Iterator[str]:
+    port = _free_port()
+    line = [sys.executable, "-m", "mergefront", "dashboard", str(spec), "--port", str(port)]
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+
+
+def _wait_for_graphs(url: str) -> dict[str, Any]:
+    for _ in range(240):
+        time.sleep(0.5)
+        try:
+            study: dict[str, Any] = _get(f"{url}/api/studies/1")
+        except OSError:
+            continue
+        if len(study["plotly_graph_objects"]) == 3:
+            return study
+    raise AssertionError("the pictures were never drawn")
+
+
+def test_the_dashboard_shows_names_note_graphs_attributes_and_artifacts(finished: Path) -> None:
+    with _served(finished) as url:
+        study = _wait_for_graphs(url)
+        trial = study["trials"][-1]
+        files = {artifact["filename"]: artifact for artifact in trial["artifacts"]}
+        recipe = files[f"trial-{trial['number']:05d}.recipe.json"]
+        place = f"{url}/artifacts/1/{trial['trial_id']}/{recipe['artifact_id']}"
+        weights = _get(place)
+    assert study["objective_names"] == ["accuracy", "tokens"]
+    assert study["note"]["body"].startswith("# small")
+    assert {graph["id"] for graph in study["plotly_graph_objects"]} == {
+        "front",
+        "hypervolume",
+        "importance",
+    }
+    assert {attr["key"] for attr in trial["user_attrs"]} >= {"standard_errors", "host", "phase"}
+    assert weights == {p["name"]: float(p["param_external_value"]) for p in trial["params"]}
+    assert len(files) == 2
+
+
+def test_it_stops_while_a_browser_takes_its_time_to_read(finished: Path) -> None:
+    with _served(finished) as url, closing(socket.socket()) as browser:
+        _wait_for_graphs(url)
+        host, port = url.removeprefix("http://").split(":")
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        browser.connect((host, int(port)))
+        browser.sendall(b"GET /static/bundle.js HTTP/1.0\r\nAccept-Encoding: identity\r\n\r\n")
+        assert browser.recv(12).endswith(b"200")  # megabytes follow, and are not read
+        assert _get(f"{url}/api/studies")["study_summaries"]  # others are served meanwhile
+
+
+def test_the_note_names_models_spec_and_how_to_resume(finished: Path) -> None:
+    note = study_note(load_study(StudySpec.from_yaml(finished)))
+    for part in ("base (weight 0)", "expert (weight 1)", "mergefront worker", "metric: tokens"):
+        assert part in note
+
+
+def test_a_study_is_painted_once_for_every_number_of_trials(tmp_path: Path) -> None:
+    inputs = load_inputs(write_spec(tmp_path))
+    study = init_study(inputs)
+    assert paint(study, inputs.spec)  # nothing is measured, but the note is written
+    assert get_note(study).startswith("# small")
+    assert not paint(study, inputs.spec)
+
+
+def test_a_port_that_is_taken_is_one_clear_line(finished: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        line = [sys.executable, "-m", "mergefront", "dashboard", str(finished), "--port", port]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("graph", ["front", "hypervolume", "importance"])
+def test_graphs_carry_the_front_reports_numbers(finished: Path, graph: str) -> None:
+    from mergefront.study.results.front import front_report
+    from mergefront.study.results.report.plotly_figures import graphs
+    from mergefront.study.seeding import importance_of
+
+    spec = StudySpec.from_yaml(finished)
+    study = load_study(spec)
+    report = front_report(study, spec)
+    traces = {t.name: t for t in graphs(report, study, importance_of(study))[graph].data}
+    if graph == "front":
+        front = traces[f"front: hypervolume {report.hypervolume:.3f}"]
+        assert len(front.x) == len(report.trials)
+        assert list(front.error_x.array) == [
+            t.user_attrs["denoised_errors"][1]
+            for t in sorted(report.trials, key=lambda t: t.user_attrs["denoised"][1])
+        ]
+    elif graph == "hypervolume":
+        assert traces["all trials"].y[-1] == pytest.approx(report.hypervolume)
+    else:
+        assert traces.keys() == {"prior importance", "relevance: accuracy", "relevance: tokens"}
+        assert max(traces["relevance: tokens"].y) == 1.0

@@ -1,0 +1,136 @@
+"""Exported checkpoints are the candidates that were measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mergefront.errors import LayoutError, SpecError, StudyError
+from mergefront.objectives.evaluation import Models, Sampling
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.merging import MergeSettings
+from mergefront.study import StudySpec
+from mergefront.study.results.export import export_trial, merge_weights
+from mergefront.study.run import make_objective
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import load_study
+from small_study import read_json_lines, write_spec
+
+
+def _generate(directory: Path, prompts: list[str]) -> list[str]:
+    """Answer with nothing but transformers, as a user of the checkpoint would."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory, padding_side="left")
+    model: Any = AutoModelForCausalLM.from_pretrained(directory)
+    batch: Any = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        return_tensors="pt",
+        padding=True,
+        return_dict=True,
+    )
+    with torch.inference_mode():
+        out = model.generate(**batch, max_new_tokens=48)
+    texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :])
+    return [text.split("<eos>")[0] for text in texts]
+
+
+@pytest.mark.parametrize("number", [0, 1, 8, 9])
+def test_an_exported_trial_generates_the_measured_answers(
+    finished: Path, tmp_path: Path, number: int
+) -> None:
+    inputs, study = load_inputs(finished), load_study(StudySpec.from_yaml(finished))
+    export_trial(inputs, study, number, tmp_path / "out")
+    prompts = [line["prompt"] for line in read_json_lines(finished.parent / "search.jsonl")]
+    objective = make_objective(inputs)
+    measured = [answer.text for answer in objective.measure(study.trials[number].params).answers]
+    assert _generate(tmp_path / "out", prompts) == measured
+
+
+def test_an_exported_trial_has_the_in_place_candidates_bits(
+    finished: Path, tmp_path: Path
+) -> None:
+    inputs, study = load_inputs(finished), load_study(StudySpec.from_yaml(finished))
+    export_trial(inputs, study, 9, tmp_path / "out")
+    objective = make_objective(inputs)
+    objective.backend.apply(inputs.plan.group_weights(study.trials[9].params))
+    exported = TransformersBackend()
+    exported.load(Models(tmp_path / "out", (), "float32", MergeSettings(n_experts=0)))
+    assert exported.checksum() == objective.backend.checksum()
+    assert exported.generate(["cig?"], Sampling(4))[0].text
+
+
+def test_card_and_recipe_tell_where_it_comes_from(finished: Path, tmp_path: Path) -> None:
+    inputs, study = load_inputs(finished), load_study(StudySpec.from_yaml(finished))
+    export_trial(inputs, study, 9, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    recipe = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
+    for checkpoint in (inputs.base, *inputs.experts):
+        assert checkpoint.weights_hash() in card
+    assert recipe["parents"]["base"]["hash"] == inputs.base.weights_hash()
+    assert recipe["weights"] == study.trials[9].params
+    value, error = study.trials[9].values[0], study.trials[9].user_attrs["standard_errors"][0]
+    assert f"| accuracy | {value:.4g} | {error:.2g} |" in card
+    assert "24 questions of the search split" in card
+
+
+def test_a_trial_that_does_not_exist_or_a_full_directory_is_refused(
+    finished: Path, tmp_path: Path
+) -> None:
+    inputs, study = load_inputs(finished), load_study(StudySpec.from_yaml(finished))
+    with pytest.raises(StudyError, match="0 to 9, but got 99"):
+        export_trial(inputs, study, 99, tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpecError, match="new or empty directory"):
+        export_trial(inputs, study, 9, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_given_weights_are_merged_without_a_study(spec_path: Path, tmp_path: Path) -> None:
+    inputs = load_inputs(spec_path)
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps({"uniform": 1.0}))
+    merge_weights(inputs, weights, tmp_path / "out")
+    prompts = ["1a+1b+1?", "cig?"]
+    assert _generate(tmp_path / "out", prompts) == _generate(inputs.experts[0].directory, prompts)
+    assert "Not measured." in (tmp_path / "out" / "README.md").read_text()
+    recipe = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
+    assert set(recipe["weights"].values()) == {1.0}
+
+
+@pytest.mark.parametrize("operator", ["linear", "dare_ties"])
+def test_the_recipe_gives_the_same_bytes_again(tmp_path: Path, operator: str) -> None:
+    merge = {"operator": operator, "seed": 3} | ({} if operator == "linear" else {"density": 0.5})
+    inputs = load_inputs(write_spec(tmp_path, merge=merge))
+    (tmp_path / "w.json").write_text(
+        json.dumps({group: 0.1 * i for i, group in enumerate(inputs.plan.groups)})
+    )
+    merge_weights(inputs, tmp_path / "w.json", tmp_path / "first")
+    recipe = yaml.safe_load((tmp_path / "first" / "recipe.yaml").read_text())
+    assert recipe["settings"]["seed"] == 3
+    settings = {k: v for k, v in recipe["settings"].items() if k != "blocks"}
+    again = load_inputs(write_spec(tmp_path, merge={"operator": recipe["operator"], **settings}))
+    (tmp_path / "again.json").write_text(json.dumps(recipe["weights"]))
+    merge_weights(again, tmp_path / "again.json", tmp_path / "second")
+    files = [tmp_path / name / "model.safetensors" for name in ("first", "second")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ("[0.5]", SpecError, "must hold an object"),
+        ("{", SpecError, "must be a JSON file"),
+        ('{"layer_000": 0.5}', LayoutError, "missing="),
+        ('{"uniform": "half"}', LayoutError, "1 finite number"),
+    ],
+)
+def test_weight_files_are_checked_before_anything_is_written(
+    spec_path: Path, tmp_path: Path, content: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / "weights.json").write_text(content)
+    with pytest.raises(error, match=message):
+        merge_weights(load_inputs(spec_path), tmp_path / "weights.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,72 @@
+"""How far a study is, who works on it, what failed."""
+
+import json
+import re
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from mergefront.study import StudySpec
+from mergefront.study.results.status import status_of
+from mergefront.study.seeding import init_study, search_space
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.ledger import Ending
+from mergefront.study.workers.claims import Claims
+from small_study import write_spec
+
+
+def _study(tmp_path: Path, url: str) -> tuple[optuna.Study, StudySpec, Claims]:
+    inputs = load_inputs(write_spec(tmp_path, study={"storage": url}))
+    study = init_study(inputs)
+    return study, inputs.spec, Claims(study, 10, search_space(inputs.spec, inputs.plan))
+
+
+def test_a_study_in_work(
+    tmp_path: Path, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study, spec, claims = _study(tmp_path, storage_url)
+    ledger = claims.ledger
+    with ledger.engine.connect() as connection:
+        for worker in ("one", "one", "one", "two"):
+            claims.claim(connection, {"worker": worker})
+        with connection.begin():
+            failed = Ending(TrialState.FAIL, user_attrs={"failure": "out of memory"})
+            ledger.end(connection, study.trials[0]._trial_id, failed)
+            for number in (1, 2):
+                done = Ending(TrialState.COMPLETE, [1.0, 2.0], {"generated_tokens": 7})
+                ledger.end(connection, study.trials[number]._trial_id, done)
+    status = status_of(study, spec)
+    assert status.counts["complete"] == 2
+    assert status.counts["waiting"] == 4
+    assert status.failures == ((0, "out of memory"),)
+    (running,) = status.running
+    assert (running.number, running.worker) == (3, "two")
+    assert 0 <= running.silence < 60
+    assert status.workers == 1
+    assert status.generated_tokens == 14
+    assert status.trials_per_hour is not None
+    assert status.hours_left == pytest.approx(8 / status.trials_per_hour)
+
+
+def test_a_study_that_has_not_begun(tmp_path: Path) -> None:
+    study, spec, _ = _study(tmp_path, f"sqlite:///{tmp_path}/study.db")
+    status = status_of(study, spec)
+    assert (status.workers, status.running, status.trials_per_hour) == (0, (), None)
+
+
+def test_the_table_and_json_say_the_same(finished: Path) -> None:
+    from typer.testing import CliRunner
+
+    from mergefront.study.cli import app
+
+    table = CliRunner().invoke(app, ["status", str(finished), "--watch"]).stdout
+    content = json.loads(
+        CliRunner().invoke(app, ["status", str(finished), "--format", "json"]).stdout
+    )
+    assert re.search(r"complete +10 of 10", table)
+    assert (content["complete"], content["budget"], content["running"]) == (10, 10, 0)
+    assert (content["in_hand"], content["failures"], content["last_failure"]) == ([], [], None)
+    assert content["hours_left"] == 0

@@ -1,0 +1,131 @@
+"""The front on questions the search never saw."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.artifacts import get_all_artifact_meta
+
+from mergefront.errors import StudyError
+from mergefront.study import StudySpec
+from mergefront.study.results.front import front_report, hypervolume
+from mergefront.study.results.validation import Validation, _share_beyond, validate
+from mergefront.study.results.validation_study import (
+    VALIDATES,
+    last_validation,
+    open_validation,
+    record,
+)
+from mergefront.study.run import make_objective
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import load_study
+
+
+@pytest.fixture(scope="module")
+def validation(finished: Path) -> Validation:
+    spec = StudySpec.from_yaml(finished)
+    study, inputs = load_study(spec), load_inputs(finished)
+    objective = make_objective(inputs, "validation")
+    return validate(front_report(study, spec), study, objective, "validation")
+
+
+def test_front_parents_and_uniform_merges_are_each_measured_once(validation: Validation) -> None:
+    numbers = [model.number for model in validation.models]
+    assert len(set(numbers)) == len(numbers)
+    assert {trial.number for trial in validation.report.trials} <= set(numbers)
+    assert {0, 1, 2, 3, 4, 5, 6, 7} <= set(numbers)
+
+
+def test_questions_are_the_splits_own(validation: Validation, finished: Path) -> None:
+    asked = {answer.question_id for answer in validation.models[0].measurement.answers}
+    assert asked == {f"demo/validation-{i:04d}" for i in range(24)}
+
+
+def test_json_follows_the_contract_and_fits_together(
+    validation: Validation, finished: Path
+) -> None:
+    content = validation.to_json()
+    contract = {"study", "split", "n_questions", "models", "hypervolume", "interval"}
+    assert content.keys() == contract | {"hypervolume_search", "survives"}
+    assert content["n_questions"] == 24
+    front = {trial.number for trial in validation.report.trials}
+    points = torch.tensor(
+        [list(m["values"].values()) for m in content["models"] if m["number"] in front],
+        dtype=torch.double,
+    )
+    study = load_study(StudySpec.from_yaml(finished))
+    expected = hypervolume(points, validation.report.reference_point, study.directions)
+    assert content["hypervolume"]["front"] == pytest.approx(expected)
+    for name in ("front", "uniform"):
+        low, high = content["interval"][name]
+        assert low <= content["hypervolume"][name] <= high
+    difference = np.array(content["interval"]["difference"])
+    assert difference[0] < difference[1]
+
+
+def test_models_of_the_front_are_compared_with_the_whole_uniform_curve(
+    validation: Validation,
+) -> None:
+    for model in validation.models:
+        assert (model.beyond_uniform is None) != model.in_front
+        if model.in_uniform and model.in_front:  # a point of the curve is not beyond it
+            assert model.beyond_uniform == 0.0
+            assert not model.distinguishable
+
+
+def test_a_point_on_a_chord_is_not_beyond_and_one_above_it_is() -> None:
+    curve = np.array([[[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])
+    for point, expected in (([0.5, 0.5], 0.0), ([0.6, 0.5], 1.0), ([1.1, -1.0], 1.0)):
+        assert _share_beyond(np.array([point]), curve) == expected
+
+
+def test_a_gain_too_small_to_divide_by_survives_in_no_share(validation: Validation) -> None:
+    same = replace(validation.report, hypervolume=1.0 + 1e-6, hypervolume_uniform=1.0)
+    assert replace(validation, report=same).survives is None
+    half = replace(validation.report, hypervolume=2.0, hypervolume_uniform=1.0)
+    volumes = {"front": 1.5, "uniform": 1.0}
+    assert replace(validation, report=half, hypervolume=volumes).survives == 0.5
+
+
+def test_a_validation_is_a_study_beside_the_search(validation: Validation, finished: Path) -> None:
+    spec = StudySpec.from_yaml(finished)
+    study = load_study(spec)
+    written = open_validation(study, "validation")
+    record(validation, written, spec)
+    assert written.study_name == "small.validation"
+    assert written.metric_names == ["accuracy", "tokens"]
+    assert len(written.trials) == len(validation.models)
+    for trial, model in zip(written.trials, validation.models, strict=True):
+        assert trial.params == study.trials[model.number].params
+        assert trial.values == list(model.measurement.values)
+        assert trial.user_attrs["trial"] == model.number
+        (table,) = get_all_artifact_meta(trial, storage=study._storage)
+        assert table.filename == f"trial-{model.number:05d}.answers.jsonl"
+    assert last_validation(study, "validation") == validation.to_json()
+    assert last_validation(study, "test") is None
+    record(validation, open_validation(study, "validation"), spec)
+    assert len(written.trials) == len(validation.models)
+
+
+@pytest.mark.parametrize("attributes", [{}, {VALIDATES: {"study": "small", "fingerprint": "x"}}])
+def test_a_study_that_is_not_its_validation_is_left_alone(
+    finished: Path, attributes: dict[str, object]
+) -> None:
+    study = load_study(StudySpec.from_yaml(finished))
+    directions = study.directions
+    other = optuna.create_study(
+        study_name="small.test", storage=study._storage, directions=directions
+    )
+    try:
+        other.add_trial(optuna.trial.create_trial(values=[1.0, 2.0]))
+        for key, value in attributes.items():
+            other.set_user_attr(key, value)
+        with pytest.raises(StudyError, match=r"needs the study 'small.test'.* Delete it"):
+            open_validation(study, "test")
+        assert last_validation(study, "test") is None
+        assert len(other.trials) == 1
+    finally:
+        optuna.delete_study(study_name="small.test", storage=study._storage)

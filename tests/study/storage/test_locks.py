@@ -1,0 +1,104 @@
+"""One worker at a time, on one machine and on many."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from mergefront.study.storage.locks import AdvisoryLock, FileStudyLock, StudyLock
+from postgres import Server
+
+
+def _engine(url: str) -> sqlalchemy.Engine:
+    return sqlalchemy.create_engine(
+        url.replace("postgresql:", "postgresql+psycopg2:"), poolclass=NullPool
+    )
+
+
+def _make(url: str, folder: Path, patience: float = 30.0) -> StudyLock:
+    if url.startswith("sqlite"):
+        return FileStudyLock(_engine(url), folder / "lock")
+    return AdvisoryLock(_engine(url), "study", patience)
+
+
+def _increment(url: str, folder: Path, times: int) -> None:
+    """Read, wait, write: loses counts unless nobody else is in between."""
+    lock, counter = _make(url, folder), folder / "counter"
+    for _ in range(times):
+        with lock.hold():
+            n = int(counter.read_text())
+            time.sleep(0.005)
+            counter.write_text(str(n + 1))
+
+
+def test_processes_exclude_each_other(storage_url: str, tmp_path: Path) -> None:
+    (tmp_path / "counter").write_text("0")
+    context = multiprocessing.get_context("spawn")
+    arguments = (storage_url, tmp_path, 20)
+    processes = [context.Process(target=_increment, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (tmp_path / "counter").read_text() == "60"
+
+
+def _hold(url: str, folder: Path) -> None:
+    with _make(url, folder).hold():
+        (folder / "held").touch()
+        time.sleep(600)
+
+
+def _start_holder(url: str, folder: Path) -> "multiprocessing.process.BaseProcess":
+    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(url, folder))
+    process.start()
+    while not (folder / "held").exists():
+        time.sleep(0.05)
+    return process
+
+
+def test_the_lock_of_a_killed_process_is_free(storage_url: str, tmp_path: Path) -> None:
+    process = _start_holder(storage_url, tmp_path)
+    process.kill()
+    with _make(storage_url, tmp_path).hold() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT 1")).scalar_one() == 1
+    process.join()
+
+
+def test_a_stopped_holder_loses_the_lock_after_the_patience(
+    postgres: Server, tmp_path: Path
+) -> None:
+    url = postgres.new_database()
+    process = _start_holder(url, tmp_path)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    with _make(url, tmp_path, patience=1.0).hold():
+        assert time.monotonic() - start >= 1.0
+    process.kill()
+    process.join()
+
+
+def test_who_lost_the_lock_cannot_write_any_more(postgres: Server, tmp_path: Path) -> None:
+    url = postgres.new_database()
+    lock = _make(url, tmp_path)
+    with pytest.raises(OperationalError), lock.hold() as connection:
+        with _engine(url).connect() as other:
+            end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            other.execute(sqlalchemy.text(end))
+        connection.execute(sqlalchemy.text("CREATE TABLE written (id int)"))
+
+
+def test_studies_of_one_database_do_not_wait_for_each_other(
+    postgres: Server, tmp_path: Path
+) -> None:
+    engine = _engine(postgres.new_database())
+    with AdvisoryLock(engine, "one", 30.0).hold(), AdvisoryLock(engine, "two", 30.0).hold():
+        pass

@@ -1,0 +1,138 @@
+"""While the database is away, and when a worker is asked to stop."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import ProgrammingError
+
+from mergefront.study.seeding import FINGERPRINT, init_study
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import open_storage, wait_for_study
+from mergefront.study.storage.ledger import Ledger
+from mergefront.study.storage.outages import through_outages
+from mergefront.study.workers.claims import Claims
+from mergefront.study.workers.liveness import Pulse
+from mergefront.study.workers.termination import Interrupted, Termination
+from postgres import Server, serve
+from small_study import write_spec
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server to be stopped, of this module alone."""
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def study(server: Server) -> optuna.Study:
+    storage = open_storage(server.new_database())
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    return optuna.create_study(storage=storage, sampler=sampler)
+
+
+def _silence(study: optuna.Study) -> float:
+    ledger = Ledger(study)
+    with ledger.engine.begin() as connection:
+        (silence,) = ledger.silences(connection).values()
+    return silence
+
+
+def test_an_action_is_repeated_until_the_database_is_back(
+    server: Server, study: optuna.Study
+) -> None:
+    server.stop()
+    threading.Timer(1.5, server.start).start()
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        time.sleep(seconds)
+
+    assert through_outages(lambda: study.get_trials(deepcopy=False), sleep) == []
+    assert pauses[:2] == [0.5, 1.0]
+
+
+def test_other_errors_are_raised_at_once(study: optuna.Study) -> None:
+    def wrong() -> None:
+        with Ledger(study).engine.begin() as connection:
+            connection.execute(sqlalchemy.text("SELECT * FROM nothing"))
+
+    with pytest.raises(ProgrammingError):
+        through_outages(wrong, lambda seconds: pytest.fail("waited"))
+
+
+def test_a_worker_that_starts_in_an_outage_waits(server: Server, tmp_path: Path) -> None:
+    inputs = load_inputs(write_spec(tmp_path, study={"storage": server.new_database()}))
+    init_study(inputs)
+    outages: list[str] = []
+
+    def cut_off(connection: object, cursor: object, statement: str, *others: object) -> None:
+        if not outages and "FROM study_directions" in statement:  # in the middle of the loading
+            outages.append(statement)
+            server.restart()
+
+    sqlalchemy.event.listen(Engine, "before_cursor_execute", cut_off)
+    try:
+        study = wait_for_study(inputs.spec, 60.0, FINGERPRINT)
+    finally:
+        sqlalchemy.event.remove(Engine, "before_cursor_execute", cut_off)
+    assert outages and study.study_name == "small"
+
+
+def test_the_heartbeat_outlives_an_outage(server: Server, study: optuna.Study) -> None:
+    claims = Claims(study, 1, {"layer_000": FloatDistribution(0, 1)})
+    with claims.ledger.engine.connect() as connection:
+        trial = claims.claim(connection, {"worker": "me"})
+    assert isinstance(trial, FrozenTrial)
+    with Pulse(study, 0.2) as pulse:
+        pulse.follow(trial)
+        time.sleep(0.5)
+        server.restart(away_seconds=1.0)
+        for _ in range(50):
+            if through_outages(lambda: _silence(study)) < 0.2:
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError("no heartbeat after the outage")
+        pulse.follow(None)
+        time.sleep(1.0)
+        assert _silence(study) > 0.5  # none for a trial that is done
+
+
+def test_sigterm_waits_where_it_would_do_harm() -> None:
+    with Termination() as termination:
+        os.kill(os.getpid(), signal.SIGTERM)
+        done = "a delivery"
+        with pytest.raises(Interrupted), termination.at_once():
+            pytest.fail("the signal was forgotten")
+        with pytest.raises(Interrupted):
+            termination.sleep(60)
+    assert done == "a delivery"
+
+
+def test_sigterm_ends_an_evaluation_at_once_and_once() -> None:
+    with Termination() as termination:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        start = time.monotonic()
+        with pytest.raises(Interrupted):
+            termination.sleep(60)
+        assert time.monotonic() - start < 30
+        os.kill(os.getpid(), signal.SIGTERM)  # while the trial is given back
+
+
+def test_the_previous_handler_is_back_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Termination():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before

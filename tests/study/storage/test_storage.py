@@ -1,0 +1,180 @@
+"""Opening storages, and the cache of hashes."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+
+from mergefront.errors import StudyError
+from mergefront.examples.demo import BASE
+from mergefront.objectives.checkpoints import Checkpoint
+from mergefront.study import StudySpec
+from mergefront.study.seeding import FINGERPRINT, init_study
+from mergefront.study.spec.hashing import cached_hash
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import (
+    load_study,
+    open_storage,
+    sqlite_path,
+    state_dir,
+    wait_for_study,
+)
+from postgres import serve
+from small_study import write_spec
+
+
+def test_state_lies_beside_an_sqlite_file(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    assert state_dir(spec) == tmp_path / "small.state"
+    elsewhere = spec.with_overrides(storage="postgresql+psycopg2://user@host/db")
+    assert state_dir(elsewhere) == Path("runs") / "small.state"
+
+
+def test_only_sqlite_has_a_file() -> None:
+    assert sqlite_path("sqlite:///runs/a.db") == Path("runs/a.db")
+    assert sqlite_path("sqlite:////tmp/a.db") == Path("/tmp/a.db")
+    assert sqlite_path("postgresql+psycopg2://user@host/db") is None
+
+
+def test_looking_for_a_study_creates_nothing(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    with pytest.raises(StudyError, match=r"no study 'small' in .*Start it with `mergefront run`"):
+        load_study(spec)
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_a_storage_that_cannot_be_opened_hides_the_password(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="needs a directory"):
+        open_storage(f"sqlite:///{tmp_path}/file/study.db")
+    with pytest.raises(StudyError) as caught:
+        open_storage("postgresql+psycopg2://user:secret@127.0.0.1:1/db")
+    assert "secret" not in str(caught.value)
+    assert "mergefront[postgres]" in str(caught.value) or "cannot be opened" in str(caught.value)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(BASE, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_checkpoint_is_hashed_once(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Checkpoint(copied).weights_hash()
+    assert cached_hash(Checkpoint(copied)) == expected
+    monkeypatch.setattr(Checkpoint, "weights_hash", lambda self: pytest.fail("hashed again"))
+    assert cached_hash(Checkpoint(copied)) == expected
+
+
+def test_a_changed_file_is_hashed_again(copied: Path) -> None:
+    before = cached_hash(Checkpoint(copied))
+    weights = copied / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    os.utime(weights, ns=(1, 1))  # a clock that stands still must not hide the change of time
+    assert cached_hash(Checkpoint(copied)) != before
+
+
+@pytest.mark.parametrize("content", ["", "[", json.dumps([1])])
+def test_a_broken_cache_costs_time_and_nothing_else(
+    copied: Path, tmp_path: Path, content: str
+) -> None:
+    cache = tmp_path / "cache" / "mergefront" / "hashes.json"
+    cache.parent.mkdir(parents=True)
+    cache.write_text(content)
+    assert cached_hash(Checkpoint(copied)) == Checkpoint(copied).weights_hash()
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no-directory").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-directory"))
+    assert cached_hash(Checkpoint(copied)).startswith("sha256:")
+
+
+def _secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    (tmp_path / "secret").write_text(password + "\n")
+    monkeypatch.setenv("MERGEFRONT_STORAGE_PASSWORD_FILE", str(tmp_path / "secret"))
+
+
+def test_the_password_comes_from_a_secret_file_and_is_stored_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serve(password="Ga7!pass") as server:
+        url = server.new_database()
+        path = write_spec(tmp_path, study={"storage": url})
+        with pytest.raises(StudyError, match="cannot be opened"):
+            init_study(load_inputs(path))
+        _secret(tmp_path, monkeypatch, "Ga7!pass")
+        study = init_study(load_inputs(path))
+        assert "Ga7" not in json.dumps(study.user_attrs)
+        with_password = url.replace("postgres@", "postgres:Ga7!pass@")
+        monkeypatch.delenv("MERGEFRONT_STORAGE_PASSWORD_FILE")
+        other = write_spec(tmp_path, study={"storage": with_password, "name": "other"})
+        assert "Ga7" not in json.dumps(init_study(load_inputs(other)).user_attrs)
+
+
+def test_a_secret_file_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERGEFRONT_STORAGE_PASSWORD_FILE", "/nowhere/secret")
+    with pytest.raises(StudyError, match="/nowhere/secret: No such file"):
+        open_storage("postgresql://user@127.0.0.1:1/db")
+
+
+def test_other_databases_are_refused() -> None:
+    with pytest.raises(StudyError, match="must be sqlite:///FILE or postgresql"):
+        open_storage("mysql+pymysql://user@127.0.0.1:1/db")
+
+
+def _init(path: Path) -> int:
+    return len(init_study(load_inputs(path)).get_trials(deepcopy=False))
+
+
+def test_many_that_create_one_study_at_once_create_it_once(
+    tmp_path: Path, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_spec(tmp_path, study={"storage": storage_url})
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        assert pool.map(_init, [path] * 4) == [8] * 4
+
+
+def test_many_that_create_a_database_at_once_create_it_once(tmp_path: Path) -> None:
+    for attempt in range(3):
+        url = f"sqlite:///{tmp_path}/{attempt}.db"
+        together = threading.Barrier(6)
+
+        def create(index: int, url: str = url, together: threading.Barrier = together) -> str:
+            together.wait()
+            study = optuna.create_study(study_name=str(index), storage=open_storage(url))
+            return study.study_name
+
+        with ThreadPoolExecutor(6) as pool:
+            names = list(pool.map(create, range(6)))
+        assert sorted(optuna.get_all_study_names(url)) == names
+
+
+def test_a_worker_waits_for_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_inputs(write_spec(tmp_path)).spec
+    with pytest.raises(StudyError, match="no study 'small'"):
+        wait_for_study(spec, 0.0, FINGERPRINT)
+    attempts = []
+
+    def pause(seconds: float) -> None:
+        attempts.append(seconds)
+        init_study(load_inputs(tmp_path / "spec.yaml"))
+
+    monkeypatch.setattr(time, "sleep", pause)
+    assert wait_for_study(spec, 60.0, FINGERPRINT).study_name == "small"
+    assert attempts == [1.0]

@@ -1,0 +1,156 @@
+"""Results survive between evaluation and storage."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from filelock import FileLock
+from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from mergefront.objectives.evaluation import Answer
+from mergefront.study.storage.connection import open_storage
+from mergefront.study.storage.ledger import Ledger
+from mergefront.study.storage.locks import FileStudyLock
+from mergefront.study.workers.claims import Claims
+from mergefront.study.workers.spool import Result, Spool
+from small_study import read_json_lines
+
+ANSWERS = (
+    Answer("t/1", "t", 1.0, 2, "stop", "9"),
+    Answer("t/2", "t", 0.0, 48, "length", "<think>a"),
+)
+RESULT = Result(0, "me", (0.5, 25.0), {"standard_errors": [0.1, 1.0]}, ANSWERS)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileSystemArtifactStore:
+    (tmp_path / "artifacts").mkdir()
+    return FileSystemArtifactStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def spool(tmp_path: Path, store: FileSystemArtifactStore) -> Spool:
+    return Spool(tmp_path / "spool", store)
+
+
+@pytest.fixture
+def claims(storage_url: str) -> Claims:
+    study = optuna.create_study(
+        directions=["maximize", "minimize"],
+        storage=open_storage(storage_url),
+        sampler=optuna.samplers.RandomSampler(seed=0),
+    )
+    return Claims(study, 2, {"layer_000": FloatDistribution(0, 1)})
+
+
+@pytest.fixture
+def lock(claims: Claims, tmp_path: Path) -> FileStudyLock:
+    return FileStudyLock(claims.ledger.engine, tmp_path / "lock")
+
+
+@pytest.fixture
+def study(claims: Claims, lock: FileStudyLock) -> optuna.Study:
+    """A study with one running trial."""
+    with lock.hold() as connection:
+        claims.claim(connection, {"worker": "me"})
+    return claims.study
+
+
+def test_a_result_survives_the_round_trip(spool: Spool) -> None:
+    path = spool.write(RESULT)
+    assert list(spool.pending()) == [(path, RESULT)]
+
+
+def test_delivery_completes_the_trial_with_everything(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    spool.deliver(claims, lock, spool.write(RESULT), RESULT)
+    (trial,) = study.trials
+    assert trial.state == TrialState.COMPLETE
+    assert trial.values == [0.5, 25.0]
+    assert trial.user_attrs["standard_errors"] == [0.1, 1.0]
+    metas = get_all_artifact_meta(trial, storage=study._storage)
+    files = {meta.filename: tmp_path / "artifacts" / meta.artifact_id for meta in metas}
+    assert files.keys() == {"trial-00000.answers.jsonl", "trial-00000.recipe.json"}
+    assert json.loads(files["trial-00000.recipe.json"].read_text()) == trial.params
+    assert read_json_lines(files["trial-00000.answers.jsonl"])[1] == {
+        "question_id": "t/2",
+        "task": "t",
+        "score": 0.0,
+        "n_tokens": 48,
+        "finish_reason": "length",
+        "text": "<think>a",
+        "n_think_tokens": 0,
+        "seconds": 0.0,
+    }
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_second_delivery_changes_nothing(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    spool.deliver(claims, lock, spool.write(RESULT), RESULT)
+    other = replace(RESULT, values=(0.9, 1.0))
+    spool.deliver(claims, lock, spool.write(other), other)
+    (trial,) = study.trials
+    assert trial.values == [0.5, 25.0]
+    assert len(get_all_artifact_meta(trial, storage=study._storage)) == 2
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_a_delivery_that_is_cut_off_leaves_the_result_and_the_trial(
+    spool: Spool,
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def cut_off(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    path = spool.write(RESULT)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ledger, "_set_attrs", cut_off)
+        spool.deliver(claims, lock, path, RESULT)
+    (trial,) = study.trials
+    assert trial.state == TrialState.RUNNING
+    assert trial.values is None
+    spool.deliver(claims, lock, path, RESULT)
+    assert study.trials[0].values == [0.5, 25.0]
+
+
+def test_a_second_measurement_of_a_candidate_is_put_aside(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    with lock.hold() as connection:
+        claims.reclaim(connection, study.trials)
+        claims.claim(connection, {"worker": "other"})
+    spool.deliver(claims, lock, spool.write(RESULT), RESULT)
+    again = replace(RESULT, number=1, worker="other", values=(0.6, 26.0))
+    spool.deliver(claims, lock, spool.write(again), again)
+    assert [t.values for t in study.trials] == [None, [0.5, 25.0]]
+    (kept,) = (tmp_path / "spool" / "superseded").iterdir()
+    assert json.loads(kept.read_text())["values"] == [0.6, 26.0]
+    assert list(spool.pending()) == []
+
+
+def test_only_the_deads_results_are_delivered_for_them_and_by_one_worker(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    spool.write(RESULT)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "me")
+    assert study.trials[0].state == TrialState.RUNNING
+    with FileLock(tmp_path / "spool" / "sweep.lock"):
+        spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].state == TrialState.RUNNING
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].values == [0.5, 25.0]
+
+
+def test_half_a_file_is_no_result(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "spool" / "trial-00000.tmp").write_text('{"number": 0')
+    assert list(spool.pending()) == []
