@@ -208,7 +208,7 @@ def test_the_fingerprint_follows_questions_and_weights(tmp_path: Path) -> None:
     reference = load_inputs(write_spec(tmp_path)).fingerprint()
     fewer = load_inputs(write_spec(tmp_path, n_questions=23)).fingerprint()
     assert {k for k in reference if reference[k] != fewer[k]} == {"evaluation.tasks"}
-    base = {"base": str(REPOSITORY / "objectives" / "demo" / "expert")}
+    base = {"base": str(REPOSITORY / "examples" / "demo" / "expert")}
     other = load_inputs(write_spec(tmp_path, models=base)).fingerprint()
     assert "models.base" in {k for k in reference if reference[k] != other[k]}
 

@@ -33,7 +33,7 @@ from mergefront.study.workers.claims import Claims
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.ledger import Ledger
 from mergefront.study.run import run
-from mergefront.study import spool
+from mergefront.study.workers import spool
 from mergefront.study.workers.spool import Spool
 
 path, place = Path(sys.argv[1]), sys.argv[2]
