@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-vllm lint clean bench-merging bench-demo bench-sampler bench-storage bench-swap \
+.PHONY: install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
         bench-front bench-racing bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
@@ -30,6 +30,15 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# A broken link or an unknown reference fails. The site is in build/site.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# After a change of the spec's keys.
+schema: install
+	$(BIN)/python -m mergefront.study.spec.schema > examples/spec.schema.json.new
+	mv examples/spec.schema.json.new examples/spec.schema.json
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 600 -q
@@ -90,8 +99,13 @@ bench-storage: install
 bench-swap: .venv-vllm/.installed
 	PYTHONPATH=tests/support $(VLLM_BIN)/python benchmarks/swap/swap.py
 
+# What can be built again. Studies, answers and models stay.
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Every study, cached answer and artifact in runs/: perhaps days of GPU time.
+clean-runs:
+	rm -rf runs
 
 # Sixteen small experts to choose from, and the committed measurements of their two-way merges.
 catalogue: install

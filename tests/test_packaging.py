@@ -81,6 +81,7 @@ def test_extras_are_the_documented_ones() -> None:
         "eval",
         "dashboard",
         "integration",
+        "docs",
         "golden",
         "saas",
     }

@@ -20,8 +20,8 @@ from ...objectives.merging import OPERATORS
 from ...objectives.merging.merger import CHUNK, check_finite
 from ...objectives.merging.operators import check_operator
 from ..spec.base import Section, check_choice, read_mapping
+from ..spec.explain import explain
 from ..spec.hashing import remembered
-from ..spec.study_spec import explain
 from .methods import Method
 
 

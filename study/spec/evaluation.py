@@ -18,21 +18,21 @@ class TaskSection(Section):
     """One task: question files, or a task of lm-eval.
 
     Args:
-        name: Unique in the study.
-        files: JSON lines, one file a split; or
-        path: one file, cut by `evaluation.splits`; or
-        lm_eval: a generative task of lm-evaluation-harness by its name or the path of its YAML
-            file, its test questions cut by `evaluation.splits`.
+        name: The task's name, unique in the study.
+        files: One JSON lines file per split. Give one of `files`, `path` and `lm_eval`.
+        path: One JSON lines file, divided by `evaluation.splits`.
+        lm_eval: A generative task of lm-evaluation-harness: its name or the path of its YAML
+            file; its test questions are divided by `evaluation.splits`.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
-        answer: The field that holds the reference.
-        scorer: Of question files.
-        max_new_tokens: Instead of the study's.
-        weight: In the mean over tasks.
+        answer: The field that holds the reference answer.
+        scorer: How an answer to a question of a file is scored.
+        max_new_tokens: Longest answer, instead of the study's value.
+        weight: Weight in the mean over tasks.
         anchors: Scores that count as 0 and 1 in the mean over tasks.
-        dataset: Of an lm-eval task: a local directory, or a file for each of its data splits.
-        metric: Of an lm-eval task: its score. Defaults to None: the first.
-        filter: Of an lm-eval task. Defaults to None: the last.
-        num_fewshot: Of an lm-eval task. Defaults to None: its own.
+        dataset: Data of an lm-eval task: a local directory, or a file per data split.
+        metric: Which score of an lm-eval task counts. Defaults to None: its first.
+        filter: Which filter of an lm-eval task applies. Defaults to None: its last.
+        num_fewshot: Examples in the prompt of an lm-eval task. Defaults to None: its own.
         chat: Whether the chat template is applied to an lm-eval task's prompts.
         stop: Texts that end an answer to an lm-eval task. Defaults to None: its own.
         reasoning: Whether an lm-eval task's metrics see the reasoning too.
@@ -112,7 +112,15 @@ def _default_splits() -> dict[Split, Fraction]:
 
 
 class EngineSection(Section):
-    """How vLLM is started; see `EngineSettings`."""
+    """How vLLM is started.
+
+    Args:
+        tensor_parallel_size: Number of GPUs that share one model.
+        gpu_memory_utilization: Share of each GPU's memory for weights and KV cache.
+        max_model_len: Longest prompt and answer together, in tokens. Defaults to None: the
+            model's own.
+        max_num_seqs: Number of answers generated at the same time.
+    """
 
     tensor_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
@@ -121,7 +129,15 @@ class EngineSection(Section):
 
 
 class RacingSection(Section):
-    """How many questions a candidate is asked, by how it does; see `RaceSettings`."""
+    """How many questions a candidate is asked, depending on how it does.
+
+    Args:
+        share: Share of the questions that every searched candidate is asked.
+        strong_share: Share for candidates that no other beats in all objectives. Defaults to
+            None: the same as `share`.
+        blocks: Shares of the questions after which clearly worse candidates are stopped.
+        margin: How many standard errors make a candidate clearly worse.
+    """
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.4
     strong_share: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -148,11 +164,11 @@ class EvaluationSection(Section):
     """How candidates are measured.
 
     Args:
-        backend: The engine.
+        backend: The program that generates answers.
         engine: Settings of vLLM.
-        tasks: What is asked.
-        max_new_tokens: Of an answer.
-        batch_size: Answers generated together by transformers.
+        tasks: Where questions come from.
+        max_new_tokens: Longest answer, in tokens; longer ones are cut.
+        batch_size: Number of answers that transformers generates at the same time.
         splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
         cache: Whether answers are kept beside the study so that none is generated twice; a path
             names a file that several studies share.

@@ -20,14 +20,15 @@ class ImportanceSection(Section):
     """Prior knowledge about the layers.
 
     Args:
-        kind: How far fine-tuning moved the tensors (`parameter`), how differently the parents see
-            the same prompts (`activation`, of the tasks' split `importance`), `both`, or a `file`.
-        trust: How much `SIPSampler` believes it.
-        norm: Of parameters.
-        tensors: Of parameters.
-        pooling: Of activations.
-        path: Of the file: JSON, search variable -> number in [0, 1].
-        permuted: Whether the values are given to random variables instead: a control.
+        kind: How much fine-tuning changed the tensors (`parameter`), how different the parents'
+            hidden states are on the prompts of the split `importance` (`activation`), `both`,
+            or a `file`.
+        trust: How far `SIPSampler` relies on it, from 0 to 1; `learned` from the results.
+        norm: Whether the change of parameters is relative to the base's or absolute.
+        tensors: Whether all tensors of a layer count, or its matrices only.
+        pooling: Whether hidden states are compared at the last token or on average.
+        path: JSON file that maps search variables to numbers in [0, 1].
+        permuted: Whether the values are given to random variables instead, as a control.
     """
 
     kind: Literal["none", "parameter", "activation", "both", "file"] = "parameter"
@@ -46,7 +47,13 @@ class ImportanceSection(Section):
 
 
 class RerankSection(Section):
-    """AP-BMM's re-ranking; see `Rerank`."""
+    """AP-BMM's re-ranking of proposals.
+
+    Args:
+        gap: Bonus for candidates that are expected to fill a gap of the front.
+        proximity: Penalty for candidates close to those already being measured.
+        pool: Number of candidates from which one is chosen.
+    """
 
     gap: float = Field(default=0.25, ge=0)
     proximity: float = Field(default=0.15, ge=0)
@@ -57,18 +64,18 @@ class SamplerSection(Section):
     """Who proposes candidates.
 
     Args:
-        preset: `mergefront` is SIPSampler; `qnehvi` the same without prior knowledge of layers;
-            `sip-bmm`, `ap-bmm`, `bambo` are BMMSampler; `moead-cmaes` is ours over the library
-            cmaes; `uniform`, `task-arithmetic`, `ties`, `dare`, `breadcrumbs`, `della` are
-            sweeps of one weight; the others are Optuna's own.
-        n_startup_trials: First trials: with `uniform` start-up parents and uniform merges; with
-            `sobol` Sobol points, and the parents besides.
-        startup: What is measured before anything is proposed; `grid` fills the whole budget
-            with a grid of weights (and densities).
-        batch: Size of synchronous batches. Defaults to None: whoever is free gets a proposal.
-        lengthscales: Of BMMSampler; see `BMMSettings`.
-        acquisition: The same.
-        rerank: The same.
+        preset: `mergefront` is SIPSampler; `qnehvi` is the same without prior knowledge of
+            layers; `sip-bmm`, `ap-bmm` and `bambo` are BMMSampler; `moead-cmaes` is MOEA/D with
+            CMA-ES; `uniform`, `task-arithmetic`, `ties`, `dare`, `breadcrumbs` and `della` vary
+            one weight for the whole model; the others are Optuna's samplers.
+        n_startup_trials: Number of first trials: with `uniform` start-up the parents and uniform
+            merges; with `sobol` Sobol points, in addition to the parents.
+        startup: What is measured before the sampler proposes anything; `grid` fills the whole
+            budget with a grid of weights (and densities).
+        batch: Size of synchronous batches. Defaults to None: every free worker gets a proposal.
+        lengthscales: How BMMSampler starts or restricts its lengthscales.
+        acquisition: What BMMSampler maximizes.
+        rerank: How BMMSampler re-ranks proposals. Defaults to None: not at all.
     """
 
     preset: Preset = "mergefront"

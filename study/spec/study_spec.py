@@ -1,20 +1,19 @@
 """StudySpec: everything a study is defined by, read from YAML and checked as a whole."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, ValidationError, model_validator
 
 from ...errors import SpecError
-from ...objectives.evaluation import METRICS, SPLITS, Constraint, ObjectiveMetric
+from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
 from ...objectives.evaluation.metrics import means, metric_of
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ...objectives.merging.operators import check_operator
 from .base import Section, check_choice, read_mapping
 from .evaluation import EvaluationSection
+from .explain import explain
 from .presets import fill_in
 from .search import ImportanceSection, SamplerSection
 
@@ -23,16 +22,17 @@ Density = Annotated[float, Field(gt=0, le=1)]
 
 
 class StudySection(Section):
-    """Where the study lives and how long it runs.
+    """Where the study is stored and how long it runs.
 
     Args:
-        name: Unique in its storage.
+        name: The study's name, unique in its storage.
         storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
-        trials: Measured trials at the end: COMPLETE ones, and with racing PRUNED ones.
-        seed: Of the sampler.
-        heartbeat_seconds: Between a worker's signs of life.
-        grace_seconds: Silence after which a worker on another machine is taken for dead, and its
-            trial queued again; at least twice the heartbeat.
+        trials: How many measured trials the study has when it is finished: COMPLETE ones, and
+            PRUNED ones if there is racing.
+        seed: Random seed of the sampler.
+        heartbeat_seconds: Seconds between two heartbeats of a worker.
+        grace_seconds: Seconds without a heartbeat before a worker on another machine is
+            considered dead and its trial is queued again; at least twice `heartbeat_seconds`.
     """
 
     name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
@@ -53,7 +53,13 @@ class StudySection(Section):
 
 
 class ModelsSection(Section):
-    """The parents: paths, relative to the spec's folder, or hub ids."""
+    """The parents.
+
+    Args:
+        base: The model at weight 0: a directory, relative to the spec's folder, or a hub id.
+        experts: The models at weight 1, or LoRA adapters of the base: directories or hub ids.
+        dtype: Number format of the merged models; parents are converted when they are loaded.
+    """
 
     base: str
     experts: list[str] = Field(min_length=1)
@@ -61,7 +67,22 @@ class ModelsSection(Section):
 
 
 class MergeSection(Section):
-    """How candidates are parametrised; see `MergeSettings`."""
+    """How candidates are merged, and which weights are searched.
+
+    Args:
+        operator: The merge formula.
+        granularity: What has a weight of its own: the model, thirds, blocks, layers, or the
+            attention and the feed-forward module of each layer.
+        bounds: Lowest and highest weight.
+        embeddings: The embeddings are the base's, the expert's, merged with the mean layer
+            weight, or searched.
+        head: The same choice for final norm and output matrix.
+        density: Share of each task vector that is kept; a mapping from search variables to
+            shares, with `default` for the others; or two bounds between which it is searched.
+        parameters: Parameters of the operator, such as `lambda`.
+        seed: Random seed of the masks of sparsifying operators.
+        n_blocks: Number of blocks for granularity `blocks`.
+    """
 
     operator: str = "linear"
     granularity: Granularity = "layer"
@@ -117,8 +138,8 @@ class ObjectiveSection(Section):
     """One objective.
 
     Args:
-        metric: Its direction, unit and standard error come with it. `metric/task` counts one of
-            several tasks alone.
+        metric: What is measured; direction, unit and standard error follow from it.
+            `metric/task` is the value of one task alone.
         reference: The worst value that is still worth something; by default a tenth of the
             parents' range beyond the worse parent.
     """
@@ -140,9 +161,15 @@ class StudySpec(Section):
         spec = StudySpec.from_yaml("examples/demo.yaml")
 
     Args:
-        objectives: What is traded off.
+        study: Where the study is stored and how long it runs.
+        models: The parents.
+        merge: How candidates are merged, and which weights are searched.
+        importance: Prior knowledge about the layers.
+        objectives: What is traded off: one metric or several.
         constraints: What every model of the front must keep to: `metric <= number` or
             `metric >= number`, where the metric may be one task's, `metric/task`.
+        evaluation: Which questions are asked, and how.
+        sampler: Who proposes candidates.
         folder: What relative paths are relative to: the directory of the YAML file.
     """
 
@@ -245,48 +272,3 @@ class StudySpec(Section):
         _, _, task = name.partition("/")
         if task:
             check_choice(f"the task of {name!r}", task, list(self.evaluation.shares))
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first of pydantic's complaints as one line, and how many more there are.
-
-    Args:
-        error: Of the validation.
-        model: What was validated.
-    """
-    details = error.errors(include_url=False)
-    # A misspelt key may be missing elsewhere: the misspelling says more.
-    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _explain_one(details[0], model) + more
-
-
-def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1], model)
-        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-        return f"unknown key {place!r}; {hint}"
-    if detail["type"] == "missing":
-        return f"{place!r} is missing; add it."
-    message = detail["msg"].removeprefix("Value error, ").removesuffix(".")
-    shown = "" if detail["type"] == "value_error" else f", but got {detail['input']!r:.60}"
-    return f"{place + ': ' if place else ''}{message}{shown}."
-
-
-def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Return the keys of the section at `location`, found by walking the models' annotations."""
-    model: Any = root
-    for part in location:
-        if part not in model.model_fields:  # a place in a list, or a key of a mapping
-            continue
-        annotation = model.model_fields[part].annotation
-        model = next((a for a in getattr(annotation, "__args__", ()) if _is_model(a)), annotation)
-        if not _is_model(model):
-            return list(SPLITS)
-    return [key for key in model.model_fields if key != "folder"]
-
-
-def _is_model(candidate: object) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
