@@ -83,13 +83,13 @@ class ScoredQuestion:
     Args:
         question: Its id begins with the task's name.
         task: Name of the task.
-        score: From an answer's text to a number, 1 for right.
+        score: From an answer to a number, 1 for right.
         sampling: How it is answered. Defaults to None: as the objective says.
     """
 
     question: Question
     task: str
-    score: Callable[[str], float]
+    score: Callable[[Completion], float]
     sampling: Sampling | None = None
 
 
@@ -285,7 +285,7 @@ def _scored(scored: ScoredQuestion, completion: Completion) -> Answer:
     return Answer(
         scored.question.id,
         scored.task,
-        scored.score(completion.text),
+        scored.score(completion),
         completion.n_tokens,
         completion.finish_reason,
         completion.text,

@@ -124,7 +124,7 @@ def _ours(work: Work, lengths: list[int]) -> list[str]:
     answers: list[Completion] = work.backend.generate(work.texts, work.sampling)
     lengths += [answer.n_tokens for answer in answers]
     chat = work.backend._chat
-    return [harness_text(answer.text, work.sampling, chat, reasoning=True) for answer in answers]
+    return [harness_text(answer, work.sampling, chat, reasoning=True) for answer in answers]
 
 
 def _plain(work: Work) -> list[str]:

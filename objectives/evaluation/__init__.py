@@ -1,6 +1,14 @@
 """Ask a model questions and turn its answers into objective values with standard errors."""
 
-from .backends import Backend, Completion, Finished, Models, Sampling
+from .backends import (
+    Backend,
+    Completion,
+    Finished,
+    Models,
+    Reasoning,
+    Sampling,
+    final_answer,
+)
 from .metrics import METRICS, Answer, Constraint, Metric, ObjectiveMetric, TaskShare
 from .scorers import SCORERS, Scorer
 from .tasks import SPLITS, Question, Task, TaskSource, check_disjoint, load_task
@@ -18,11 +26,13 @@ __all__ = [
     "Models",
     "ObjectiveMetric",
     "Question",
+    "Reasoning",
     "Sampling",
     "Scorer",
     "Task",
     "TaskShare",
     "TaskSource",
     "check_disjoint",
+    "final_answer",
     "load_task",
 ]

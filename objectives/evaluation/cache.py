@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 1.0
 _WAIT_SECONDS = 60.0
+# Part of every key: answers that another version kept, in other fields, are not known.
+_FORMAT = 2
 _INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
 _TABLE = """CREATE TABLE IF NOT EXISTS answers (
     candidate BLOB, question BLOB, completion BLOB, PRIMARY KEY (candidate, question)
@@ -53,7 +55,7 @@ class AnswerCache:
     def candidate(self, weights: Mapping[str, Sequence[float]], sampling: Sampling) -> bytes:
         """Return the key of a candidate under generation settings."""
         groups = {name: list(numbers) for name, numbers in weights.items()}
-        return _hash([self._scope, sorted(groups.items()), asdict(sampling)])
+        return _hash([_FORMAT, self._scope, sorted(groups.items()), asdict(sampling)])
 
     def known(self, candidate: bytes, prompts: Sequence[str]) -> dict[int, Completion]:
         """Return the answers that are known, by their prompts' places."""
@@ -63,7 +65,8 @@ class AnswerCache:
                 query = "SELECT question, completion FROM answers WHERE candidate = ?"
                 rows = dict(self._connection.execute(query, (candidate,)).fetchall())
         keys = [_hash(prompt) for prompt in prompts] if rows else []
-        return {i: _unpack(rows[key]) for i, key in enumerate(keys) if key in rows}
+        found = {i: _unpack(rows[key]) for i, key in enumerate(keys) if key in rows}
+        return {i: completion for i, completion in found.items() if completion is not None}
 
     def keep(self, candidate: bytes, prompt: str, completion: Completion) -> None:
         """Add an answer; it reaches the disk within about a second of work, or by `flush`."""
@@ -98,5 +101,11 @@ def _pack(completion: Completion) -> bytes:
     return zlib.compress(json.dumps(asdict(completion)).encode())
 
 
-def _unpack(data: bytes) -> Completion:
-    return Completion(**json.loads(zlib.decompress(data)))
+def _unpack(data: bytes) -> Completion | None:
+    """Return an answer; None for a damaged row, which is generated again and replaced."""
+    try:
+        fields = json.loads(zlib.decompress(data))
+        markers = tuple((opening, closing) for opening, closing in fields.pop("markers"))
+        return Completion(**fields, markers=markers)
+    except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ...objectives.evaluation import SCORERS, Sampling, TaskShare, TaskSource
+from ...objectives.evaluation import SCORERS, Reasoning, Sampling, TaskShare, TaskSource
+from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.tasks import Split
 from .base import Fraction, Section, check_choice, resolve
@@ -160,6 +161,28 @@ class RacingSection(Section):
         return RaceSettings(self.share, strong, tuple(self.blocks), self.margin)
 
 
+_Marker = Annotated[str, Field(min_length=1)]
+
+
+class ReasoningSection(Section):
+    """How reasoning is told from the final answer; see `Reasoning`.
+
+    Args:
+        markers: Pairs of what opens and what closes it. Defaults to None: those of known models.
+        unmarked: What an answer cut at the limit is that has no marker.
+    """
+
+    markers: list[tuple[_Marker, _Marker]] | None = Field(default=None, min_length=1)
+    unmarked: Unmarked = "auto"
+
+    @property
+    def settings(self) -> Reasoning:
+        """Return what the backends need."""
+        if self.markers is None:
+            return Reasoning(unmarked=self.unmarked)
+        return Reasoning(tuple(self.markers), self.unmarked)
+
+
 class EvaluationSection(Section):
     """How candidates are measured.
 
@@ -173,6 +196,7 @@ class EvaluationSection(Section):
         cache: Whether answers are kept beside the study so that none is generated twice; a path
             names a file that several studies share.
         racing: How many questions candidates are asked. Defaults to None: all are asked all.
+        reasoning: How reasoning is told from the final answer.
     """
 
     backend: Literal["transformers", "vllm"] = "transformers"
@@ -183,6 +207,7 @@ class EvaluationSection(Section):
     splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
     cache: bool | Annotated[str, Field(min_length=1)] = True
     racing: RacingSection | None = None
+    reasoning: ReasoningSection = Field(default_factory=ReasoningSection)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

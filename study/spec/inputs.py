@@ -18,7 +18,15 @@ from ...objectives.checkpoints import (
     is_tied,
     resolve_model,
 )
-from ...objectives.evaluation import SPLITS, Models, Task, TaskShare, check_disjoint, load_task
+from ...objectives.evaluation import (
+    SPLITS,
+    Models,
+    Reasoning,
+    Task,
+    TaskShare,
+    check_disjoint,
+    load_task,
+)
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .evaluation import TaskSection
@@ -72,7 +80,13 @@ class StudyInputs:
     def models(self) -> Models:
         """What a backend loads."""
         paths = tuple(expert.directory for expert in self.experts)
-        return Models(self.base.directory, paths, self.spec.models.dtype, self.plan.settings)
+        return Models(
+            self.base.directory,
+            paths,
+            self.spec.models.dtype,
+            self.plan.settings,
+            self.spec.evaluation.reasoning.settings,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Return every field that changes a measurement, by its place in the spec.
@@ -97,6 +111,10 @@ class StudyInputs:
         """Return what turns answers into values, as far as it is not the default."""
         shares = {n: s for n, s in self.spec.evaluation.shares.items() if s != TaskShare()}
         rules: dict[str, Any] = {}
+        if self.spec.evaluation.reasoning.settings != Reasoning():
+            rules["evaluation.reasoning"] = self.spec.evaluation.model_dump(mode="json")[
+                "reasoning"
+            ]
         if shares:
             rules["evaluation.shares"] = {n: [s.weight, *s.anchors] for n, s in shares.items()}
         if self.spec.evaluation.race:
@@ -107,7 +125,7 @@ class StudyInputs:
 
     def answer_scope(self) -> str:
         """Return a hash of all that an answer depends on, but weights, prompt and sampling."""
-        own = ("models.", "merge.", "evaluation.backend")
+        own = ("models.", "merge.", "evaluation.backend", "evaluation.reasoning")
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

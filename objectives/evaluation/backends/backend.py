@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ...merging import MergeSettings
+from .reasoning import MARKERS, Markers, Reasoning, answer_start
 
 FinishReason = Literal["stop", "length"]
 
@@ -19,12 +20,14 @@ class Models:
         experts: Weight 1 each.
         dtype: Name of the torch dtype that all are loaded in.
         merge: How candidates are parametrised.
+        reasoning: How an answer's reasoning is told from its final answer.
     """
 
     base: Path
     experts: tuple[Path, ...]
     dtype: str = "bfloat16"
     merge: MergeSettings = field(default_factory=MergeSettings)
+    reasoning: Reasoning = field(default_factory=Reasoning)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Completion:
         finish_reason: `stop`, or `length` if the answer was cut at the limit.
         n_think_tokens: Of `n_tokens`, those up to the end of the reasoning.
         seconds: From the first look at the prompt to the end of the answer; not compared.
+        unclosed: Whether it ended within reasoning that no marker of its own opened: the prompt
+            did, or nobody.
+        markers: What opens and closes reasoning.
     """
 
     text: str
@@ -60,6 +66,24 @@ class Completion:
     finish_reason: FinishReason
     n_think_tokens: int = 0
     seconds: float = field(default=0.0, compare=False)
+    unclosed: bool = field(default=False, compare=False)
+    markers: tuple[Markers, ...] = field(default=MARKERS, compare=False, repr=False)
+
+
+def final_answer(completion: Completion) -> str | None:
+    """Return what follows the reasoning; None for an answer cut inside it.
+
+    - Behind the last marker that closes reasoning is the final answer, whoever opened it.
+    - Reasoning that the model opened and did not close has none, however it ended.
+    - Reasoning that the prompt opened has none, unless the model ended it with a stop token of its
+      own: it did not think, and answered.
+    - Without any marker, an answer cut at the limit has none where a parent reasons (see
+      `Reasoning.unmarked`). Every other is its own final answer.
+    """
+    start = answer_start(completion.text, completion.markers)
+    if start is None or (start == 0 and completion.unclosed):
+        return None
+    return completion.text[start:]
 
 
 # Called with each answer as it ends, and its prompt's place among the prompts.

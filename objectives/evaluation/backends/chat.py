@@ -1,15 +1,21 @@
 """Prompts to token ids and token ids to answers, the same for every engine."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ....errors import EvaluationError
-from .backend import Completion, Sampling
+from .backend import Completion, Models, Sampling, final_answer
+from .reasoning import Reasoning, answer_start, opening_of
 
-THINK, END_THINK = "<think>", "</think>"
 # Tokens decoded to look for a stop text, beyond one a character of it.
 _MARGIN = 8
+# Tokens at a prompt's end that may hold a marker of reasoning and what a template adds to it.
+_OPENING = 64
+_MESSAGE = "0"
 
 
 class Chat:
@@ -17,18 +23,29 @@ class Chat:
 
     Args:
         directory: Of the base.
+        experts: Their directories: an expert that reasons may do so under the base's template.
+        reasoning: How it is told from the final answer. Defaults to None: `Reasoning()`.
 
     Raises:
         EvaluationError: If the model names no stop token.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, experts: Sequence[Path] = (), reasoning: Reasoning | None = None
+    ) -> None:
         from transformers import AutoTokenizer
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(directory, padding_side="left")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.stop_tokens = _stop_tokens(directory)
+        self._reasoning = reasoning or Reasoning()
+        self._cut_is_reasoning = self._reasoning.cut_is_reasoning([directory, *experts])
+
+    @classmethod
+    def of(cls, models: Models) -> "Chat":
+        """Return how these parents' merges are asked and answer."""
+        return cls(models.base, models.experts, models.reasoning)
 
     def render(self, prompt: str, chat: bool = True) -> list[int]:
         """Return the token ids of one prompt.
@@ -86,19 +103,42 @@ class Chat:
         text = self.tokenizer.decode(list(ids[:end]), skip_special_tokens=False)
         n_tokens = len(ids) if end is None else end + 1
         stopped = end is not None or any(stop in text for stop in sampling.stop)
-        n_thought = self._n_think_tokens(list(ids[:n_tokens]), text, prompt)
-        return Completion(text, n_tokens, "stop" if stopped else "length", n_thought, seconds)
+        made = Completion(
+            text,
+            n_tokens,
+            "stop" if stopped else "length",
+            seconds=seconds,
+            unclosed=end is None and self._is_unclosed(prompt, stopped),
+            markers=self._reasoning.markers,
+        )
+        return replace(made, n_think_tokens=self._n_think_tokens(ids, made))
 
-    def _n_think_tokens(self, ids: Sequence[int], text: str, prompt: Sequence[int]) -> int:
+    def _is_unclosed(self, prompt: Sequence[int], stopped: bool) -> bool:
+        """Whether an answer without a stop token and without a marker ended in reasoning."""
+        written = self.tokenizer.decode(list(prompt[-_OPENING:]), skip_special_tokens=False)
+        opening = opening_of(written, self._reasoning.markers, self._tail)
+        return opening == "open" or (opening == "none" and self._cut_is_reasoning and not stopped)
+
+    @cached_property
+    def _tail(self) -> str:
+        """What the chat template writes behind the last message."""
+        if not self.tokenizer.chat_template:
+            return ""
+        text = self.conversation([{"role": "user", "content": _MESSAGE}])
+        return text.rpartition(_MESSAGE)[2]
+
+    def _n_think_tokens(self, ids: Sequence[int], made: Completion) -> int:
         """Count the tokens up to the last end of reasoning; all, if it never ended."""
-        if END_THINK in text:
-            marker = self.tokenizer.convert_tokens_to_ids(END_THINK)
-            if marker in ids:
-                return len(ids) - list(ids)[::-1].index(marker)
-            return len(self.tokenizer(text[: text.rindex(END_THINK)] + END_THINK).input_ids)
-        opening = self.tokenizer.decode(list(prompt[-_MARGIN:]))
-        opened = THINK in opening and END_THINK not in opening
-        return len(ids) if opened or THINK in text else 0
+        if final_answer(made) is None:
+            return made.n_tokens
+        start = answer_start(made.text, made.markers) or 0
+        if start == 0:
+            return 0
+
+        def length(n: int) -> int:
+            return len(self.tokenizer.decode(list(ids[:n]), skip_special_tokens=False))
+
+        return bisect_left(range(made.n_tokens), start, key=length)
 
 
 def check_length(longest_prompt: int, max_new_tokens: int, limit: int) -> None:

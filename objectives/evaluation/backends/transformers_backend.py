@@ -38,7 +38,7 @@ class TransformersBackend:
 
     def load(self, models: Models) -> None:
         """Load the parents and the base's tokenizer."""
-        self._chat = Chat(models.base)
+        self._chat = Chat.of(models)
         self._model = load_model(models.base, models.dtype, self.device)
         self._model.generation_config = self._greedy_config()
         common = (models.base, models.dtype, self.device)

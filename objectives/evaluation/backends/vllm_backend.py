@@ -48,7 +48,7 @@ class VllmBackend:
         """
         check_version()
         check_memory(models, self.settings, _gpu_bytes())
-        self._models, self._chat = models, Chat(models.base)
+        self._models, self._chat = models, Chat.of(models)
         self._start()
         self._test_parents()
 

@@ -1,28 +1,38 @@
 """Mathematical answers, compared by value rather than by spelling."""
 
+import functools
+import importlib.util
+from pathlib import Path
+
 from ....errors import MissingExtraError
-from .exact_match import final_answer
+from .deadline import ScoringProcess
 
 
-def math_equal(text: str, reference: str) -> bool:
-    r"""Whether the final answer's last expression equals the reference, by `math-verify`.
+def math_equal(answer: str, reference: str) -> bool:
+    r"""Whether an answer's last expression equals the reference, by `math-verify`.
 
     Expressions are read from LaTeX, `\boxed{...}` first, or as plain numbers: `0.5` equals
-    `\frac{1}{2}`. An answer cut in the middle of its reasoning is wrong.
+    `\frac{1}{2}`. What cannot be evaluated in seconds is wrong.
 
     Raises:
         MissingExtraError: If math-verify is not installed.
     """
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
+    check_installed()
+    return bool(_process()(answer, reference))
+
+
+def check_installed() -> None:
+    """Check that math-verify is there.
+
+    Raises:
+        MissingExtraError: If it is not.
+    """
+    if importlib.util.find_spec("math_verify") is None:
         raise MissingExtraError(
             "The scorer 'math' needs math-verify; run `pip install 'mergefront[eval]'`."
-        ) from error
-    answer = final_answer(text)
-    if answer is None:
-        return False
-    # Timeouts by signals work in the main thread alone, and answers are short.
-    gold = parse(f"${reference}$", parsing_timeout=None)
-    given = parse(answer, parsing_timeout=None)
-    return bool(verify(gold, given, timeout_seconds=None))
+        )
+
+
+@functools.cache
+def _process() -> ScoringProcess:
+    return ScoringProcess(f"{Path(__file__).with_name('equality.py')}:equal")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import SpecError
-from ..backends.backend import Sampling
-from ..scorers import SCORERS
+from ..backends.backend import Completion, Sampling, final_answer
+from ..scorers import SCORERS, Scorer, math_equal
+from ..scorers.math import check_installed
 from .task import Question, Split, Task, check_disjoint, check_splits, divide
 
 
@@ -44,23 +45,31 @@ def load_task(source: TaskSource) -> Task:
     Raises:
         SpecError: If a file is missing, a line lacks a field, a split is empty, or one question
             is in two splits.
+        MissingExtraError: If the scorer needs what is not installed.
     """
+    scorer = SCORERS[source.scorer]
+    if scorer is math_equal:
+        check_installed()
     if source.path is not None:
         questions = _read(source.path, source)
         splits = divide(questions, lambda q: q.content_hash, source.fractions or {})
     else:
         splits = {split: _read(path, source) for split, path in source.files.items()}
     check_splits(source.name, splits)
-    scorer = SCORERS[source.scorer]
     task = Task(
         source.name,
         source.scorer,
         {split: tuple(questions) for split, questions in splits.items()},
-        lambda question, text: float(scorer(text, question.answer)),
+        lambda question, completion: _score(scorer, question, completion),
         source.sampling,
     )
     check_disjoint([task])
     return task
+
+
+def _score(scorer: Scorer, question: Question, completion: Completion) -> float:
+    answer = final_answer(completion)
+    return 0.0 if answer is None else float(scorer(answer, question.answer))
 
 
 def _read(path: Path, source: TaskSource) -> list[Question]:

@@ -32,8 +32,8 @@ from lm_eval.models.utils import (
 from lm_eval.tasks import TaskManager
 
 from ....errors import EvaluationError, SpecError
-from ..backends.backend import Backend, Sampling
-from ..backends.chat import END_THINK, THINK, Chat
+from ..backends.backend import Backend, Completion, Sampling, final_answer
+from ..backends.chat import Chat
 from . import Question, Task
 from .task import Split, check_disjoint, check_splits, divide
 
@@ -96,7 +96,7 @@ def load_harness_task(source: HarnessSource, base: Path, max_new_tokens: int) ->
         source.name,
         json.dumps(["lm-eval", task.task_name, str(task.VERSION), *scoring.identity]),
         splits,
-        lambda question, text: scoring.score(by_id[question.id], text, sampling),
+        lambda question, completion: scoring.score(by_id[question.id], completion, sampling),
         sampling,
     )
     check_disjoint([loaded])
@@ -247,14 +247,14 @@ class _Scoring:
     def identity(self) -> list[Any]:
         return [self.metric, self.filter, self.reasoning]
 
-    def score(self, instance: Instance, text: str, sampling: Sampling) -> float:
+    def score(self, instance: Instance, completion: Completion, sampling: Sampling) -> float:
         """Return the harness's metric for one answer.
 
         Raises:
             EvaluationError: If it is not one number within [0, 1] an answer.
         """
         answered = copy.copy(instance)
-        answered.resps = [self.given(text, sampling)]
+        answered.resps = [harness_text(completion, sampling, self.chat, self.reasoning)]
         answered.filtered_resps = {}
         for ensemble in self.task._filters:
             ensemble.apply([answered])
@@ -268,17 +268,15 @@ class _Scoring:
             )
         return float(score)
 
-    def given(self, text: str, sampling: Sampling) -> str:
-        """Return what the harness sees of an answer."""
-        if not self.reasoning and THINK in text and END_THINK not in text:
-            return ""  # cut in the middle of its reasoning: there is no answer
-        return harness_text(text, sampling, self.chat, self.reasoning)
 
+def harness_text(completion: Completion, sampling: Sampling, chat: Chat, reasoning: bool) -> str:
+    """Return an answer as the harness's own models return it: no special tokens, no stop text.
 
-def harness_text(text: str, sampling: Sampling, chat: Chat, reasoning: bool) -> str:
-    """Return an answer as the harness's own models return it: no special tokens, no stop text."""
-    if not reasoning and END_THINK in text:
-        text = text.rsplit(END_THINK, 1)[1].lstrip()
+    Without the reasoning, an answer that was cut inside it is empty.
+    """
+    text = completion.text if reasoning else final_answer(completion) or ""
+    if text != completion.text:
+        text = text.lstrip()
     for token in chat.tokenizer.all_special_tokens:
         text = text.replace(token, "")
     return str(postprocess_generated_text(text, list(sampling.stop), None))
@@ -317,7 +315,7 @@ class HarnessLM(LM):  # type: ignore[misc]
             for place, completion in zip(
                 places, self._backend.generate(prompts, sampling), strict=True
             ):
-                texts[place] = harness_text(completion.text, sampling, self._chat, self._reasoning)
+                texts[place] = harness_text(completion, sampling, self._chat, self._reasoning)
         return [texts[place] for place in range(len(requests))]
 
     def _sampling_of(self, request: Instance) -> Sampling:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar, get_args
 
 from ....errors import SpecError
-from ..backends.backend import Sampling
+from ..backends.backend import Completion, Sampling
 
 Split = Literal["importance", "search", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -50,14 +50,14 @@ class Task:
         name: As in the spec.
         scorer: Says how answers are scored; part of what identifies a measurement.
         splits: Every split that has questions.
-        score: From a question and an answer's text to a number, 1 for right, 0 for wrong.
+        score: From a question and its answer to a number, 1 for right, 0 for wrong.
         sampling: How its answers are generated. Defaults to None: as the study's.
     """
 
     name: str
     scorer: str
     splits: Mapping[Split, tuple[Question, ...]]
-    score: Callable[[Question, str], float]
+    score: Callable[[Question, Completion], float]
     sampling: Sampling | None = None
 
     def content_hash(self, splits: Sequence[Split] = SPLITS) -> str:

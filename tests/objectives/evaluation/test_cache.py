@@ -1,7 +1,9 @@
 """No candidate answers a question twice."""
 
+import sqlite3
 import subprocess
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,3 +166,25 @@ for i in range(30):
     cache.keep(key, f"{sys.argv[2]}-{i}", Completion("x", 1, "stop"))
     cache.flush()
 """
+
+
+@pytest.mark.parametrize("damaged", [b"", b"x" * 40, "json", "fields"])
+def test_a_damaged_row_is_an_unknown_answer(tmp_path: Path, damaged: bytes | str) -> None:
+    cache = AnswerCache(tmp_path / "answers.db", "scope")
+    key = cache.candidate(WEIGHTS, Sampling(8))
+    cache.keep(key, "a", ANSWER)
+    cache.keep(key, "b", ANSWER)
+    cache.flush()
+    texts = {"json": b"[1]", "fields": b'{"logprob": 1, "markers": []}'}
+    row = zlib.compress(texts[damaged]) if isinstance(damaged, str) else damaged
+    with sqlite3.connect(tmp_path / "answers.db") as connection:
+        connection.execute(
+            "UPDATE answers SET completion = ? WHERE question = "
+            "(SELECT min(question) FROM answers)",
+            (row,),
+        )
+    assert len(cache.known(key, ["a", "b"])) == 1
+    cache.keep(key, "a", ANSWER)
+    cache.keep(key, "b", ANSWER)
+    cache.flush()
+    assert cache.known(key, ["a", "b"]) == {0: ANSWER, 1: ANSWER}

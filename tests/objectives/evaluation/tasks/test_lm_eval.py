@@ -16,7 +16,7 @@ from harness_task import CHAINS
 from mergefront.errors import EvaluationError, SpecError
 from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
-from mergefront.objectives.evaluation import METRICS, Models, Sampling, Task
+from mergefront.objectives.evaluation import METRICS, Completion, Models, Sampling, Task
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.tasks.lm_eval import (
     HarnessLM,
@@ -95,6 +95,10 @@ def test_the_harness_scores_our_answers_as_its_own(
     assert scores == {doc: score for (doc, name), (_, score) in expected.items() if name == "raw"}
 
 
+def _said(text: str) -> Completion:
+    return Completion(text, 9, "stop")
+
+
 def test_splits_are_disjoint_and_settings_come_from_the_task(tmp_path: Path) -> None:
     task = _load(_write(tmp_path))
     assert task.sampling == Sampling(48, (";b",), chat=False)
@@ -109,9 +113,9 @@ def test_metrics_see_what_follows_the_reasoning(tmp_path: Path) -> None:
     question = _load(path).splits["search"][0]
     answer = json.loads(question.answer)
     plain, whole = _load(path), _load(path, reasoning=True)
-    assert plain.score(question, f"<think>1+1;</think>{answer}") == 1.0
-    assert whole.score(question, f"<think>1+1;</think>{answer}") == 0.0
-    assert plain.score(question, f"<think>{answer}") == 0.0  # cut in the middle
+    assert plain.score(question, _said(f"<think>1+1;</think>{answer}")) == 1.0
+    assert whole.score(question, _said(f"<think>1+1;</think>{answer}")) == 0.0
+    assert plain.score(question, _said(f"<think>{answer}")) == 0.0  # cut in the middle
 
 
 def test_local_files_take_the_place_of_the_hub(tmp_path: Path) -> None:
@@ -129,8 +133,8 @@ def test_local_files_take_the_place_of_the_hub(tmp_path: Path) -> None:
     assert question.prompt.count("Question: What is") == 3
     assert question.prompt.endswith("Answer:")
     total = question.answer.rsplit("#### ", 1)[1].rstrip('"')
-    assert task.score(question, f" It is {total} dollars") == 1.0
-    assert task.score(question, " no idea") == 0.0
+    assert task.score(question, _said(f" It is {total} dollars")) == 1.0
+    assert task.score(question, _said(" no idea")) == 0.0
 
 
 READY: dict[str, tuple[dict[str, Any], str | None]] = {
@@ -199,9 +203,9 @@ def test_the_examples_tasks_ask_and_score_local_data(name: str, tmp_path: Path) 
         answer = json.loads(question.answer)
         number = re.findall(r"\d", question.content)[0]
         text = f"The answer is {answer}." if right is None else right.format(i=number)
-        assert task.score(question, f"<think>WHICH? 99</think>{text}") == 1.0
-        assert task.score(question, "<think>x</think>NO IDEA 11") == 0.0
-        assert task.score(question, f"<think>{text}") == 0.0
+        assert task.score(question, _said(f"<think>WHICH? 99</think>{text}")) == 1.0
+        assert task.score(question, _said("<think>x</think>NO IDEA 11")) == 0.0
+        assert task.score(question, _said(f"<think>{text}")) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,7 @@ def test_a_score_that_is_no_share_is_refused(
             lambda self, doc, results, score=score: {"exact_match": score},
         )
         with pytest.raises(EvaluationError, match=r"within \[0, 1\].*Choose another `metric`"):
-            task.score(question, "7")
+            task.score(question, _said("7"))
 
 
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:

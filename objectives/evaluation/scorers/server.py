@@ -1,0 +1,67 @@
+"""The other side of `ScoringProcess`: scores what comes in on stdin, one JSON line an answer.
+
+Run as a file, with nothing of ours imported: it must start fast, and hold nothing worth losing.
+What a scorer prints goes to stderr; verdicts have stdout to themselves.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Return the function that `module:function` or `file.py:function` names."""
+    module, _, name = target.rpartition(":")
+    if not module.endswith(".py"):
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        return function
+    spec = importlib.util.spec_from_file_location("scorer", module)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{module} is no Python file")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    found: Callable[..., Any] = getattr(loaded, name)
+    return found
+
+
+def judge(scorer: Callable[..., Any], arguments: list[Any], seconds: float) -> dict[str, Any]:
+    """Return a scorer's verdict, or its error; the kernel ends the process if it takes longer.
+
+    The time is the CPU's, so that a busy machine changes no verdict. SIGPROF has no handler: it
+    ends code that never returns to the interpreter too, such as a power of large integers.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        return {"score": float(scorer(*arguments))}
+    except (MemoryError, RecursionError):
+        return {"score": 0.0}  # it asked for more than there is: that is no answer
+    except Exception as error:  # whatever a scorer raises is told, and the next one is scored
+        return {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+
+def main(target: str, seconds: float, memory: int) -> None:
+    """Score until stdin ends."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        scorer = load(target)
+        print(json.dumps({"score": 0.0}), file=out)
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=out)
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    for line in sys.stdin:
+        print(json.dumps(judge(scorer, json.loads(line), seconds)), file=out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
