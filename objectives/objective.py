@@ -16,6 +16,7 @@ from .evaluation import (
     Backend,
     Completion,
     Constraint,
+    Finished,
     Metric,
     ObjectiveMetric,
     Question,
@@ -37,13 +38,14 @@ class Measurement:
     Args:
         values: One a metric, each in its own direction and unit.
         standard_errors: Aligned with `values`.
-        answers: One a question.
+        answers: One a question, or several; those of a question follow one another.
         merge_seconds: Time of the in-place merge.
         evaluate_seconds: Time of generation and scoring.
         constraints: Name -> by how much it is violated (kept: at most 0), and the standard error.
         by_task: With several tasks: `metric/task` -> value and standard error.
         n_cached: Answers that were known before.
         pruned: Whether it was stopped before it was asked what others are.
+        components: Metric -> variance between questions and within one, where they are repeated.
     """
 
     values: tuple[float, ...]
@@ -55,12 +57,18 @@ class Measurement:
     by_task: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     n_cached: int = 0
     pruned: bool = False
+    components: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def n_questions(self) -> int:
+        """Different questions answered."""
+        return len({answer.question_id for answer in self.answers})
 
     def attributes(self) -> dict[str, object]:
         """Return the user attributes that every finished trial carries."""
         attributes: dict[str, object] = {
             "standard_errors": list(self.standard_errors),
-            "n_questions": len(self.answers),
+            "n_questions": self.n_questions,
             "generated_tokens": sum(answer.n_tokens for answer in self.answers),
             "finish_reasons": dict(Counter(answer.finish_reason for answer in self.answers)),
             "merge_seconds": round(self.merge_seconds, 4),
@@ -73,6 +81,10 @@ class Measurement:
             attributes["constraint_errors"] = errors
         if self.n_cached:
             attributes["n_cached"] = self.n_cached
+        if len(self.answers) > self.n_questions:
+            attributes["n_answers"] = len(self.answers)
+        if self.components:
+            attributes["variances"] = {name: list(pair) for name, pair in self.components.items()}
         return attributes
 
 
@@ -97,7 +109,7 @@ def questions_of(tasks: Sequence[Task], split: str) -> list[ScoredQuestion]:
     """Return one split's questions of all tasks; ids are prefixed by the task's name."""
     return [
         ScoredQuestion(
-            Question(f"{task.name}/{q.id}", q.prompt, q.answer),
+            Question(f"{task.name}/{q.id}", q.prompt, q.answer, cluster=q.cluster),
             task.name,
             partial(task.score, q),
             task.sampling,
@@ -143,6 +155,17 @@ class MergeObjective:
         self.questions, self.sampling, self.bounds = questions, sampling, bounds
         self.constraints, self.cache = constraints, cache
 
+    @property
+    def n_answers(self) -> int:
+        """Answers that a candidate gives if it is asked everything."""
+        return sum(self._repeats(scored) for scored in self.questions)
+
+    @property
+    def clusters(self) -> list[str]:
+        """Each question's cluster; none if every question is one of its own."""
+        names = [f"{q.task}/{q.question.cluster}" for q in self.questions]
+        return names if any(q.question.cluster for q in self.questions) else []
+
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Measure a trial's candidate and store what belongs to it as user attributes.
 
@@ -177,7 +200,7 @@ class MergeObjective:
         weights = self.plan.group_weights(params)
         merge_seconds = self.backend.apply(weights)
         start = time.perf_counter()
-        answers: dict[int, Answer] = {}
+        answers: dict[int, list[Answer]] = {}
         n_cached = 0
         for block in race.blocks if race else [list(range(len(self.questions)))]:
             if race and answers and not self._goes_on(race, answers):
@@ -186,23 +209,25 @@ class MergeObjective:
             answers.update(new)
             n_cached += n_known
         seconds = time.perf_counter() - start
-        in_order = [answers[place] for place in sorted(answers)]
+        in_order = [answer for place in sorted(answers) for answer in answers[place]]
         measurement = self._measurement(in_order, merge_seconds, seconds)
         pruned = race is not None and not race.is_whole(len(answers))
         return replace(measurement, n_cached=n_cached, pruned=pruned)
 
     def numbers(self, answers: Iterable[Answer]) -> list[list[float | None]]:
-        """Return what each question's answer counts in each objective; None if not asked."""
-        by_id = {answer.question_id: answer for answer in answers}
+        """Return what each question counts in each objective, repeats' mean; None if not asked."""
+        by_id: dict[str, list[Answer]] = {}
+        for answer in answers:
+            by_id.setdefault(answer.question_id, []).append(answer)
         known = [by_id.get(scored.question.id) for scored in self.questions]
-        return [
-            [None if answer is None else m.metric.per_answer(answer) for answer in known]
-            for m in self.metrics
-        ]
+        return [[_mean(m.metric, repeats) for repeats in known] for m in self.metrics]
 
-    def _goes_on(self, race: Race, answers: Mapping[int, Answer]) -> bool:
-        numbers = np.array([m.metric.numbers(list(answers.values())) for m in self.metrics])
-        return race.goes_on(list(answers), numbers)
+    def _goes_on(self, race: Race, answers: Mapping[int, Sequence[Answer]]) -> bool:
+        means = [[_mean(m.metric, repeats) for repeats in answers.values()] for m in self.metrics]
+        return race.goes_on(list(answers), np.array(means, dtype=np.float64))
+
+    def _repeats(self, scored: ScoredQuestion) -> int:
+        return (scored.sampling or self.sampling).repeats
 
     def _measurement(
         self, answers: Sequence[Answer], merge_seconds: float, seconds: float
@@ -211,8 +236,16 @@ class MergeObjective:
         self._check_finite(values, errors)
         constraints = {c.name: c.estimate(answers) for c in self.constraints}
         by_task = self._by_task(answers)
+        parts = {m.name: m.components(answers) for m in self.metrics}
         return Measurement(
-            values, errors, tuple(answers), merge_seconds, seconds, constraints, by_task
+            values,
+            errors,
+            tuple(answers),
+            merge_seconds,
+            seconds,
+            constraints,
+            by_task,
+            components={n: (p.between, p.within) for n, p in parts.items() if p is not None},
         )
 
     def _by_task(self, answers: Sequence[Answer]) -> dict[str, tuple[float, float]]:
@@ -224,44 +257,60 @@ class MergeObjective:
 
     def _ask(
         self, weights: Mapping[str, Sequence[float]], block: Sequence[int], progress: Progress
-    ) -> tuple[dict[int, Answer], int]:
+    ) -> tuple[dict[int, list[Answer]], int]:
         """Return the answers to some questions, and how many of them were known."""
-        answers: dict[int, Answer] = {}
+        answers: dict[int, list[Answer]] = {place: [] for place in block}
         n_cached = 0
         for sampling, places in _by_sampling(self.questions, block, self.sampling).items():
-            prompts = [self.questions[place].question.prompt for place in places]
-            completions, n_known = self._generate(weights, prompts, sampling, progress)
-            for place, completion in zip(places, completions, strict=True):
-                answers[place] = _scored(self.questions[place], completion)
+            asked = [(place, repeat) for place in places for repeat in range(sampling.repeats)]
+            completions, n_known = self._generate(weights, asked, sampling, progress)
+            for (place, repeat), completion in zip(asked, completions, strict=True):
+                answers[place].append(_scored(self.questions[place], completion, repeat))
             n_cached += n_known
-        return {place: answers[place] for place in block}, n_cached
+        return answers, n_cached
 
     def _generate(
         self,
         weights: Mapping[str, Sequence[float]],
-        prompts: Sequence[str],
+        asked: Sequence[tuple[int, int]],
         sampling: Sampling,
         progress: Progress,
     ) -> tuple[list[Completion], int]:
+        """Return the answers to questions, given by place and repeat, and how many were known."""
+        questions = [(self.questions[place].question, repeat) for place, repeat in asked]
+        prompts = [question.prompt for question, _ in questions]
+        seeds: list[int] = []
+        if sampling.is_random:
+            seeds = [sampling.seed_of(question.id, repeat) for question, repeat in questions]
         cache = self.cache
         if cache is None:
-            return self.backend.generate(prompts, sampling, lambda i, c: progress(1)), 0
+            told: Finished = lambda i, c: progress(1)  # noqa: E731
+            return self._engine_answers(prompts, sampling, told, seeds), 0
         key = cache.candidate(weights, sampling)
-        known = cache.known(key, prompts)
+        known = cache.known(key, prompts, seeds)
         if known:
             progress(len(known))
         missing = [i for i in range(len(prompts)) if i not in known]
 
         def finished(index: int, completion: Completion) -> None:
-            cache.keep(key, prompts[missing[index]], completion)
+            place = missing[index]
+            cache.keep(key, prompts[place], completion, seeds[place] if seeds else None)
             progress(1)
 
         try:
-            new = self.backend.generate([prompts[i] for i in missing], sampling, finished)
+            left = [seeds[i] for i in missing] if seeds else []
+            new = self._engine_answers([prompts[i] for i in missing], sampling, finished, left)
         finally:  # what was answered before an interruption is kept
             cache.flush()
         everything = {**known, **dict(zip(missing, new, strict=True))}
         return [everything[i] for i in range(len(prompts))], len(known)
+
+    def _engine_answers(
+        self, prompts: list[str], sampling: Sampling, finished: Finished, seeds: list[int]
+    ) -> list[Completion]:
+        if not seeds:
+            return self.backend.generate(prompts, sampling, finished)
+        return self.backend.generate(prompts, sampling, finished, seeds)
 
     def _check_finite(self, values: Sequence[float], errors: Sequence[float]) -> None:
         for metric, value, error in zip(self.metrics, values, errors, strict=True):
@@ -281,7 +330,12 @@ def _by_sampling(
     return places
 
 
-def _scored(scored: ScoredQuestion, completion: Completion) -> Answer:
+def _mean(metric: Metric, answers: Sequence[Answer] | None) -> float | None:
+    """Return what a question counts: its one answer, or the mean of its repeats."""
+    return None if answers is None else float(metric.numbers(answers).mean())
+
+
+def _scored(scored: ScoredQuestion, completion: Completion, repeat: int) -> Answer:
     return Answer(
         scored.question.id,
         scored.task,
@@ -291,4 +345,6 @@ def _scored(scored: ScoredQuestion, completion: Completion) -> Answer:
         completion.text,
         completion.n_think_tokens,
         round(completion.seconds, 6),
+        repeat,
+        scored.question.cluster,
     )

@@ -33,13 +33,16 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
     """
     with TemporaryDirectory() as folder:
         inputs = StudyInputs.of(spec, partial(outline_model, into=Path(folder)))
+        warning = inputs.greedy_warning
         return [
             ("models", _models(inputs)),
             ("search", _search(inputs)),
             ("trials", _trials(inputs)),
             ("questions", _questions(inputs)),
             ("answers", _answers(inputs)),
+            ("decoding", inputs.decoding),
             ("memory", _memory(inputs)),
+            *([("warning", warning)] if warning else []),
         ]
 
 
@@ -84,12 +87,11 @@ def _questions(inputs: StudyInputs) -> str:
 
 
 def _answers(inputs: StudyInputs) -> str:
-    default = inputs.spec.evaluation.max_new_tokens
-    asked = questions_of(inputs.tasks, "search")
-    most = sum(q.sampling.max_new_tokens if q.sampling else default for q in asked)
-    trials = inputs.spec.study.trials
+    drawn = [q.sampling or inputs.sampling for q in questions_of(inputs.tasks, "search")]
+    most = sum(sampling.repeats * sampling.max_new_tokens for sampling in drawn)
+    trials, n = inputs.spec.study.trials, sum(sampling.repeats for sampling in drawn)
     return (
-        f"{len(asked)} a candidate, {_count(most)} tokens at most; {len(asked) * trials} in all, "
+        f"{n} a candidate, {_count(most)} tokens at most; {n * trials} in all, "
         f"{_count(most * trials)} tokens at most"
     )
 

@@ -10,7 +10,7 @@ import optuna
 
 from ..errors import StudyError
 from ..objectives import MergeObjective, questions_of
-from ..objectives.evaluation import Backend, Sampling
+from ..objectives.evaluation import Backend
 from ..objectives.evaluation.backends.transformers_backend import TransformersBackend
 from ..objectives.evaluation.backends.vllm_backend import VllmBackend
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings
@@ -85,7 +85,7 @@ def make_objective(
         inputs.plan,
         questions,
         spec.measured,
-        Sampling(spec.evaluation.max_new_tokens),
+        inputs.sampling,
         spec.merge.bounds,
         spec.limits,
         _make_cache(inputs),

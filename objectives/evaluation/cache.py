@@ -1,8 +1,8 @@
 """Answers kept on local disk, so that no candidate answers a question twice.
 
 An evaluation that was cut off goes on where it stopped, and one that is repeated (another study
-over the same questions, a validation, a replay) costs nothing. Answers are greedy: what is kept
-is what would be generated again.
+over the same questions, a validation, a replay) costs nothing. Answers are greedy, or drawn with
+seeds of their own that are part of their keys: what is kept is what would be generated again.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 from .backends.backend import Completion, Sampling
@@ -55,22 +56,36 @@ class AnswerCache:
     def candidate(self, weights: Mapping[str, Sequence[float]], sampling: Sampling) -> bytes:
         """Return the key of a candidate under generation settings."""
         groups = {name: list(numbers) for name, numbers in weights.items()}
-        return _hash([_FORMAT, self._scope, sorted(groups.items()), asdict(sampling)])
+        # More repeats, or another seed, are other answers of the same candidate: their own keys.
+        limit = {"max_new_tokens", "stop", "chat"}
+        settings = {k: v for k, v in asdict(sampling).items() if k in limit} | sampling.drawing
+        return _hash([_FORMAT, self._scope, sorted(groups.items()), settings])
 
-    def known(self, candidate: bytes, prompts: Sequence[str]) -> dict[int, Completion]:
-        """Return the answers that are known, by their prompts' places."""
+    def known(
+        self, candidate: bytes, prompts: Sequence[str], seeds: Sequence[int] = ()
+    ) -> dict[int, Completion]:
+        """Return the answers that are known, by their prompts' places.
+
+        Args:
+            candidate: From `candidate`.
+            prompts: Asked.
+            seeds: Of each answer; none if they are greedy.
+        """
         rows: dict[bytes, bytes] = {}
         with self._tolerant():
             if self._connection is not None:
                 query = "SELECT question, completion FROM answers WHERE candidate = ?"
                 rows = dict(self._connection.execute(query, (candidate,)).fetchall())
-        keys = [_hash(prompt) for prompt in prompts] if rows else []
+        seen = zip_longest(prompts, seeds) if rows else ()
+        keys = [_question(prompt, seed) for prompt, seed in seen]
         found = {i: _unpack(rows[key]) for i, key in enumerate(keys) if key in rows}
         return {i: completion for i, completion in found.items() if completion is not None}
 
-    def keep(self, candidate: bytes, prompt: str, completion: Completion) -> None:
+    def keep(
+        self, candidate: bytes, prompt: str, completion: Completion, seed: int | None = None
+    ) -> None:
         """Add an answer; it reaches the disk within about a second of work, or by `flush`."""
-        self._unwritten.append((candidate, _hash(prompt), _pack(completion)))
+        self._unwritten.append((candidate, _question(prompt, seed), _pack(completion)))
         if time.monotonic() - self._written > _COMMIT_SECONDS:
             self.flush()
 
@@ -91,6 +106,10 @@ class AnswerCache:
         except (OSError, sqlite3.Error) as error:
             logger.warning("answers are not kept in %s: %s", self._path, error)
             self._connection = None
+
+
+def _question(prompt: str, seed: int | None) -> bytes:
+    return _hash(prompt if seed is None else [prompt, seed])
 
 
 def _hash(content: object) -> bytes:

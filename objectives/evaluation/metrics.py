@@ -6,17 +6,27 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.stats import t
 
 from .backends.backend import FinishReason
+from .clusters import (
+    Clusters,
+    Components,
+    Numbers,
+    clustered_error,
+    components,
+    effective_size,
+    numbered,
+    resamples,
+    share_interval,
+)
 
-Numbers = NDArray[np.float64]
 _N_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one question's answer contributes.
+    """What one answer to a question contributes.
 
     Args:
         question_id: Unique within the study; begins with the task's name.
@@ -27,6 +37,9 @@ class Answer:
         text: The answer itself.
         n_think_tokens: Of `n_tokens`, those of the reasoning, its markers included.
         seconds: From the first look at the question to the end of the answer; not compared.
+        repeat: Which of the question's answers it is, from 0.
+        cluster: Questions of a task that share it belong together. Defaults to "": the question
+            is a cluster of its own.
     """
 
     question_id: str
@@ -37,6 +50,15 @@ class Answer:
     text: str
     n_think_tokens: int = 0
     seconds: float = field(default=0.0, compare=False)
+    repeat: int = 0
+    cluster: str = ""
+
+
+def clusters_of(answers: Sequence[Answer]) -> Clusters | None:
+    """Return each answer's cluster as a number; None if no two answers share one."""
+    if not any(answer.repeat or answer.cluster for answer in answers):
+        return None
+    return numbered([f"{a.task}\n{a.cluster}" if a.cluster else a.question_id for a in answers])
 
 
 def means(numbers: Numbers, counts: Numbers) -> Numbers:
@@ -63,44 +85,47 @@ def percentiles(share: float) -> Callable[[Numbers, Numbers], Numbers]:
     return statistic
 
 
-def share_error(numbers: Numbers) -> float:
+def share_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
     """Return the binomial standard error of a mean of numbers within [0, 1].
 
     It is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n` and `n`
-    of `n` do not claim to be exact. Numbers other than 0 and 1 vary less than it says.
+    of `n` do not claim to be exact. Numbers other than 0 and 1 vary less than it says. Answers
+    in clusters count as many as they are worth.
     """
-    n = len(numbers)
-    shrunk = (float(np.sum(numbers)) + 1) / (n + 2)
+    n, hits = float(len(numbers)), float(np.sum(numbers))
+    if clusters is not None:
+        size = effective_size(numbers, clusters)
+        n, hits = size, hits / n * size
+    shrunk = (hits + 1) / (n + 2)
     return math.sqrt(shrunk * (1 - shrunk) / n)
 
 
-def mean_error(numbers: Numbers) -> float:
+def mean_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
     """Return the standard error of a mean; for one number, the number itself."""
+    if clusters is not None:
+        return clustered_error(numbers, clusters)
     n = len(numbers)
     return float(np.std(numbers, ddof=1)) / math.sqrt(n) if n > 1 else abs(float(numbers[0]))
 
 
-def count_error(numbers: Numbers) -> float:
+def count_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
     """Return the standard error of a mean count.
 
-    A sample without spread gets the error that one differing answer would cause: `1 / n`.
+    A sample without spread gets the error that one differing answer would cause, `1 / n`, or one
+    differing cluster.
     """
     n = len(numbers)
-    return max(mean_error(numbers) if n > 1 else 0.0, 1 / n)
+    largest = 1 if clusters is None else int(np.bincount(clusters).max())
+    return max(mean_error(numbers, clusters) if largest < n else 0.0, largest / n)
 
 
-def resamples(n: int, n_resamples: int, seed: int = 0) -> Numbers:
-    """Return how often each of `n` answers is drawn, an `n_resamples x n`-dim array."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.float64)
-
-
-def _percentile_error(share: float) -> Callable[[Numbers], float]:
+def _percentile_error(share: float) -> Callable[[Numbers, Clusters | None], float]:
     """Return a bootstrap error, at least that of a mean count: few answers lie in the tail."""
 
-    def error(numbers: Numbers) -> float:
-        drawn = percentiles(share)(numbers, resamples(len(numbers), _N_RESAMPLES))
-        return max(float(np.std(drawn)), count_error(numbers))
+    def error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+        counts = resamples(len(numbers), _N_RESAMPLES, clusters=clusters)
+        drawn = percentiles(share)(numbers, counts)
+        return max(float(np.std(drawn)), count_error(numbers, clusters))
 
     return error
 
@@ -114,7 +139,7 @@ class Metric:
         direction: Whether larger or smaller values are better.
         unit: For axes and tables.
         per_answer: The number that one answer contributes.
-        standard_error: Of the statistic, from all answers' numbers (at least one).
+        standard_error: Of the statistic, from all answers' numbers (at least one) and clusters.
         statistic: From the answers' numbers and how often each counts. Defaults to the mean.
         normalized: Whether tasks' anchors apply.
     """
@@ -123,7 +148,7 @@ class Metric:
     direction: Literal["maximize", "minimize"]
     unit: str
     per_answer: Callable[[Answer], float]
-    standard_error: Callable[[Numbers], float]
+    standard_error: Callable[[Numbers, Clusters | None], float]
     statistic: Callable[[Numbers, Numbers], Numbers] = means
     normalized: bool = False
 
@@ -135,7 +160,12 @@ class Metric:
         """Return the value and its standard error, tasks aside."""
         numbers = self.numbers(answers)
         value = self.statistic(numbers, np.ones((1, len(numbers))))
-        return float(value[0]), self.standard_error(numbers)
+        return float(value[0]), self.standard_error(numbers, clusters_of(answers))
+
+    @property
+    def is_share(self) -> bool:
+        """Whether values are means of numbers within [0, 1]."""
+        return self.standard_error is share_error
 
 
 @dataclass(frozen=True)
@@ -183,8 +213,43 @@ class ObjectiveMetric:
         value = self.resampled(answers, np.ones((1, len(answers))))
         variance = 0.0
         for rows, scale, _ in self._parts([answer.task for answer in answers]):
-            variance += (scale * self.metric.standard_error(self._numbers(answers, rows))) ** 2
+            chosen = [answers[row] for row in rows]
+            error = self.metric.standard_error(self.metric.numbers(chosen), clusters_of(chosen))
+            variance += (scale * error) ** 2
         return float(value[0]), math.sqrt(variance)
+
+    def interval(self, answers: Sequence[Answer], level: float = 0.95) -> tuple[float, float]:
+        """Return the interval that holds the value with probability `level`.
+
+        Shares of one task are Beta-Binomial, all else is Student's t over clusters.
+        """
+        parts = self._parts([answer.task for answer in answers])
+        if len(parts) == 1 and self.metric.is_share:
+            (rows, scale, low) = parts[0]
+            chosen = [answers[row] for row in rows]
+            ends = share_interval(self.metric.numbers(chosen), clusters_of(chosen), level)
+            return scale * (ends[0] - low), scale * (ends[1] - low)
+        value, error = self.estimate(answers)
+        n_free = sum(_n_clusters([answers[row] for row in rows]) - 1 for rows, _, _ in parts)
+        reach = float(t.ppf((1 + level) / 2, max(n_free, 1))) * error
+        return value - reach, value + reach
+
+    def components(self, answers: Sequence[Answer]) -> Components | None:
+        """Return how much answers differ between and within questions, over all tasks.
+
+        None where questions have one answer each, or several tasks differ in repeats.
+        """
+        between = within = 0.0
+        for rows, scale, _ in self._parts([answer.task for answer in answers]):
+            questions = numbered([answers[row].question_id for row in rows])
+            if questions is None:
+                return None
+            part = components(self._numbers(answers, rows), questions)
+            if part is None:
+                return None
+            weight = scale**2 * len(answers) / len(rows)
+            between, within = between + weight * part.between, within + weight * part.within
+        return Components(between, within)
 
     def resampled(self, answers: Sequence[Answer], counts: Numbers) -> Numbers:
         """Return the value under each row of counts.
@@ -252,6 +317,11 @@ class Constraint:
         """Return by how much it is violated, at most 0 if it is kept, and the standard error."""
         value, error = self.objective.estimate(answers)
         return self.sign * (value - self.bound), error
+
+
+def _n_clusters(answers: Sequence[Answer]) -> int:
+    clusters = clusters_of(answers)
+    return len(answers) if clusters is None else int(clusters.max()) + 1
 
 
 def _tokens_percentile(percent: int) -> Metric:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import ObjectiveMetric
+from .clusters import numbered
 
 Array = NDArray[np.float64]
 
@@ -50,6 +51,7 @@ class Race:
         first: Numbers of the first models: models x objectives x questions.
         rivals: Numbers of all models measured so far; not a number where a question was not
             asked.
+        clusters: Name of each question's cluster. Defaults to none: every question is one.
     """
 
     settings: RaceSettings
@@ -57,6 +59,7 @@ class Race:
     tasks: Sequence[str]
     first: Array
     rivals: Array
+    clusters: Sequence[str] = ()
 
     @cached_property
     def blocks(self) -> list[list[int]]:
@@ -91,12 +94,29 @@ class Race:
         theirs = self.rivals[:, :, list(asked)]
         theirs = theirs[~np.isnan(theirs).any(axis=(1, 2))]
         gains = signs[:, None] * (theirs - numbers) * weights * len(asked)
-        errors = gains.std(axis=2, ddof=1) / np.sqrt(len(asked))
-        # No spread at all is no certainty: the error that one differing answer would cause.
-        floor = np.abs(weights).max(axis=1)
+        errors, largest = self._errors(gains, asked)
+        # No spread at all is no certainty: the error that one differing cluster would cause.
+        floor = np.abs(weights).max(axis=1) * largest
         clear = gains.mean(axis=2) >= margin * np.maximum(errors, floor)
         better = gains.mean(axis=2) > 0
         return bool((clear & better).all(axis=1).any())
+
+    def _errors(self, gains: Array, asked: Sequence[int]) -> tuple[Array, int]:
+        """Return the standard errors of mean gains, and the size of the largest cluster.
+
+        Args:
+            gains: Models x objectives x questions asked.
+            asked: Their places.
+        """
+        clusters = numbered([self.clusters[place] for place in asked]) if self.clusters else None
+        n = len(asked)
+        if clusters is None:
+            return gains.std(axis=2, ddof=1) / np.sqrt(n), 1
+        members = np.eye(int(clusters.max()) + 1)[clusters]
+        n_clusters = members.shape[1]
+        sums = (gains - gains.mean(axis=2, keepdims=True)) @ members
+        scale = n_clusters / max(n_clusters - 1, 1)
+        return np.sqrt(scale * (sums**2).sum(axis=2)) / n, int(members.sum(axis=0).max())
 
 
 def question_order(tasks: Sequence[str], first: Array) -> list[int]:

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial
 
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
-from ...objectives.evaluation.metrics import resamples
+from ...objectives.evaluation.clusters import resamples
+from ...objectives.evaluation.metrics import clusters_of
 from ...samplers import signs
 from ..seeding import is_uniform
 from .front import FrontReport, hypervolume
@@ -100,7 +101,7 @@ class Validation:
         return {
             "study": self.report.study,
             "split": self.split,
-            "n_questions": len(self.models[0].measurement.answers),
+            "n_questions": self.models[0].measurement.n_questions,
             "models": [self._model_json(model) for model in self.models],
             "hypervolume": self.hypervolume,
             "hypervolume_search": {
@@ -196,16 +197,18 @@ def _values(models: Sequence[ValidatedModel], objective: MergeObjective, counts:
 
 
 def resample_questions(answers: Sequence[Answer]) -> Array:
-    """Return how often each question is asked in each resample: resamples x questions.
+    """Return how often each answer counts in each resample: resamples x answers.
 
-    Every task keeps its number of questions.
+    Every task keeps its number of clusters: questions with all their repeats, or questions that
+    belong together.
     """
     by_task: dict[str, list[int]] = {}
     for row, answer in enumerate(answers):
         by_task.setdefault(answer.task, []).append(row)
     counts = np.zeros((_N_RESAMPLES, len(answers)))
     for seed, rows in enumerate(by_task.values()):
-        counts[:, rows] = resamples(len(rows), _N_RESAMPLES, seed)
+        clusters = clusters_of([answers[row] for row in rows])
+        counts[:, rows] = resamples(len(rows), _N_RESAMPLES, seed, clusters)
     return counts
 
 

@@ -1,5 +1,6 @@
 """The spec's section `evaluation`: which questions, asked how."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -10,6 +11,7 @@ from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.tasks import Split
 from .base import Fraction, Section, check_choice, resolve
+from .sampling import SamplingSection
 
 # Keys that only tasks of lm-eval have.
 _HARNESS_KEYS = ("dataset", "metric", "filter", "num_fewshot", "chat", "stop", "reasoning")
@@ -28,6 +30,8 @@ class TaskSection(Section):
         answer: The field that holds the reference answer.
         scorer: How an answer to a question of a file is scored.
         max_new_tokens: Longest answer, instead of the study's value.
+        sampling: Changes to the study's sampling.
+        cluster: The field that questions which belong together share, e.g. their passage.
         weight: Weight in the mean over tasks.
         anchors: Scores that count as 0 and 1 in the mean over tasks.
         dataset: Data of an lm-eval task: a local directory, or a file per data split.
@@ -47,6 +51,8 @@ class TaskSection(Section):
     answer: str = "answer"
     scorer: str = "exact_match"
     max_new_tokens: int | None = Field(default=None, ge=1)
+    sampling: SamplingSection | None = None
+    cluster: str | None = None
     weight: float = Field(default=1.0, gt=0)
     anchors: tuple[float, float] = (0.0, 1.0)
     dataset: str | dict[str, str] | None = None
@@ -79,8 +85,15 @@ class TaskSection(Section):
         """What the task counts in a mean over tasks."""
         return TaskShare(self.weight, self.anchors)
 
-    def source(self, folder: Path, fractions: dict[Split, float]) -> TaskSource:
+    def own_sampling(self, default: Sampling) -> Sampling:
+        """Return how its answers are drawn, given the study's."""
+        sampling = self.sampling.on(default) if self.sampling else default
+        n_tokens = self.max_new_tokens or sampling.max_new_tokens
+        return replace(sampling, max_new_tokens=n_tokens)
+
+    def source(self, folder: Path, fractions: dict[Split, float], default: Sampling) -> TaskSource:
         """Return a task of question files, with paths relative to `folder` resolved."""
+        own = self.own_sampling(default)
         files = {split: resolve(folder, path) for split, path in self.files.items()}
         return TaskSource(
             self.name,
@@ -90,7 +103,8 @@ class TaskSection(Section):
             self.answer,
             self.scorer,
             fractions,
-            None if self.max_new_tokens is None else Sampling(self.max_new_tokens),
+            None if own == default else own,
+            self.cluster,
         )
 
     def harness_name(self, folder: Path) -> str:
@@ -191,6 +205,7 @@ class EvaluationSection(Section):
         engine: Settings of vLLM.
         tasks: Where questions come from.
         max_new_tokens: Longest answer, in tokens; longer ones are cut.
+        sampling: How answers are drawn. Defaults to None: greedily, once.
         batch_size: Number of answers that transformers generates at the same time.
         splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
         cache: Whether answers are kept beside the study so that none is generated twice; a path
@@ -203,6 +218,7 @@ class EvaluationSection(Section):
     engine: EngineSection = Field(default_factory=EngineSection)
     tasks: list[TaskSection] = Field(min_length=1)
     max_new_tokens: int = Field(default=256, ge=1)
+    sampling: SamplingSection | None = None
     batch_size: int = Field(default=64, ge=1)
     splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
     cache: bool | Annotated[str, Field(min_length=1)] = True
@@ -217,6 +233,8 @@ class EvaluationSection(Section):
             )
         if not self.splits.get("search"):
             raise ValueError("`splits` must give the split 'search' a fraction above 0")
+        if any(task.sampling and task.sampling.from_ for task in self.tasks):
+            raise ValueError("`sampling.from` is the study's: give it under evaluation.sampling")
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"tasks must have different names, but got {names}")

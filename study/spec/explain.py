@@ -47,7 +47,8 @@ def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[
         model = next((a for a in getattr(annotation, "__args__", ()) if _is_model(a)), annotation)
         if not _is_model(model):
             return list(SPLITS)
-    return [key for key in model.model_fields if key != "folder"]
+    fields = model.model_fields.items()
+    return [field.alias or key for key, field in fields if key != "folder"]
 
 
 def _is_model(candidate: object) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ...objectives.evaluation import (
     SPLITS,
     Models,
     Reasoning,
+    Sampling,
     Task,
     TaskShare,
     check_disjoint,
@@ -31,6 +32,7 @@ from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .evaluation import TaskSection
 from .hashing import cached_hash
+from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
 
 Resolve = Callable[[str, Path], Path]
@@ -67,14 +69,16 @@ class StudyInputs:
             LayoutError: If a tensor is covered by no merge rule.
         """
         base = Checkpoint(resolve(spec.models.base, spec.folder))
-        tasks = tuple(_load(task, spec, base) for task in spec.evaluation.tasks)
-        check_disjoint(tasks)
         paths = [resolve(expert, spec.folder) for expert in spec.models.experts]
+        sampling, _ = _sampling(spec, base.directory, paths)
+        tasks = tuple(_load(task, spec, base, sampling) for task in spec.evaluation.tasks)
+        check_disjoint(tasks)
         experts = tuple(
             LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
         )
         check_mergeable(base, experts)
-        return cls(spec, base, experts, _plan(spec, base, experts), tasks)
+        plan = _plan(spec, base, experts)
+        return cls(spec, base, experts, plan, tasks)
 
     @property
     def models(self) -> Models:
@@ -117,15 +121,34 @@ class StudyInputs:
             ]
         if shares:
             rules["evaluation.shares"] = {n: [s.weight, *s.anchors] for n, s in shares.items()}
+        drawn = self.sampling.described()
+        del drawn["max_new_tokens"]
+        if drawn:
+            rules["evaluation.sampling"] = drawn
         if self.spec.evaluation.race:
             rules["evaluation.racing"] = self.spec.evaluation.model_dump(mode="json")["racing"]
         if self.spec.constraints:
             rules["constraints"] = [limit.name for limit in self.spec.limits]
         return rules
 
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are drawn where a task does not say."""
+        return _sampling(self.spec, self.models.base, self.models.experts)[0]
+
+    @property
+    def decoding(self) -> str:
+        """How answers are drawn, for readers, and on whose advice."""
+        return shown(*_sampling(self.spec, self.models.base, self.models.experts))
+
+    @property
+    def greedy_warning(self) -> str | None:
+        """Return a warning if answers are greedy and a parent recommends otherwise."""
+        return greedy_warning(self.sampling, parents(self.models.base, self.models.experts))
+
     def answer_scope(self) -> str:
         """Return a hash of all that an answer depends on, but weights, prompt and sampling."""
-        own = ("models.", "merge.", "evaluation.backend", "evaluation.reasoning")
+        own = ("models.", "merge.", "evaluation.backend", "evaluation.reasoning", "evaluation.chat")
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -146,10 +169,15 @@ class StudyInputs:
         return list(self.tasks)
 
 
-def _load(task: TaskSection, spec: StudySpec, base: Checkpoint) -> Task:
+def _sampling(spec: StudySpec, base: Path, experts: Sequence[Path]) -> tuple[Sampling, str | None]:
+    evaluation, models = spec.evaluation, parents(base, experts)
+    return resolved(evaluation.sampling, models, evaluation.max_new_tokens, spec.study.seed)
+
+
+def _load(task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling) -> Task:
     fractions = dict(spec.evaluation.splits)
     if task.lm_eval is None:
-        return load_task(task.source(spec.folder, fractions))
+        return load_task(task.source(spec.folder, fractions, sampling))
     try:
         from ...objectives.evaluation.tasks.lm_eval import HarnessSource, load_harness_task
     except ImportError as error:
@@ -169,8 +197,9 @@ def _load(task: TaskSection, spec: StudySpec, base: Checkpoint) -> Task:
         task.max_new_tokens,
         None if task.stop is None else tuple(task.stop),
         task.reasoning,
+        task.cluster,
     )
-    return load_harness_task(source, base.directory, spec.evaluation.max_new_tokens)
+    return load_harness_task(source, base.directory, task.own_sampling(sampling))
 
 
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:

@@ -42,7 +42,9 @@ def json_schema() -> dict[str, Any]:
     for model in sections().values():
         part = schema if model is StudySpec else schema["$defs"][model.__name__]
         part["description"] = inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0]
-        for key, text in descriptions(model).items():
+        for name, text in descriptions(model).items():
+            field = model.model_fields.get(name)
+            key = field.alias or name if field else name
             if key in part["properties"]:
                 part["properties"][key]["description"] = text
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

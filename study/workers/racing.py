@@ -39,7 +39,7 @@ def race_against(
         return None
     tasks = [scored.task for scored in objective.questions]
     rivals = np.array(list(known.values()))
-    return Race(settings, objective.metrics, tasks, np.array(measured), rivals)
+    return Race(settings, objective.metrics, tasks, np.array(measured), rivals, objective.clusters)
 
 
 def _numbers(trial: FrozenTrial) -> NDArray[np.float64]:

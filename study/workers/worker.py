@@ -40,11 +40,11 @@ T = TypeVar("T")
 class Reporter(Protocol):
     """Told what a worker does; each method returns at once."""
 
-    def started(self, trial: FrozenTrial, n_questions: int) -> None:
+    def started(self, trial: FrozenTrial, n_answers: int) -> None:
         """A trial's evaluation begins."""
 
     def answered(self, n: int) -> None:
-        """`n` more questions of it have been answered."""
+        """`n` more answers of it have been given."""
 
     def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         """It was measured and delivered."""
@@ -56,7 +56,7 @@ class Reporter(Protocol):
 class SilentReporter:
     """Says nothing."""
 
-    def started(self, trial: FrozenTrial, n_questions: int) -> None:
+    def started(self, trial: FrozenTrial, n_answers: int) -> None:
         """Do nothing."""
 
     def answered(self, n: int) -> None:
@@ -151,7 +151,7 @@ class Worker:
 
     def _evaluate(self, trial: FrozenTrial) -> str | None:
         """Evaluate one trial; return why it failed, if it did."""
-        self.reporter.started(trial, len(self.objective.questions))
+        self.reporter.started(trial, self.objective.n_answers)
         try:
             race = self._persist(lambda: self._race(trial))
             with self._termination.at_once():

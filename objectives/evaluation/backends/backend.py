@@ -1,9 +1,11 @@
 """What every inference engine must do for a search: swap weights, generate, count."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ...merging import MergeSettings
 from .reasoning import MARKERS, Markers, Reasoning, answer_start
@@ -32,18 +34,56 @@ class Models:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are generated: greedily.
+    """How answers are generated: greedily and once, unless it says otherwise.
 
     Args:
         max_new_tokens: Of an answer.
         stop: Texts that end an answer; the first one that occurs is its last part.
         chat: Whether prompts are messages, rendered by the base's chat template if it has one, or
             complete texts.
+        temperature: Logits are divided by it; 0 takes the most probable token.
+        top_p: Tokens are drawn from the most probable ones that together have this probability.
+        top_k: Tokens are drawn from so many; 0 for all.
+        min_p: Tokens are drawn from those at least this times as probable as the most probable.
+        repetition_penalty: Logits of tokens that occurred, in the prompt too, are divided by it
+            (multiplied, if negative); 1 changes nothing.
+        repeats: Answers to each question.
+        seed: Of the draws.
     """
 
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     chat: bool = True
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repeats: int = 1
+    seed: int = 0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two answers to one question may differ."""
+        return self.temperature > 0
+
+    @property
+    def drawing(self) -> dict[str, float]:
+        """Return what decides how tokens are drawn and is not as in greedy decoding."""
+        names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        defaults = Sampling(1)
+        return {n: getattr(self, n) for n in names if getattr(self, n) != getattr(defaults, n)}
+
+    def described(self) -> dict[str, Any]:
+        """Return all of it, as far as it is not the default; the limit always."""
+        defaults = asdict(Sampling(self.max_new_tokens))
+        changed = {k: v for k, v in asdict(self).items() if v != defaults[k]}
+        return {"max_new_tokens": self.max_new_tokens, **changed}
+
+    def seed_of(self, question: str, repeat: int) -> int:
+        """Return the seed of one answer: that of no other question, repeat or study."""
+        text = json.dumps([self.seed, question, repeat]).encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +144,11 @@ class Backend(Protocol):
         """
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        finished: Finished | None = None,
+        seeds: Sequence[int] = (),
     ) -> list[Completion]:
         """Answer the prompts.
 
@@ -112,6 +156,8 @@ class Backend(Protocol):
             prompts: Messages or complete texts.
             sampling: How they are answered.
             finished: Called with each answer once, before this returns.
+            seeds: Of each answer, where they are drawn. An answer depends on its prompt and its
+                seed, not on those it is generated with. Defaults to the prompts' places.
         """
 
     def checksum(self) -> str:

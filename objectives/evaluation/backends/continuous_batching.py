@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from .backend import Sampling
+from .drawing import Chooser, Draws
+
 # Rows are refilled when this share of them is free: reading a prompt costs a call of its own.
 _REFILL = 0.25
 _FIRST_LENGTH = 64
@@ -41,6 +44,7 @@ class Answering:
         started: When its prompt was read.
         ids: Generated so far.
         seconds: From `started` to the end of the answer.
+        draws: Its random numbers.
     """
 
     index: int
@@ -48,6 +52,7 @@ class Answering:
     started: float = 0.0
     ids: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    draws: Draws | None = None
 
 
 class Rows:
@@ -70,21 +75,27 @@ class Rows:
         max_new_tokens: int,
         is_over: Callable[[list[int]], bool],
         finished: Callable[[Answering], None],
+        chooser: Chooser | None = None,
+        seeds: Sequence[int] = (),
     ) -> None:
-        """Answer all prompts greedily.
+        """Answer all prompts.
 
         Args:
             prompts: Token ids.
             max_new_tokens: Of each answer.
             is_over: Whether an answer ends with its last token.
             finished: Called with each answer as it ends.
+            chooser: Of tokens. Defaults to None: the most probable ones.
+            seeds: Of each answer, where tokens are drawn. Defaults to the prompts' places.
         """
+        self._chooser = chooser or Chooser(Sampling(max_new_tokens))
+        seeds = seeds or range(len(prompts))
         # Long prompts tend to have long answers, which would be left over alone at the end.
         by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
         most = max(map(len, prompts), default=0) + max_new_tokens
         for layer in self._layers:
             layer.most = most
-        waiting = deque(Answering(i, prompts[i]) for i in by_length)
+        waiting = deque(Answering(i, prompts[i], draws=Draws(seeds[i])) for i in by_length)
         active: list[Answering] = []
         with torch.inference_mode():
             while waiting or active:
@@ -111,10 +122,9 @@ class Rows:
         positions = torch.arange(longest, device=self._device).expand(len(new), -1)
         logits = self._forward(ids, positions, mask[None, None], self._tensor(ends))
         rows = self._tensor([ends.index(length - 1) for length in lengths])
-        best = logits.argmax(dim=-1)[torch.arange(len(new), device=self._device), rows]
-        for answering, token in zip(new, best.tolist(), strict=True):
+        self._choose(new, logits[torch.arange(len(new), device=self._device), rows])
+        for answering in new:
             answering.started = now
-            answering.ids.append(token)
 
     def _step(self, active: list[Answering]) -> None:
         """Add one token to every answer."""
@@ -125,7 +135,15 @@ class Rows:
         seen = torch.arange(longest, device=self._device) <= positions[:, None]
         last = [answering.ids[-1:] for answering in active]
         logits = self._forward(last, positions[:, None], seen[:, None, None], 1)
-        for answering, token in zip(active, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
+        self._choose(active, logits[:, -1])
+
+    def _choose(self, active: list[Answering], logits: Tensor) -> None:
+        """Add the token that the logits of each answer lead to."""
+        greedy = self._chooser.is_greedy
+        seen = [] if greedy else [answering.prompt + answering.ids for answering in active]
+        draws = [answering.draws for answering in active if answering.draws]
+        tokens = self._chooser.choose(logits, seen, draws)
+        for answering, token in zip(active, tokens.tolist(), strict=True):
             answering.ids.append(token)
 
     def _forward(

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ....errors import EvaluationError
 from ...checkpoints import Checkpoint
@@ -14,11 +15,12 @@ from ...merging.merger import checksum
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous_batching import Answering, Rows, fits
+from .drawing import Chooser, Draws, one_hot
 from .loading import default_device, load_expert, load_model
 
 
 class TransformersBackend:
-    """Batched greedy generation with in-place merges.
+    """Batched generation with in-place merges.
 
     An answer that ends makes room for the next question, where the model has plain causal
     attention; other models keep a batch until its longest answer ends.
@@ -62,7 +64,11 @@ class TransformersBackend:
         return time.perf_counter() - start
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        finished: Finished | None = None,
+        seeds: Sequence[int] = (),
     ) -> list[Completion]:
         """Answer the prompts, those of similar length together.
 
@@ -81,11 +87,13 @@ class TransformersBackend:
             if finished is not None:
                 finished(answering.index, completion)
 
+        chooser, seeds = Chooser(sampling), seeds or range(len(prompts))
         if self._rows is None:
-            self._answer_in_batches(rendered, sampling, keep)
+            self._answer_in_batches(rendered, chooser, seeds, keep)
         else:
             is_over = partial(self._chat.is_over, stop=sampling.stop)
-            self._rows.answer(rendered, sampling.max_new_tokens, is_over, keep)
+            limits = (sampling.max_new_tokens, is_over, keep)
+            self._rows.answer(rendered, *limits, chooser, seeds)
         return [completions[i] for i in range(len(prompts))]
 
     def checksum(self) -> str:
@@ -110,35 +118,49 @@ class TransformersBackend:
     def _answer_in_batches(
         self,
         rendered: list[list[int]],
-        sampling: Sampling,
+        chooser: Chooser,
+        seeds: Sequence[int],
         finished: Callable[[Answering], None],
     ) -> None:
         order = sorted(range(len(rendered)), key=lambda i: (len(rendered[i]), i))
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             began = time.perf_counter()
-            answers = self._generate_batch([rendered[i] for i in batch], sampling)
+            draws = [Draws(seeds[i]) for i in batch]
+            answers = self._generate_batch([rendered[i] for i in batch], chooser, draws)
             seconds = time.perf_counter() - began
             for i, ids in zip(batch, answers, strict=True):
-                finished(Answering(i, rendered[i], began, self._cut(ids, sampling), seconds))
+                cut = self._cut(ids, chooser.sampling)
+                finished(Answering(i, rendered[i], began, cut, seconds))
 
     def _cut(self, ids: list[int], sampling: Sampling) -> list[int]:
         """Return what a batch generated for one answer without what follows its end."""
         ends = (n for n in range(1, len(ids)) if self._chat.is_over(ids[:n], sampling.stop))
         return ids[: next(ends, len(ids))]
 
-    def _generate_batch(self, rendered: list[list[int]], sampling: Sampling) -> list[list[int]]:
-        tokenizer = self._chat.tokenizer
+    def _generate_batch(
+        self, rendered: list[list[int]], chooser: Chooser, draws: Sequence[Draws]
+    ) -> list[list[int]]:
+        tokenizer, sampling = self._chat.tokenizer, chooser.sampling
         inputs = tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
         texts = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
+        width = inputs.input_ids.shape[1]
+
+        def chosen(ids: Tensor, logits: Tensor) -> Tensor:
+            """Leave the token that was chosen, and no other."""
+            answers = ids[:, width:].tolist()
+            seen = [[*prompt, *ids] for prompt, ids in zip(rendered, answers, strict=True)]
+            return one_hot(chooser.choose(logits, seen, draws), logits)
+
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 max_new_tokens=sampling.max_new_tokens,
                 **(texts if sampling.stop else {}),
+                **({} if chooser.is_greedy else {"logits_processor": [chosen]}),
             )
-        answers: list[list[int]] = output[:, inputs.input_ids.shape[1] :].tolist()
+        answers: list[list[int]] = output[:, width:].tolist()
         return answers
 
 

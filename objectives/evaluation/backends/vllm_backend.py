@@ -69,27 +69,21 @@ class VllmBackend:
         return max(seconds)
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        finished: Finished | None = None,
+        seeds: Sequence[int] = (),
     ) -> list[Completion]:
-        """Answer the prompts greedily, all at once."""
-        from vllm import SamplingParams
-
+        """Answer the prompts, all at once."""
         rendered = [self._chat.render(prompt, sampling.chat) for prompt in prompts]
         longest = max(map(len, rendered), default=0)
         limit = self._engine.llm_engine.model_config.max_model_len
         check_length(longest, sampling.max_new_tokens, limit)
-        greedy = SamplingParams(
-            temperature=0.0,
-            max_tokens=sampling.max_new_tokens,
-            # The base's stop tokens and no others, whatever the engine thinks of its checkpoint.
-            stop_token_ids=sorted(self._chat.stop_tokens),
-            ignore_eos=True,
-            stop=list(sampling.stop),
-            detokenize=bool(sampling.stop),
-        )
         inputs = [{"prompt_token_ids": ids} for ids in rendered]
         try:
-            outputs = self._engine.generate(inputs, greedy, use_tqdm=False)
+            chosen = self._parameters(sampling, seeds or range(len(prompts)))
+            outputs = self._engine.generate(inputs, chosen, use_tqdm=False)
         except Exception as error:
             raise self._recycled("generate", error) from error
         completions = [
@@ -99,6 +93,27 @@ class VllmBackend:
         for index, completion in enumerate(completions if finished else ()):
             finished(index, completion)  # type: ignore[misc]
         return completions
+
+    def _parameters(self, sampling: Sampling, seeds: Sequence[int]) -> Any:
+        """Return vLLM's own settings: one for all where answers are greedy, else one each."""
+        from vllm import SamplingParams
+
+        common: dict[str, Any] = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+            "max_tokens": sampling.max_new_tokens,
+            # The base's stop tokens and no others, whatever the engine thinks of its checkpoint.
+            "stop_token_ids": sorted(self._chat.stop_tokens),
+            "ignore_eos": True,
+            "stop": list(sampling.stop),
+            "detokenize": bool(sampling.stop),
+        }
+        if not sampling.is_random:
+            return SamplingParams(**common)
+        return [SamplingParams(seed=seed, **common) for seed in seeds]
 
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now; one a rank, joined."""

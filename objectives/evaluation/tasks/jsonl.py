@@ -27,6 +27,7 @@ class TaskSource:
         scorer: Name in `SCORERS`.
         fractions: Share of the questions of `path` in each split.
         sampling: How its answers are generated. Defaults to None: as the study's.
+        cluster: The field that questions which belong together share. Defaults to None: none do.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TaskSource:
     scorer: str = "exact_match"
     fractions: Mapping[Split, float] | None = None
     sampling: Sampling | None = None
+    cluster: str | None = None
 
 
 def load_task(source: TaskSource) -> Task:
@@ -86,6 +88,7 @@ def _question(line: str, place: str, source: TaskSource) -> Question:
     try:
         fields: dict[str, Any] = json.loads(line)
         prompt, answer = source.prompt.format_map(fields), str(fields[source.answer])
+        cluster = "" if source.cluster is None else str(fields[source.cluster])
     except json.JSONDecodeError as error:
         raise SpecError(
             f"Every line must be a JSON object, but {place} is not: {error}."
@@ -93,8 +96,9 @@ def _question(line: str, place: str, source: TaskSource) -> Question:
     except KeyError as error:
         raise SpecError(
             f"Every question needs the fields its task names, but {place} has no {error}; it has "
-            f"{sorted(fields)}. Correct `prompt` or `answer` of task {source.name!r}."
+            f"{sorted(fields)}. Correct `prompt`, `answer` or `cluster` of task {source.name!r}."
         ) from error
     asked = [name for _, name, _, _ in string.Formatter().parse(source.prompt) if name]
     content = " ".join(str(fields.get(name, "")) for name in asked)
-    return Question(str(fields.get("id", place.rsplit(":", 1)[1])), prompt, answer, content)
+    name = str(fields.get("id", place.rsplit(":", 1)[1]))
+    return Question(name, prompt, answer, content, cluster)

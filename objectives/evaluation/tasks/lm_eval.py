@@ -15,7 +15,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ class HarnessSource:
         max_new_tokens: Defaults to None: the task's, or else the study's.
         stop: Texts that end an answer. Defaults to None: the task's.
         reasoning: Whether metrics see the reasoning before `</think>` or what follows alone.
+        cluster: The field of its data that questions which belong together share. Defaults to
+            None: none do.
     """
 
     name: str
@@ -68,27 +70,30 @@ class HarnessSource:
     max_new_tokens: int | None = None
     stop: tuple[str, ...] | None = None
     reasoning: bool = False
+    cluster: str | None = None
 
 
-def load_harness_task(source: HarnessSource, base: Path, max_new_tokens: int) -> Task:
+def load_harness_task(source: HarnessSource, base: Path, default: Sampling | int) -> Task:
     """Load a task of the harness.
 
     Args:
         source: Which, and how.
         base: Directory of the base, whose tokenizer and chat template render the prompts.
-        max_new_tokens: Where neither the source nor the task says.
+        default: How answers are drawn, or their limit alone, which holds where neither the source
+            nor the task says.
 
     Raises:
         SpecError: If the task is unknown, not generative, or its data are not at hand.
     """
     chat = Chat(base)
+    default = Sampling(default) if isinstance(default, int) else default
     with _seeded():
         task = _open(source)
         instances = _instances(task, source, chat)
-    sampling = _sampling(instances[0].args[1], source, max_new_tokens)
+    sampling = _sampling(instances[0].args[1], source, default)
     scoring = _Scoring(task, *_metric(task, source), chat, source.reasoning)
     by_id = {str(instance.doc_id): instance for instance in instances}
-    questions = [_question(task, instance) for instance in instances]
+    questions = [_question(task, instance, source) for instance in instances]
     divided = divide(questions, lambda q: q.content_hash, source.fractions)
     splits = {split: tuple(members) for split, members in divided.items()}
     check_splits(source.name, splits)
@@ -200,17 +205,26 @@ def _instances(task: Any, source: HarnessSource, chat: Chat) -> list[Instance]:
     return instances
 
 
-def _question(task: Any, instance: Instance) -> Question:
+def _question(task: Any, instance: Instance, source: HarnessSource) -> Question:
     target = json.dumps(task.doc_to_target(instance.doc), default=str)
     content = str(task.doc_to_text(instance.doc))
-    return Question(str(instance.doc_id), instance.args[0], target, content)
+    cluster = ""
+    if source.cluster is not None:
+        if source.cluster not in instance.doc:
+            raise SpecError(
+                f"`cluster` of task {source.name!r} must be a field of its data "
+                f"({', '.join(instance.doc)}), but got {source.cluster!r}."
+            )
+        cluster = str(instance.doc[source.cluster])
+    return Question(str(instance.doc_id), instance.args[0], target, content, cluster)
 
 
-def _sampling(arguments: dict[str, Any], source: HarnessSource, default: int) -> Sampling:
-    chosen = normalize_gen_kwargs(arguments, default)
+def _sampling(arguments: dict[str, Any], source: HarnessSource, default: Sampling) -> Sampling:
+    chosen = normalize_gen_kwargs(arguments, default.max_new_tokens)
     stop = source.stop if source.stop is not None else tuple(chosen["until"])
     n_tokens = source.max_new_tokens or chosen["max_gen_toks"]
-    return Sampling(n_tokens, tuple(text for text in stop if text), chat=False)
+    texts = tuple(text for text in stop if text)
+    return replace(default, max_new_tokens=n_tokens, stop=texts, chat=False)
 
 
 def _metric(task: Any, source: HarnessSource) -> tuple[str, str]:

@@ -25,12 +25,15 @@ class Question:
         answer: The reference.
         content: What is asked, without the words of a template around it. Defaults to "": the
             prompt.
+        cluster: Questions of a task that share it belong together: one passage, or one question
+            in several words. Defaults to "": it belongs to no other.
     """
 
     id: str
     prompt: str
     answer: str
     content: str = field(default="", compare=False)
+    cluster: str = ""
 
     @property
     def content_hash(self) -> str:
@@ -64,10 +67,12 @@ class Task:
         """Return `sha256:...` over everything that decides a score, for the given splits."""
         digest = hashlib.sha256(self.scorer.encode())
         if self.sampling is not None:
-            digest.update(repr(self.sampling).encode())
+            digest.update(json.dumps(self.sampling.described(), sort_keys=True).encode())
         for split in splits:
             for question in self.splits.get(split, ()):
-                digest.update(json.dumps([split, question.prompt, question.answer]).encode())
+                decisive = [split, question.prompt, question.answer]
+                decisive += [question.cluster] if question.cluster else []
+                digest.update(json.dumps(decisive).encode())
         return "sha256:" + digest.hexdigest()
 
 

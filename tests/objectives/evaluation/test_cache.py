@@ -66,7 +66,11 @@ class _Interrupted(TransformersBackend):
     n_generated: int = 0
 
     def generate(
-        self, prompts: Sequence[str], sampling: Sampling, finished: Finished | None = None
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling,
+        finished: Finished | None = None,
+        seeds: Sequence[int] = (),
     ) -> list[Completion]:
         def counted(index: int, completion: Completion) -> None:
             self.n_generated += 1
@@ -76,7 +80,7 @@ class _Interrupted(TransformersBackend):
             if self.left == 0:
                 raise KeyboardInterrupt
 
-        return super().generate(prompts, sampling, counted)
+        return super().generate(prompts, sampling, counted, seeds)
 
 
 @pytest.fixture(scope="module")
