@@ -148,7 +148,13 @@ class StudyInputs:
 
     def answer_scope(self) -> str:
         """Return a hash of all that an answer depends on, but weights, prompt and sampling."""
-        own = ("models.", "merge.", "evaluation.backend", "evaluation.reasoning", "evaluation.chat")
+        own = (
+            "models.",
+            "merge.",
+            "evaluation.backend",
+            "evaluation.reasoning",
+            "evaluation.chat",
+        )
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

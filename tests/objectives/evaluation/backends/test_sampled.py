@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
@@ -16,14 +18,14 @@ from mergefront.objectives.evaluation.backends.transformers_backend import Trans
 from mergefront.objectives.evaluation.cache import AnswerCache
 from small_study import read_json_lines
 
-PROMPTS = [line["prompt"] for line in read_json_lines(QUESTIONS / "search.jsonl")[:20]]
-DRAWN = Sampling(32, temperature=0.7, top_p=0.95, top_k=20, repetition_penalty=1.05)
+PROMPTS = [line["prompt"] for line in read_json_lines(QUESTIONS / "search.jsonl")[:8]]
+DRAWN = Sampling(24, temperature=1.2, top_p=0.98, top_k=20, repetition_penalty=1.05)
 SEEDS = [1000 + i for i in range(len(PROMPTS))]
 
 
 @pytest.fixture(scope="module")
 def backend() -> TransformersBackend:
-    backend = TransformersBackend(batch_size=7, device="cpu")
+    backend = TransformersBackend(batch_size=3, device="cpu")
     backend.load(Models(BASE, (EXPERT,), "float32"))
     backend.apply(backend.plan.group_weights(backend.plan.uniform(0.6)))
     return backend
@@ -40,7 +42,7 @@ def _like(backend: TransformersBackend, batch_size: int, rows: bool) -> Transfor
 
 
 @pytest.mark.parametrize("rows", [True, False])
-@pytest.mark.parametrize("batch_size", [1, 20])
+@pytest.mark.parametrize("batch_size", [1, 8])
 def test_the_same_answers_in_any_batch_and_order(
     backend: TransformersBackend, batch_size: int, rows: bool
 ) -> None:
@@ -53,60 +55,54 @@ def test_the_same_answers_in_any_batch_and_order(
 def test_another_seed_is_another_answer_and_temperature_0_is_greedy(
     backend: TransformersBackend,
 ) -> None:
-    greedy = backend.generate(PROMPTS, Sampling(32))
+    greedy = backend.generate(PROMPTS, Sampling(24))
     drawn = backend.generate(PROMPTS, DRAWN, seeds=SEEDS)
     again = backend.generate(PROMPTS, DRAWN, seeds=[seed + 99 for seed in SEEDS])
     assert drawn != greedy
     assert drawn != again
     cold = replace(DRAWN, temperature=0.0, repetition_penalty=1.0)
     assert backend.generate(PROMPTS, cold, seeds=SEEDS) == greedy
-    one = Sampling(32, temperature=2.0, top_k=1)
+    one = Sampling(24, temperature=2.0, top_k=1)
     assert backend.generate(PROMPTS, one, seeds=SEEDS) == greedy
 
 
 def test_a_penalty_on_greedy_answers_is_that_of_transformers(backend: TransformersBackend) -> None:
-    penalized = Sampling(24, repetition_penalty=1.7)
-    answers = backend.generate(PROMPTS[:6], penalized)
-    assert answers != backend.generate(PROMPTS[:6], Sampling(24))
+    penalized = Sampling(24, repetition_penalty=8.0)
+    answers = backend.generate(PROMPTS[:4], penalized)
+    assert answers != backend.generate(PROMPTS[:4], Sampling(24))
     chat, model = backend._chat, backend._model
-    for prompt, answer in zip(PROMPTS[:6], answers, strict=True):
+    for prompt, answer in zip(PROMPTS[:4], answers, strict=True):
         ids = torch.tensor([chat.render(prompt)])
-        output = model.generate(input_ids=ids, max_new_tokens=24, repetition_penalty=1.7)
+        output = model.generate(input_ids=ids, max_new_tokens=24, repetition_penalty=8.0)
         assert chat.completion(output[0, ids.shape[1] :].tolist(), penalized) == answer
 
 
-def _shares(sampling: Sampling, logits: torch.Tensor, n: int = 4000) -> np.ndarray:  # type: ignore[type-arg]
+def _shares(sampling: Sampling, logits: torch.Tensor, n: int = 4000) -> NDArray[np.float64]:
     chooser = Chooser(sampling)
     rows = logits.expand(n, -1)
     tokens = chooser.choose(rows, [[0]] * n, [Draws(seed) for seed in range(n)])
-    return np.bincount(tokens.numpy(), minlength=logits.shape[-1]) / n
+    counts: NDArray[np.float64] = np.bincount(tokens.numpy(), minlength=logits.shape[-1]) / n
+    return counts
 
 
 @pytest.mark.parametrize(
     "changes", [{}, {"top_p": 0.6}, {"top_k": 3}, {"min_p": 0.3}, {"top_k": 4, "top_p": 0.7}]
 )
-def test_tokens_come_as_often_as_transformers_says(changes: dict[str, float]) -> None:
+def test_tokens_come_as_often_as_transformers_says(
+    backend: TransformersBackend, changes: dict[str, Any]
+) -> None:
     """Against the probabilities that `generate` itself would draw from."""
     from transformers import GenerationConfig, LogitsProcessorList
-    from transformers.generation.utils import GenerationMixin
 
     logits = torch.tensor([[2.0, 1.5, 1.4, 0.3, -0.2, -1.0, -3.0]])
-    sampling = Sampling(1, temperature=0.8, **changes)  # type: ignore[arg-type]
+    sampling = replace(Sampling(1, temperature=0.8), **changes)
     config = GenerationConfig(do_sample=True, **{"top_k": 0, "temperature": 0.8, **changes})
-    processors: LogitsProcessorList = GenerationMixin._get_logits_processor(  # type: ignore[no-untyped-call]
-        _Plain(), config, 1, None, None, LogitsProcessorList(), device="cpu"
-    )
+    make: Any = backend._model._get_logits_processor
+    processors = make(config, 1, None, None, LogitsProcessorList(), device="cpu")
     expected = processors(torch.tensor([[0]]), logits).softmax(-1)[0].numpy()
     found = _shares(sampling, logits)
     assert (found[expected == 0] == 0).all()
     assert found == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(4000))
-
-
-class _Plain:
-    """What transformers' choice of processors asks a model."""
-
-    class config:
-        is_encoder_decoder = False
 
 
 def _objective(
@@ -141,7 +137,7 @@ def test_repeats_are_answers_of_one_question_and_known_by_their_repeat(
     other = _objective(backend, replace(sampling, seed=6), cache).measure(params)
     assert other.n_cached == 0
     assert [a.text for a in other.answers] != [a.text for a in first.answers]
-    greedy = _objective(backend, Sampling(32), cache).measure(params)
+    greedy = _objective(backend, Sampling(24), cache).measure(params)
     assert greedy.n_cached == 0
 
 
@@ -164,5 +160,5 @@ def test_seeds_are_those_of_study_question_and_repeat() -> None:
     }
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert sampling.seed_of("t/1", 0) == 664226943498088413
+    assert sampling.seed_of("t/1", 0) == 4554110090995398805
     assert json.dumps(sampling.described())
