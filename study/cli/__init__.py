@@ -1,8 +1,17 @@
-"""The command line: thin commands over the library, one module each, in three rooms."""
+"""The command line: thin commands over the library, one module each, in three rooms. Internal.
 
+`studies` creates and runs studies, `results` looks at them and takes models out, `research`
+compares methods and chooses what to merge. Nothing of torch or Optuna is imported before a command
+runs: help, version and shell completion are immediate.
+"""
+
+# isort: off
+# In the order in which help lists the commands.
 from .app import app
-from .research import compare, importance, select  # noqa: F401 - registers
-from .results import dashboard, export, front, merge, report, validate  # noqa: F401 - registers
-from .studies import demo, init, run, status, worker  # noqa: F401 - registers
+from .studies import demo, init, run, worker, status  # noqa: F401 - registers
+from .results import front, validate, report, dashboard, export, merge  # noqa: F401 - registers
+from .research import compare, select, importance  # noqa: F401 - registers
+
+# isort: on
 
 __all__ = ["app"]

@@ -12,19 +12,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ... import __version__
 from ...errors import MergefrontError
 
 if TYPE_CHECKING:
     from ..spec.study_spec import StudySpec
 
+# The headings of `mergefront --help`.
+STUDY, RESULTS, MODELS, RESEARCH = "Search", "Look and choose", "Models", "Research"
+
 app = typer.Typer(
     name="mergefront",
     help="Find the Pareto front of merged language models.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mergefront {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="`mergefront demo` shows everything on two small models, in 3 minutes.")
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version, and end.",
+        ),
+    ] = False,
+) -> None:
+    """Find the Pareto front of merged language models.
+
+    Blend a fast model with a strong one, layer by layer, and get the best compromises.
+    """
 
 
 class Format(StrEnum):
@@ -34,27 +63,48 @@ class Format(StrEnum):
     JSON = "json"
 
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The study's YAML file.")]
+SpecArgument = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="The study's specification, a YAML file.")
+]
 StorageOption = Annotated[
     str | None,
     typer.Option(
         "--storage",
         metavar="URL",
         envvar="MERGEFRONT_STORAGE",
-        help="Database of the study, instead of the spec's `study.storage`.",
+        help="The study's database, instead of the spec's `study.storage`: "
+        "sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
     ),
 ]
-FormatOption = Annotated[Format, typer.Option("--format", help="Of what goes to stdout.")]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format", metavar="KIND", help="`table` to read, or `json`: one document on stdout."
+    ),
+]
 TrialsOption = Annotated[
     int | None,
-    typer.Option("--trials", min=1, help="COMPLETE trials at the end, instead of the spec's."),
+    typer.Option(
+        "--trials",
+        min=1,
+        metavar="N",
+        help="Measured trials that the study shall have at the end, instead of `study.trials`.",
+    ),
 ]
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")]
-_DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="New or empty directory to write into.")
+]
+_DebugOption = Annotated[
+    bool, typer.Option("--debug", metavar="", help="Show tracebacks of errors.")
+]
 
 
-def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a command, with `--debug` and errors as one line.
+
+    Args:
+        name: Of the command.
+        panel: Heading under which `mergefront --help` lists it.
 
     Exit codes: 1 for errors that the user can mend, 2 for wrong usage, 130 after Ctrl-C, 0 after
     SIGTERM (the trial in hand has been queued again).
@@ -72,7 +122,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
         parameters = [*signature.parameters.values(), option]
         wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         wrapped.__annotations__ = {**function.__annotations__, "debug": _DebugOption}
-        app.command(name)(wrapped)
+        app.command(name, rich_help_panel=panel)(wrapped)
         return wrapped
 
     return register

@@ -273,7 +273,7 @@ def check(spec: StudySpec, variants: Sequence[Variant], split: str) -> None:
         SpecError: At the first that does not fit.
     """
     for variant in variants:
-        StudyInputs.of(variant.spec(spec, spec.study.seed)).split(split)
+        StudyInputs.of(variant.spec(spec, spec.study.seed)).fresh_split(split)
 
 
 def content_of(spec: StudySpec) -> tuple[dict[str, Any], Path]:

@@ -52,17 +52,21 @@ def export_mergekit(inputs: StudyInputs, study: optuna.Study, number: int, out: 
     return path
 
 
-def merge_weights(inputs: StudyInputs, weights: Path, out: Path) -> None:
-    """Write the merge with the weights of a JSON file.
+def merge_weights(
+    inputs: StudyInputs, weights: Path | Mapping[str, float | list[float]], out: Path
+) -> None:
+    """Write the merge with given weights, or those of a JSON file.
 
     Raises:
         SpecError: If the file is no JSON object of numbers, or `out` is not empty.
         LayoutError: If a weight is missing or unknown.
     """
     check_empty(out)
-    groups = inputs.plan.parse_weights(_read_weights(weights))
+    content = _read_weights(weights) if isinstance(weights, Path) else weights
+    groups = inputs.plan.parse_weights(content)
+    title = f"Merge with {weights.name if isinstance(weights, Path) else 'given weights'}"
     write_checkpoint(recipe_of(inputs), groups, out)
-    provenance = _provenance(inputs, groups, f"Merge with {weights.name}")
+    provenance = _provenance(inputs, groups, title)
     _write_texts(provenance, out)
 
 

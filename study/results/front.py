@@ -1,9 +1,10 @@
 """The denoised Pareto front of a study, and how much of objective space it covers."""
 
 import copy
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 import torch
@@ -16,6 +17,10 @@ from ...errors import StudyError
 from ...samplers import Denoised, denoise, infer_reference_point, signs
 from ..seeding import importance_of, is_uniform
 from ..spec.study_spec import StudySpec
+from .front_table import data_frame, html_table, rounded
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # How far beyond the worse parent the reference point lies, as a share of the parents' range.
 _MARGIN = 0.1
@@ -92,6 +97,8 @@ def hypervolume(
 class FrontReport:
     """A study's front with what it is measured against.
 
+    In a notebook it shows itself as a table.
+
     Args:
         study: Its name.
         directions: One an objective.
@@ -115,6 +122,46 @@ class FrontReport:
     trials: list[FrozenTrial]
     knee: int | None
     denoised: Denoised
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """Return one row a model, by trial number: believed and measured values, and weights.
+
+        Raises:
+            MissingExtraError: If pandas is not installed.
+        """
+        return data_frame(self.trials, self.metric_names)
+
+    def _repr_html_(self) -> str:
+        table = html_table(self.trials, self.metric_names, self.knee)
+        return f"{table}<p>{html.escape(self.summary())}</p>"
+
+    def summary(self) -> str:
+        """Return the hypervolumes and the most balanced model in one line."""
+        if not self.trials:
+            return "no trial is believed to keep to the constraints yet"
+        if len(self.metric_names) == 1:
+            return self._best_line()
+        uniform = self.hypervolume_uniform
+        gain = f" ({100 * (self.hypervolume / uniform - 1):+.0f} %)" if uniform > 0 else ""
+        pairs = zip(self.metric_names, self.reference_point, strict=True)
+        reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+        return (
+            f"hypervolume {self.hypervolume:.3f}, uniform merges alone {uniform:.3f}{gain}; "
+            f"reference point {reference}; knee: trial {self.knee}"
+        )
+
+    def _best_line(self) -> str:
+        """Return the best model of a study with one objective, beside the best uniform merge."""
+        (name,), best = self.metric_names, self.trials[0].user_attrs
+        shown = rounded(best["denoised"][0], best["denoised_errors"][0])
+        flip = 1 if self.directions[0] == "maximize" else -1
+        rows = zip(self.denoised.trials, self.denoised.means[:, 0].tolist(), strict=True)
+        uniform = [(flip * mean, trial.number) for trial, mean in rows if is_uniform(trial)]
+        beside = ""
+        if uniform:
+            value, number = max(uniform)
+            beside = f"; best uniform merge or parent: trial {number}, {name} {flip * value:.3g}"
+        return f"best: trial {self.knee}, {name} {shown}{beside}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what `front --format json` prints."""
@@ -169,15 +216,35 @@ def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
     Raises:
         StudyError: If no trial is COMPLETE yet.
     """
-    denoised = denoise(study, importance_of(study), spec.importance.trust)
+    given = [objective.reference for objective in spec.objectives]
+    return _report(study, spec.metric_names, given, spec.importance.trust)
+
+
+def plain_report(study: optuna.Study) -> FrontReport:
+    """Denoise any Optuna study; the reference point is inferred from its values.
+
+    Raises:
+        StudyError: If no trial is COMPLETE yet.
+    """
+    n = len(study.directions)
+    names = study.metric_names or [f"objective {i}" for i in range(n)]
+    return _report(study, names, [None] * n, None)
+
+
+def _report(
+    study: optuna.Study,
+    names: list[str],
+    given: Sequence[float | None],
+    trust: float | Literal["learned"] | None,
+) -> FrontReport:
+    denoised = denoise(study, importance_of(study), trust)
     if not denoised.trials:
         raise StudyError(
             f"Study {study.study_name!r} has no finished trial yet. Continue it with "
             "`mergefront run`."
         )
-    names = spec.metric_names
     anchors = _anchors(denoised.trials, names)
-    reference = reference_point(study, spec, denoised, anchors)
+    reference = reference_point(study, given, denoised, anchors)
     front = _front_trials(study, denoised)
     return FrontReport(
         study=study.study_name,
@@ -210,11 +277,11 @@ def _anchors(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, d
 
 def reference_point(
     study: optuna.Study,
-    spec: StudySpec,
+    given: Sequence[float | None],
     denoised: Denoised,
     anchors: Mapping[str, Mapping[str, float]],
 ) -> list[float]:
-    """Return the spec's reference point; what it leaves open lies just beyond the worse parent."""
+    """Return the given reference point; what it leaves open lies just beyond the worse parent."""
     flips = signs(study.directions)
     if len(anchors) > 1:
         rows = (
@@ -224,7 +291,6 @@ def reference_point(
         inferred = (worst - _MARGIN * (best - worst)) * flips
     else:
         inferred = infer_reference_point(denoised.means * flips) * flips
-    given = [objective.reference for objective in spec.objectives]
     return [i if g is None else g for g, i in zip(given, inferred.tolist(), strict=True)]
 
 

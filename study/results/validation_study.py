@@ -20,6 +20,8 @@ RESULT = "mergefront:validation"
 def open_validation(study: optuna.Study, split: str) -> optuna.Study:
     """Open the study `NAME.SPLIT` for a validation, or create it.
 
+    Called when there is something to write: an unfinished validation leaves no empty study.
+
     Args:
         study: The search.
         split: Of the questions.
@@ -27,23 +29,49 @@ def open_validation(study: optuna.Study, split: str) -> optuna.Study:
     Raises:
         StudyError: If a study of this name is no validation, or one of another search.
     """
-    name, storage = f"{study.study_name}.{split}", study._storage
+    check_validation(study, split)
     opened = optuna.create_study(
-        study_name=name, storage=storage, directions=study.directions, load_if_exists=True
+        study_name=_name(study, split),
+        storage=study._storage,
+        directions=study.directions,
+        load_if_exists=True,
     )
-    origin = {"study": study.study_name, "fingerprint": fingerprint_of(study)}
-    known = opened.user_attrs.get(VALIDATES)
-    if known is None and not opened.get_trials(deepcopy=False):
+    if VALIDATES not in opened.user_attrs:
         opened.set_metric_names(study.metric_names or [])
-        opened.set_user_attr(VALIDATES, origin)
-    elif known != origin:
+        opened.set_user_attr(VALIDATES, _origin(study))
+    return opened
+
+
+def _name(study: optuna.Study, split: str) -> str:
+    return f"{study.study_name}.{split}"
+
+
+def _origin(study: optuna.Study) -> dict[str, str]:
+    return {"study": study.study_name, "fingerprint": fingerprint_of(study)}
+
+
+def check_validation(study: optuna.Study, split: str) -> None:
+    """Check that the study `NAME.SPLIT` is free for a validation, or one of this search.
+
+    Args:
+        study: The search.
+        split: Of the questions.
+
+    Raises:
+        StudyError: If a study of this name is no validation, or one of another search.
+    """
+    name = _name(study, split)
+    if name not in optuna.get_all_study_names(study._storage):
+        return
+    there = optuna.load_study(study_name=name, storage=study._storage)
+    known = there.user_attrs.get(VALIDATES)
+    if known != _origin(study) and (known or there.get_trials(deepcopy=False)):
         what = "is no validation" if known is None else "validates a search with other settings"
         raise StudyError(
             f"A validation of {study.study_name!r} needs the study {name!r}, but the one there "
             f"{what}. Delete it (`optuna delete-study --study-name {name}`), or give the search "
             "another `study.name`."
         )
-    return opened
 
 
 def record(validation: Validation, written: optuna.Study, spec: StudySpec) -> None:
@@ -67,7 +95,7 @@ def record(validation: Validation, written: optuna.Study, spec: StudySpec) -> No
 
 def last_validation(study: optuna.Study, split: str) -> dict[str, Any] | None:
     """Return the newest validation of a study on a split; None if there is none."""
-    name = f"{study.study_name}.{split}"
+    name = _name(study, split)
     if name not in optuna.get_all_study_names(study._storage):
         return None
     attributes = optuna.load_study(study_name=name, storage=study._storage).user_attrs

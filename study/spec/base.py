@@ -1,6 +1,7 @@
 """What all sections of a spec share."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +47,12 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SpecError(f"A {what} must be a YAML mapping, but {path} holds {content!r:.40}.")
     return content
+
+
+def near_hint(value: str, choices: Sequence[str]) -> str:
+    """Return ` Did you mean ...?` if one of the choices is near; else nothing."""
+    near = difflib.get_close_matches(value, choices, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_choice(key: str, value: str, choices: list[str]) -> None:

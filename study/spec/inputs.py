@@ -30,10 +30,14 @@ from ...objectives.evaluation import (
 )
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
+from .base import near_hint
 from .evaluation import TaskSection
 from .hashing import cached_hash
 from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
+
+# What a front may be checked on: the sampler sees neither.
+FRESH_SPLITS = ("validation", "test")
 
 Resolve = Callable[[str, Path], Path]
 
@@ -157,6 +161,20 @@ class StudyInputs:
         )
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def fresh_split(self, name: str) -> list[Task]:
+        """Return the tasks, after checking that `name` is a split the search never saw.
+
+        Raises:
+            SpecError: If it is not, or a task has no questions in it.
+        """
+        if name not in FRESH_SPLITS:
+            known = "; the search saw its questions" if name in SPLITS else ""
+            raise SpecError(
+                f"A split of fresh questions must be {' or '.join(FRESH_SPLITS)}, but got "
+                f"{name!r}{known}.{near_hint(name, FRESH_SPLITS)}"
+            )
+        return self.split(name)
 
     def split(self, name: str) -> list[Task]:
         """Return the tasks, after checking that each has questions in the split `name`.

@@ -58,6 +58,12 @@ def open_storage(url: str, create: bool = True) -> BaseStorage:
     full = _full_url(url)
     if create:
         _make_sqlite_folder(url)
+    elif (path := sqlite_path(url)) is not None and not path.exists():
+        # SQLite would make an empty file of whatever it is asked for.
+        raise StudyError(
+            f"There is no database at {path}; nothing was created. Check the path, which is "
+            "relative to the working directory."
+        )
     attempts = _CREATE_ATTEMPTS if create else 1
     while True:
         attempts -= 1
@@ -125,6 +131,12 @@ def _full_url(url: str) -> URL:
             ) from error
         parsed = parsed.set(password=password)
     return parsed
+
+
+def url_of(study: optuna.Study) -> str:
+    """Return the URL of the database that a study lies in, its password included."""
+    engine: Engine = study._storage._backend.engine  # type: ignore[attr-defined]
+    return engine.url.render_as_string(hide_password=False)
 
 
 def shown_url(url: str) -> str:

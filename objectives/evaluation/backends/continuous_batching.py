@@ -7,6 +7,7 @@ with paged attention, but is made for GPUs: on a CPU it was slower than `generat
 twenty.
 """
 
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,6 +33,15 @@ def fits(model: Any) -> bool:
     plain = all(kind == "full_attention" for kind in layers or ())
     windowed = layers is None and getattr(config, "sliding_window", None) is not None
     return plain and not windowed and model.config._attn_implementation == "sdpa"
+
+
+def cache_argument(model: Any) -> str:
+    """Return what a model calls its cache: `cache`, or `past_key_values` before transformers 5.24.
+
+    The old name still works there, but warns, and will be removed.
+    """
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 @dataclass
@@ -68,6 +78,7 @@ class Rows:
         n_layers = model.config.get_text_config().num_hidden_layers
         self._layers = [_Layer(n_rows) for _ in range(n_layers)]
         self._cache = Cache(layers=list(self._layers))
+        self._cache_name = cache_argument(model)
 
     def answer(
         self,
@@ -153,9 +164,9 @@ class Rows:
             input_ids=self._tensor(ids),
             position_ids=positions,
             attention_mask=mask,
-            past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=keep,
+            **{self._cache_name: self._cache},
         )
         logits: Tensor = output.logits
         return logits

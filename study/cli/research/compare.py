@@ -12,6 +12,7 @@ import typer
 
 from ....errors import SpecError
 from ..app import (
+    RESEARCH,
     Format,
     FormatOption,
     SpecArgument,
@@ -39,33 +40,68 @@ _COLUMNS = (
 )
 
 
-@command("compare")
+@command("compare", panel=RESEARCH)
 def compare(  # noqa: PLR0913 - a command's options
     spec: SpecArgument,
     presets: Annotated[
         list[str],
-        typer.Option("--presets", help="Presets by comma; PRESET:SECTION.KEY=VALUE changes keys."),
+        typer.Option(
+            "--presets",
+            metavar="A,B",
+            help="Sampler presets, separated by commas. PRESET:SECTION.KEY=VALUE changes a key.",
+        ),
     ] = _DEFAULT,
     seeds: Annotated[
-        str, typer.Option("--seeds", help="How many (from 0), or a list by comma.")
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="N",
+            help="Number of searches per preset, with seeds from 0; or the seeds: 0,3,7.",
+        ),
     ] = "5",
     trials: TrialsOption = None,
-    split: Annotated[str, typer.Option("--split", help="Of the fresh questions.")] = "validation",
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="Fresh questions for the fronts: `validation` or `test`.",
+        ),
+    ] = "validation",
     simulate: Annotated[
-        int | None, typer.Option("--simulate", min=1, help="Workers on a simulated clock.")
+        int | None,
+        typer.Option(
+            "--simulate",
+            min=1,
+            metavar="N",
+            help="Simulate a clock with this number of workers, from recorded times.",
+        ),
     ] = None,
     variation: Annotated[
         float | None,
-        typer.Option("--variation", min=0, help="Of simulated times, instead of recorded ones."),
+        typer.Option(
+            "--variation",
+            min=0,
+            metavar="X",
+            help="Coefficient of variation of simulated times, instead of the recorded times.",
+        ),
     ] = None,
     suggest_seconds: Annotated[
-        float, typer.Option("--suggest-seconds", min=0, help="Of a simulated proposal.")
+        float,
+        typer.Option(
+            "--suggest-seconds",
+            min=0,
+            metavar="SECONDS",
+            help="How long a proposal takes on the simulated clock.",
+        ),
     ] = 0.0,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Searches at once.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, metavar="N", help="Searches that run at the same time.")
+    ] = 1,
     storage: StorageOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Search one spec in several ways, and measure the fronts on fresh questions.
+    """Compare search methods on one spec, on fresh questions and with equal budgets.
 
     All have the same budget. Every search is a study of its own in the spec's storage, and is
     resumed if it was interrupted; answers are shared.

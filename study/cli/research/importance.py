@@ -2,14 +2,23 @@
 
 import typer
 
-from ..app import Format, FormatOption, SpecArgument, StorageOption, command, print_json, read_spec
+from ..app import (
+    RESEARCH,
+    Format,
+    FormatOption,
+    SpecArgument,
+    StorageOption,
+    command,
+    print_json,
+    read_spec,
+)
 
 
-@command("importance")
+@command("importance", panel=RESEARCH)
 def importance(
     spec: SpecArgument, storage: StorageOption = None, format: FormatOption = Format.TABLE
 ) -> None:
-    """Print what is known about each search variable, and the importance it gets.
+    """Show how much each layer is expected to matter, and why.
 
     Example: mergefront importance examples/demo.yaml
     """

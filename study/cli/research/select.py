@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ....errors import SpecError
-from ..app import Format, FormatOption, command, print_json
+from ..app import RESEARCH, Format, FormatOption, command, print_json
 
 if TYPE_CHECKING:
     from ....samplers.simmerge import Example, Ranked
@@ -17,8 +17,8 @@ _TrainOption = Annotated[
     typer.Option(
         "--train",
         metavar="SOURCE",
-        help="What else is learned from, repeatable: another storage (URL), one study's spec, or "
-        "a file of measured merges (.jsonl).",
+        help="Another source to learn from: a storage (URL), one study's spec, or a file of "
+        "measured merges (.jsonl). May be given several times.",
     ),
 ]
 _NOTHING: list[str] = []
@@ -28,26 +28,37 @@ _StorageOption = Annotated[
         "--storage",
         metavar="URL",
         envvar="MERGEFRONT_STORAGE",
-        help="Database whose finished studies are learned from.",
+        help="Database with finished studies to learn from.",
     ),
 ]
 
 
-@command("select")
+@command("select", panel=RESEARCH)
 def select(  # noqa: PLR0913 - a command's options
-    catalogue: Annotated[Path, typer.Argument(metavar="CATALOG", help="YAML file of models.")],
+    catalogue: Annotated[
+        Path,
+        typer.Argument(metavar="CATALOG", help="YAML file that lists the models to choose from."),
+    ],
     probes: Annotated[
-        Path | None, typer.Option("--probes", metavar="FILE", help="Unlabelled prompts.")
+        Path | None,
+        typer.Option(
+            "--probes",
+            metavar="FILE",
+            help="Prompts without answers, one JSON object per line; models are compared on them.",
+        ),
     ] = None,
     storage: _StorageOption = None,
     train: _TrainOption = _NOTHING,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write a spec for each choice.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write a study's spec for each choice here."),
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Choices shown.")] = 10,
+    top: Annotated[
+        int, typer.Option("--top", min=1, metavar="N", help="Number of choices that are shown.")
+    ] = 10,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Rank what to merge, how and in which order, by what similar merges gained.
+    """Rank which models to merge, by which operator and in which order (SimMerge).
 
     Example: mergefront select catalogue.yaml --probes probes.jsonl --storage sqlite:///runs/all.db
     """

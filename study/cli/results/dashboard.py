@@ -4,19 +4,30 @@ from typing import Annotated
 
 import typer
 
-from ..app import SpecArgument, StorageOption, command, read_spec
+from ..app import RESULTS, SpecArgument, StorageOption, command, read_spec
 
 
-@command("dashboard")
+@command("dashboard", panel=RESULTS)
 def dashboard(
     spec: SpecArgument,
     storage: StorageOption = None,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; there is no password.")
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Address to listen on. There is no password."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8080,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, metavar="N", help="Port to listen on.")
+    ] = 8080,
     refresh: Annotated[
-        float, typer.Option("--refresh", min=1, metavar="SECONDS", help="Of our pictures.")
+        float,
+        typer.Option(
+            "--refresh",
+            min=1,
+            metavar="SECONDS",
+            help="Pause between two redraws of the pictures.",
+        ),
     ] = 30.0,
 ) -> None:
     """Serve optuna-dashboard with the study's note, pictures and artifacts.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..app import OutOption, SpecArgument, StorageOption, command, read_spec
+from ..app import MODELS, OutOption, SpecArgument, StorageOption, command, read_spec
 
 
 class ExportFormat(StrEnum):
@@ -15,17 +15,22 @@ class ExportFormat(StrEnum):
     MERGEKIT = "mergekit"
 
 
-@command("export")
+@command("export", panel=MODELS)
 def export(
     spec: SpecArgument,
-    trial: Annotated[int, typer.Option("--trial", help="The trial's number.")],
+    trial: Annotated[
+        int, typer.Option("--trial", metavar="N", help="Number of the trial, as `front` lists it.")
+    ],
     out: OutOption,
     storage: StorageOption = None,
     format: Annotated[
-        ExportFormat, typer.Option("--format", help="A checkpoint, or a mergekit configuration.")
+        ExportFormat,
+        typer.Option(
+            "--format", metavar="KIND", help="`checkpoint`, or `mergekit`: its configuration."
+        ),
     ] = ExportFormat.CHECKPOINT,
 ) -> None:
-    """Write a trial's merged model as a checkpoint with its card and recipe.
+    """Save a trial's merged model, with model card and recipe.
 
     Example: mergefront export examples/demo.yaml --trial 17 --out merged
     """

@@ -2,17 +2,26 @@
 
 from typing import TYPE_CHECKING
 
-from ..app import Format, FormatOption, SpecArgument, StorageOption, command, print_json, read_spec
+from ..app import (
+    RESULTS,
+    Format,
+    FormatOption,
+    SpecArgument,
+    StorageOption,
+    command,
+    print_json,
+    read_spec,
+)
 
 if TYPE_CHECKING:
     from ...results.front import FrontReport
 
 
-@command("front")
+@command("front", panel=RESULTS)
 def front(
     spec: SpecArgument, storage: StorageOption = None, format: FormatOption = Format.TABLE
 ) -> None:
-    """Print the denoised Pareto front and its hypervolume beside the uniform curve's.
+    """Show the models that nothing beats: the Pareto front, corrected for measurement noise.
 
     Example: mergefront front examples/demo.yaml --format json
     """

@@ -5,17 +5,22 @@ from typing import Annotated
 
 import typer
 
-from ..app import OutOption, SpecArgument, StorageOption, command, read_spec
+from ..app import MODELS, OutOption, SpecArgument, StorageOption, command, read_spec
 
 
-@command("merge")
+@command("merge", panel=MODELS)
 def merge(
     spec: SpecArgument,
-    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="Weights as JSON.")],
+    weights: Annotated[
+        Path,
+        typer.Option("--weights", metavar="FILE", help="JSON file with one weight per layer."),
+    ],
     out: OutOption,
     storage: StorageOption = None,
 ) -> None:
-    """Merge with given weights, without a study: {"layer_000": 0.4, ...} or {"uniform": 0.5}.
+    """Save the merge with given weights, without a study.
+
+    The file holds {"layer_000": 0.4, ...}, or {"uniform": 0.5} for all layers.
 
     Example: mergefront merge examples/demo.yaml --weights weights.json --out merged
     """

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import typer
 
-from ..app import OutOption, SpecArgument, StorageOption, command, read_spec
+from ..app import RESULTS, OutOption, SpecArgument, StorageOption, command, read_spec
 
 
-@command("report")
+@command("report", panel=RESULTS)
 def report(spec: SpecArgument, out: OutOption, storage: StorageOption = None) -> None:
     """Write pictures of the study and one self-contained HTML page.
 

@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..app import Format, FormatOption, SpecArgument, StorageOption, command, print_json, read_spec
+from ..app import (
+    RESULTS,
+    Format,
+    FormatOption,
+    SpecArgument,
+    StorageOption,
+    command,
+    print_json,
+    read_spec,
+)
 
 if TYPE_CHECKING:
     from ...results.validation import Validation
@@ -18,10 +27,13 @@ _TITLES = {
 }
 
 
-@command("validate")
+@command("validate", panel=RESULTS)
 def validate(
     spec: SpecArgument,
-    split: Annotated[str, typer.Option("--split", help="validation or test.")] = "validation",
+    split: Annotated[
+        str,
+        typer.Option("--split", metavar="NAME", help="Fresh questions: `validation` or `test`."),
+    ] = "validation",
     storage: StorageOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -29,27 +41,11 @@ def validate(
 
     Example: mergefront validate examples/demo.yaml --split test
     """
-    from ...results.front import front_report
-    from ...results.validation import validate as validate_front
-    from ...results.validation_study import open_validation, record
-    from ...run import make_objective
-    from ...seeding import check_same_study
-    from ...spec.inputs import StudyInputs
-    from ...storage.connection import load_study
+    from ...api import validate as validate_study
 
-    parsed = read_spec(spec, storage)
-    study, inputs = load_study(parsed), StudyInputs.of(parsed)
-    check_same_study(study, inputs)
-    report = front_report(study, parsed)
-    written = open_validation(study, split)
-    validation = validate_front(
-        report,
-        study,
-        make_objective(inputs, split),
-        split,
-        lambda label: typer.echo(label, err=True),
+    validation = validate_study(
+        read_spec(spec, storage), split, progress=lambda label: typer.echo(label, err=True)
     )
-    record(validation, written, parsed)
     if format is Format.JSON:
         print_json(validation.to_json())
     else:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from ..app import StorageOption, command
+from ..app import STUDY, StorageOption, command
 
 
-@command("demo")
+@command("demo", panel=STUDY)
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Directory to write.")] = Path(
         "runs/demo"

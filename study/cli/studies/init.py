@@ -2,10 +2,10 @@
 
 import typer
 
-from ..app import SpecArgument, StorageOption, command, read_spec
+from ..app import STUDY, SpecArgument, StorageOption, command, read_spec
 
 
-@command("init")
+@command("init", panel=STUDY)
 def init(spec: SpecArgument, storage: StorageOption = None) -> None:
     """Check the spec, create its study and queue the parents and uniform merges.
 

@@ -5,18 +5,23 @@ from typing import Annotated
 
 import typer
 
-from ..app import SpecArgument, StorageOption, TrialsOption, command, read_spec
+from ..app import STUDY, SpecArgument, StorageOption, TrialsOption, command, read_spec
 
 
-@command("run")
+@command("run", panel=STUDY)
 def run(
     spec: SpecArgument,
     storage: StorageOption = None,
     trials: TrialsOption = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, metavar="N", help="Worker processes on this machine."),
+    ] = 1,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check everything and print the plan; create nothing."),
+        typer.Option(
+            "--dry-run", metavar="", help="Check everything and print the plan; create nothing."
+        ),
     ] = False,
 ) -> None:
     """Create the study, or resume it, and finish its budget.

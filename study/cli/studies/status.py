@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from ..app import Format, FormatOption, SpecArgument, StorageOption, command, print_json, read_spec
+from ..app import (
+    STUDY,
+    Format,
+    FormatOption,
+    SpecArgument,
+    StorageOption,
+    command,
+    print_json,
+    read_spec,
+)
 
 if TYPE_CHECKING:
     from ...results.status import Status
@@ -16,14 +25,16 @@ _WATCH_SECONDS = 5.0
 _SHOWN_FAILURES = 3
 
 
-@command("status")
+@command("status", panel=STUDY)
 def status(
     spec: SpecArgument,
     storage: StorageOption = None,
     format: FormatOption = Format.TABLE,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until done.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", metavar="", help="Repeat until the study is complete.")
+    ] = False,
 ) -> None:
-    """Print how far the study is, who works on it and what failed.
+    """Show how far a study is, who works on it and what failed.
 
     Example: mergefront status examples/demo.yaml --watch
     """

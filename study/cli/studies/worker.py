@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from ..app import SpecArgument, StorageOption, TrialsOption, command, read_spec
+from ..app import STUDY, SpecArgument, StorageOption, TrialsOption, command, read_spec
 
 
-@command("worker")
+@command("worker", panel=STUDY)
 def worker(
     spec: SpecArgument,
     storage: StorageOption = None,
@@ -18,11 +18,11 @@ def worker(
             "--wait",
             min=0,
             metavar="SECONDS",
-            help="For the database, and for the study to be created.",
+            help="How long to wait for the database, and for the study to be created.",
         ),
     ] = 0.0,
 ) -> None:
-    """Run one worker of an existing study until its budget is complete.
+    """Join a study that exists as one more worker, until its budget is complete.
 
     Example: mergefront worker examples/demo.yaml
     """

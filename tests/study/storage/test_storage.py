@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
+from command import invoke
 from mergefront.errors import StudyError
 from mergefront.examples.demo import BASE
 from mergefront.objectives.checkpoints import Checkpoint
@@ -178,3 +179,12 @@ def test_a_worker_waits_for_the_study(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(time, "sleep", pause)
     assert wait_for_study(spec, 60.0, FINGERPRINT).study_name == "small"
     assert attempts == [1.0]
+
+
+def test_reading_a_database_that_is_not_there_creates_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "none.db"
+    with pytest.raises(StudyError, match=r"no database at .*none\.db; nothing was created"):
+        open_storage(f"sqlite:///{path}", create=False)
+    done = invoke("select", tmp_path / "catalogue.yaml", "--storage", f"sqlite:///{path}")
+    assert (done.exit_code, "nothing was created" in done.stderr) == (1, True)
+    assert not list(tmp_path.iterdir())

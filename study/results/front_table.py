@@ -1,0 +1,79 @@
+"""A front as rows: for data frames, notebooks and terminals. One row a model."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial
+
+from ...errors import MissingExtraError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STYLE = "text-align: right; padding: 2px 10px; font-variant-numeric: tabular-nums"
+
+
+def rounded(value: float, error: float) -> str:
+    """Return `value ± error` with two digits of the error, as many as mean something."""
+    if not math.isfinite(error):
+        return f"{value:.3g}"
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
+    return f"{value:.{min(digits, 6)}f} ± {error:.{min(digits, 6)}f}"
+
+
+def role(trial: FrozenTrial) -> str:
+    """Return what a trial is called beside its number: `base`, `uniform 0.50`, `search`."""
+    return str(trial.user_attrs.get("label") or trial.user_attrs.get("phase", ""))
+
+
+def errors_of(trial: FrozenTrial) -> list[float]:
+    """Return a trial's standard errors; nan where it has none."""
+    known: list[float] = trial.user_attrs.get("standard_errors") or [math.nan] * len(trial.values)
+    return known
+
+
+def data_frame(trials: Sequence[FrozenTrial], names: Sequence[str]) -> "pd.DataFrame":
+    """Return one row a model, by trial number: believed and measured values, and weights.
+
+    Raises:
+        MissingExtraError: If pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise MissingExtraError("Data frames need pandas; run `pip install pandas`.") from error
+    frame = pd.DataFrame([_record(trial, names) for trial in trials])
+    return frame.set_index("trial") if len(frame) else frame
+
+
+def _record(trial: FrozenTrial, names: Sequence[str]) -> dict[str, Any]:
+    record: dict[str, Any] = {"trial": trial.number, "role": role(trial)}
+    believed = zip(trial.user_attrs["denoised"], trial.user_attrs["denoised_errors"], strict=True)
+    measured = zip(trial.values, errors_of(trial), strict=True)
+    for name, (mean, deviation), (value, error) in zip(names, believed, measured, strict=True):
+        record[name], record[f"{name}_error"] = mean, deviation
+        record[f"{name}_measured"], record[f"{name}_measured_error"] = value, error
+    return record | dict(trial.params)
+
+
+def html_table(trials: Sequence[FrozenTrial], names: Sequence[str], best: int | None) -> str:
+    """Return the models as an HTML table, the chosen one in bold."""
+    heads = "".join(
+        f'<th style="{_STYLE}">{html.escape(name)}</th><th style="{_STYLE}">measured</th>'
+        for name in names
+    )
+    rows = "".join(_html_row(trial, trial.number == best) for trial in trials)
+    return f"<table><thead><tr><th>trial</th><th>role</th>{heads}</tr></thead>{rows}</table>"
+
+
+def _html_row(trial: FrozenTrial, is_best: bool) -> str:
+    believed = zip(trial.user_attrs["denoised"], trial.user_attrs["denoised_errors"], strict=True)
+    measured = zip(trial.values, errors_of(trial), strict=True)
+    cells = [str(trial.number), html.escape(role(trial))]
+    for one, other in zip(believed, measured, strict=True):
+        cells += [rounded(*one), rounded(*other)]
+    weight = "font-weight: bold; " if is_best else ""
+    shown = "".join(f'<td style="{weight}{_STYLE}">{cell}</td>' for cell in cells)
+    return f"<tr>{shown}</tr>"
