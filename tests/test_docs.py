@@ -1,5 +1,6 @@
 """The documentation names everything that exists, and nothing of one machine."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -78,19 +79,29 @@ def test_nothing_names_a_machine() -> None:
             assert not pattern.search(path.read_text(encoding="utf-8")), name
 
 
-def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_readmes_table_is_the_committed_validation() -> None:
+    path = REPOSITORY / "benchmarks" / "demo" / "validation.json"
+    validation = json.loads(path.read_text())
     text = (REPOSITORY / "README.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    exec(compile(snippet, "README.md", "exec"), {})
-    lines = [line for line in capsys.readouterr().out.splitlines() if re.match(r"\d+ \[", line)]
-    assert len(lines) >= 3
-
-
-def test_the_python_of_the_page_on_simmerge_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    text = (REPOSITORY / "docs" / "simmerge.md").read_text()
-    (snippet,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    exec(compile(snippet, "simmerge.md", "exec"), {})
-    assert capsys.readouterr().out.splitlines()[-1] == "ties math"
+    rows = re.findall(
+        r"^\| (?:the )?(base|expert|trial \d+)\S* .*?\| (0.*) \| (.*) \|$", text, re.M
+    )
+    assert len(rows) == 7
+    for label, *cells in rows:
+        (model,) = [m for m in validation["models"] if m["label"] == label]
+        values, errors = model["values"], model["standard_errors"]
+        assert cells[0] == f"{values['accuracy']:.3f} ± {errors['accuracy']:.3f}"
+        assert cells[1] == f"{values['tokens']:.1f} ± {errors['tokens']:.1f}"
+    for name in ("front", "uniform"):
+        low, high = validation["interval"][name]
+        assert f"{validation['hypervolume'][name]:.2f} [{low:.2f}, {high:.2f}]" in text
+    low, high = validation["interval"]["difference"]
+    assert f"a difference of {low:.2f} to {high:.2f}" in text
+    gain = validation["hypervolume"]["front"] / validation["hypervolume"]["uniform"] - 1
+    assert f"{100 * gain:.0f} % more" in text
+    clear = [m for m in validation["models"] if m["distinguishable"]]
+    front = [m for m in validation["models"] if m["in_front"]]
+    assert f"For {len(clear)} of the {len(front)} models" in text
 
 
 def test_the_catalogue_of_the_page_on_simmerge_is_valid() -> None:
