@@ -1,9 +1,8 @@
 """MOEA/D with CMA-ES: the published evolutionary baseline of layer-wise merging."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cmaes
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +13,9 @@ from optuna.trial import FrozenTrial
 from ._acqf import preference_grid
 from ._cube_sampler import CubeSampler
 from ._search_space import UnitCube, signs
+
+if TYPE_CHECKING:
+    import cmaes
 
 _STEP = 0.3  # CMA-ES's initial step in the unit cube: it should reach a third of it
 _POPULATION = 6
@@ -78,8 +80,10 @@ def _costs(values: Array) -> Array:
     return costs
 
 
-def _replayed(X: Array, costs: Array, near: NDArray[np.bool_], seed: int) -> cmaes.CMA:
+def _replayed(X: Array, costs: Array, near: NDArray[np.bool_], seed: int) -> "cmaes.CMA":
     """Return a CMA-ES that starts at the best of the first trials and has seen the rest."""
+    import cmaes  # only here: the other samplers work without it
+
     first = int(costs[:_POPULATION].argmin())
     bounds = np.tile([0.0, 1.0], (X.shape[1], 1))
     search = cmaes.CMA(

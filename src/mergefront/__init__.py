@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .study.api import export, front, load_study, merge, run, validate
     from .study.spec.study_spec import StudySpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "StudySpec",
