@@ -54,7 +54,7 @@ VLLM_BIN := .venv-vllm/bin
 	touch $@
 
 test-vllm: .venv-vllm/.installed
-	$(VLLM_BIN)/python -m pytest tests/engines --timeout 600 -q
+	$(VLLM_BIN)/python -m pytest tests/engines --timeout 600 -v
 
 bench-merging: install
 	$(BIN)/python benchmarks/merging/merge_speed.py --work runs/merging $(if $(MERGEKIT),--mergekit $(MERGEKIT))
@@ -95,7 +95,7 @@ bench-evaluation: install
 bench-storage: install
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py
 
-# On a GPU: PYTHON and BIN of an environment with mergefront[vllm].
+# On a GPU: `PYTHON=... benchmarks/swap/gpu.sh`, in an environment with mergefront[vllm].
 bench-swap: .venv-vllm/.installed
 	PYTHONPATH=tests/support $(VLLM_BIN)/python benchmarks/swap/swap.py
 

@@ -116,7 +116,7 @@ def _needed(need: Need, n_models: int, inputs: StudyInputs) -> str:
     models = "the live model" if vllm else f"{n_models} models"
     return (
         f"{holder} holds {_size(n_models * need.weights)} of weights ({models}) and the keys and "
-        f"values of at most {at_once} answers, each {_size(need.per_token * need.tokens)} at "
+        f"values of at most {at_once} answers, each {_size(need.cache())} at "
         f"{need.tokens} tokens"
     )
 

@@ -1,13 +1,16 @@
-"""Seconds from a candidate's weights to its first token, in six ways.
+"""Seconds from a candidate's weights to its first token, in six ways, and the bandwidth reached.
 
     make bench-swap
 
-For each candidate: merge inside the running vLLM engine (ours), through its loader or in place;
+For each candidate: merge inside the running vLLM engine (ours), in place or through its loader;
 merge to a checkpoint and let the running engine read it; merge to a checkpoint and start an
 engine on it; and, for comparison, merge in place in a transformers model. The same candidates in
-the same run, on the demo pair and on a pair of random models with the shape of a small language
-model. CPU layers are packed, and then only the loader can write them: in place is measured in an
-engine whose layers were kept plain, as they are on GPUs, beside the loader in that engine.
+the same run, for each pair of models. CPU layers are packed, and then only the loader can write
+them: in place is measured in an engine whose layers were kept plain, as they are on GPUs, beside
+the loader in that engine.
+
+A merge reads two parents and writes one model. What that moves in a second, by the time of the
+swap alone, is compared with what a plain copy moves on the same device in the same run.
 """
 
 import argparse
@@ -15,7 +18,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
@@ -27,167 +31,215 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from pairs import SHAPES, make_pair, n_parameters
 
-from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.evaluation import Backend, Models, Sampling
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
-from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend, start_engine
-from mergefront.objectives.evaluation.backends.vllm_memory import EngineSettings
+from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend
+from mergefront.objectives.evaluation.backends.vllm_swap import Engine
 from mergefront.objectives.merging import MergePlan, MergeSettings, Recipe, write_checkpoint
 from plain_layers import plain_layers
 
-# Half a billion parameters in the shape of Qwen3-0.6B, with a smaller vocabulary.
-_SHAPE: dict[str, Any] = {
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 32_000,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": True,
-}
-_SMALL = {**_SHAPE, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4}
 _FIRST_TOKEN = Sampling(1)
 _PROMPT = ["1a+1b+1?"]
+# Answered together to measure tokens a second.
+_N_ANSWERS, _N_TOKENS = 64, 48
+_COLUMNS = (
+    "",
+    "seconds to the first token",
+    "against the first",
+    "swap, ms",
+    "of a copy's speed",
+    "tokens/s after it",
+)
 
 Groups = dict[str, list[float]]
-Swap = Callable[[Groups], None]
+
+
+@dataclass
+class Row:
+    """One way of swapping.
+
+    Args:
+        name: Printed.
+        seconds: From the weights to the first token, one a candidate.
+        swaps: Of the swap alone, where it can be told apart.
+        tokens: A second, after the last swap.
+    """
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    swaps: list[float] = field(default_factory=list)
+    tokens: float | None = None
 
 
 def main() -> None:
     """Print one table for each pair of models."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--pairs",
+        nargs="+",
+        default=["demo", "0.5b", "moe"],
+        metavar="PAIR",
+        choices=["demo", *SHAPES],
+    )
     parser.add_argument("--candidates", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="a smaller random pair, to try it")
+    parser.add_argument("--only-engine", action="store_true", help="leave out transformers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        demo = Models(BASE, (EXPERT,), "float32")
-        _compare("demo pair, float32", demo, Path(folder) / "demo", arguments.candidates)
-        shape = _SMALL if arguments.small else _SHAPE
-        pair = [_random(Path(folder) / name, shape, seed) for seed, name in enumerate("ab")]
-        models = Models(pair[0], (pair[1],), "bfloat16")
-        n_elements = sum(_sizes(models.base))
-        title = f"random pair, {n_elements / 1e9:.2f} billion parameters, bfloat16"
-        _compare(title, models, Path(folder) / "random", arguments.candidates)
+    for shape in arguments.pairs:
+        with tempfile.TemporaryDirectory() as folder:
+            models = make_pair(shape, Path(folder))
+            _compare(shape, models, Path(folder) / "merged", arguments)
 
 
-def _sizes(directory: Path) -> list[int]:
-    shapes = Checkpoint(directory).shapes().values()
-    return [int(torch.Size(shape).numel()) for shape in shapes]
-
-
-def _random(directory: Path, shape: dict[str, Any], seed: int) -> Path:
-    tokenizer = AutoTokenizer.from_pretrained(BASE)
-    torch.manual_seed(seed)
-    config = Qwen3Config(**shape, eos_token_id=tokenizer.eos_token_id)
-    model: Any = Qwen3ForCausalLM(config)
-    model.bfloat16().save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
-
-
-def _compare(title: str, models: Models, scratch: Path, n: int) -> None:
+def _compare(shape: str, models: Models, scratch: Path, arguments: argparse.Namespace) -> None:
     base = Checkpoint(models.base)
     plan = MergePlan(base.layout, MergeSettings(), is_tied(base))
     experts = [Checkpoint(path) for path in models.experts]
     recipe = Recipe(base, experts, plan, getattr(torch, models.dtype))
+    n = arguments.candidates
     candidates = [plan.group_weights(plan.uniform((index + 1) / (n + 1))) for index in range(n)]
     groups = [{k: list(v) for k, v in candidate.items()} for candidate in candidates]
-    print(f"\n**{title}**\n\n| | seconds to the first token | against the first |\n|---|---|---|")
-    engine = VllmBackend()
-    engine.load(models)
-    ours = _swaps(engine, groups, "vLLM")
-    _row("vLLM, checkpoint written and read again", _reread(engine, recipe, groups, scratch), ours)
-    on_gpu = engine.overwrites
-    engine.close()
-    if not on_gpu:
+    rows = _engines(models, recipe, groups, scratch)
+    if not arguments.only_engine:
+        rows.append(_in_transformers(models, groups))
+    n_bytes = n_parameters(models) * recipe.dtype.itemsize
+    _print(shape, models, rows, n_bytes)
+
+
+def _engines(models: Models, recipe: Recipe, groups: list[Groups], scratch: Path) -> list[Row]:
+    backend = VllmBackend()
+    seconds = _seconds(lambda: backend.load(models))
+    print(f"started and compared with fresh engines in {seconds:.0f} s; {backend.repeatability}")
+    rows = _swaps(backend, groups, "vLLM")
+    rows.append(_reread(backend, recipe, groups, scratch))
+    plain = backend.overwrites
+    backend.close()
+    if not plain:
         with plain_layers():
-            engine.load(models)
-            _swaps(engine, groups, "vLLM with plain layers", ours)
-            engine.close()
-    few = groups[: max(2, n // 2)]
-    _row("vLLM, checkpoint written, new engine", _restart(models, recipe, few, scratch), ours)
-    _row("transformers, merged in place", _in_place(models, groups), ours)
+            backend.load(models)
+            if backend.overwrites:
+                rows += _swaps(backend, groups, "vLLM with plain layers")
+            backend.close()
+    rows.append(_restart(backend, models, recipe, groups[: max(2, len(groups) // 2)], scratch))
+    return rows
 
 
-def _swaps(
-    engine: VllmBackend, candidates: list[Groups], name: str, ours: list[float] | None = None
-) -> list[float]:
-    """Print a row for each of our ways that the engine can take; return the first's seconds."""
-    ways = ["merged in place (ours)"] if engine.overwrites else []
-    for way in [*ways, "merged through the loader (ours)"]:
-        engine._overwrites = way in ways
-        seconds = [_seconds(partial(_become, engine, groups)) for groups in candidates]
-        ours = ours or seconds
-        _row(f"{name}, {way}", seconds, ours)
-    engine._overwrites = bool(ways)
-    return ours or []
+def _swaps(backend: VllmBackend, groups: Sequence[Groups], engine: str) -> list[Row]:
+    """Measure each of our ways that the engine can take."""
+    rows = []
+    ways = {"merged in place (ours)": True} if backend.overwrites else {}
+    for way, in_place in (ways | {"merged through the loader (ours)": False}).items():
+        backend._overwrites = in_place
+        row = Row(f"{engine}, {way}")
+        for candidate in groups:
+            start = time.perf_counter()
+            row.swaps.append(backend.apply(candidate))
+            backend.generate(_PROMPT, _FIRST_TOKEN)
+            row.seconds.append(time.perf_counter() - start)
+        row.tokens = _tokens_per_second(backend)
+        rows.append(row)
+    backend._overwrites = bool(ways)
+    return rows
 
 
-def _become(backend: Backend, groups: Groups) -> None:
-    backend.apply(groups)
-    backend.generate(_PROMPT, _FIRST_TOKEN)
-
-
-def _reread(
-    engine: VllmBackend, recipe: Recipe, candidates: list[Groups], out: Path
-) -> list[float]:
-    def swap(groups: Groups) -> None:
-        write_checkpoint(recipe, groups, out)
-        engine._rpc("mergefront_reload", str(out))
-        engine.generate(_PROMPT, _FIRST_TOKEN)
-
-    return _each(swap, candidates, out)
-
-
-def _restart(models: Models, recipe: Recipe, candidates: list[Groups], out: Path) -> list[float]:
+def _tokens_per_second(backend: VllmBackend) -> float:
     from vllm import SamplingParams
 
-    engines: list[Any] = []
-    settings, merged = EngineSettings(), Models(out, (), models.dtype)
-    prompt, greedy = [{"prompt_token_ids": [1, 2, 3]}], SamplingParams(max_tokens=1)
-
-    def swap(groups: Groups) -> None:
-        write_checkpoint(recipe, groups, out)
-        engines.append(start_engine(merged, settings))
-        engines[-1].generate(prompt, greedy, use_tqdm=False)
-
-    seconds = []
-    for groups in candidates:
-        seconds += _each(swap, [groups], out)
-        engines.pop().llm_engine.engine_core.shutdown()
-    return seconds
+    sampling = SamplingParams(temperature=0.0, max_tokens=_N_TOKENS, ignore_eos=True)
+    assert backend._engine is not None
+    prompts = [[5 + i % 40, 6, 7] for i in range(_N_ANSWERS)]
+    seconds = _seconds(lambda: backend._engine.generate(prompts, sampling))  # type: ignore[union-attr]
+    return _N_ANSWERS * _N_TOKENS / seconds
 
 
-def _in_place(models: Models, candidates: list[Groups]) -> list[float]:
-    backend = TransformersBackend()
-    backend.load(models)
-    return [_seconds(partial(_become, backend, groups)) for groups in candidates]
+def _reread(backend: VllmBackend, recipe: Recipe, groups: list[Groups], out: Path) -> Row:
+    def swap(candidate: Groups) -> None:
+        write_checkpoint(recipe, candidate, out)
+        assert backend._engine is not None
+        reload = {"weights_path": str(out), "is_checkpoint_format": True}
+        backend._engine.llm.collective_rpc("reload_weights", kwargs=reload)
+        backend.generate(_PROMPT, _FIRST_TOKEN)
 
-
-def _each(swap: Swap, candidates: list[Groups], out: Path) -> list[float]:
-    seconds = []
-    for groups in candidates:
-        seconds.append(_seconds(partial(swap, groups)))
+    row = Row("vLLM, checkpoint written and read again")
+    for candidate in groups:
+        row.seconds.append(_seconds(partial(swap, candidate)))
         shutil.rmtree(out)
-    return seconds
+    return row
 
 
-def _seconds(action: Callable[[], None]) -> float:
+def _restart(
+    backend: VllmBackend, models: Models, recipe: Recipe, groups: list[Groups], out: Path
+) -> Row:
+    from vllm import SamplingParams
+
+    row = Row("vLLM, checkpoint written, new engine")
+    for candidate in groups:
+        start = time.perf_counter()
+        write_checkpoint(recipe, candidate, out)
+        backend._engine = Engine(out, models.dtype, backend._started_with)
+        backend._engine.generate([[1, 2, 3]], SamplingParams(max_tokens=1))
+        row.seconds.append(time.perf_counter() - start)
+        row.tokens = _tokens_per_second(backend)
+        backend.close()
+        shutil.rmtree(out)
+    return row
+
+
+def _in_transformers(models: Models, groups: list[Groups]) -> Row:
+    backend: Backend = TransformersBackend()
+    backend.load(models)
+    row = Row("transformers, merged in place")
+    for candidate in groups:
+        start = time.perf_counter()
+        row.swaps.append(backend.apply(candidate))
+        backend.generate(_PROMPT, _FIRST_TOKEN)
+        row.seconds.append(time.perf_counter() - start)
+    return row
+
+
+def _seconds(action: Callable[[], Any]) -> float:
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
-def _row(name: str, seconds: list[float], ours: list[float]) -> None:
-    error = stdev(seconds) / len(seconds) ** 0.5
-    ratio = fmean(seconds) / fmean(ours)
-    print(f"| {name} | {fmean(seconds):.2f} ± {error:.2f} | {ratio:.1f} |", flush=True)
+def _copied_bytes_per_second(n_bytes: int) -> float:
+    """Return what copies of as many bytes move: each is read once and written once."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    copy()
+    return 2 * n_bytes / min(_seconds(copy) for _ in range(5))
+
+
+def _print(shape: str, models: Models, rows: Sequence[Row], n_bytes: int) -> None:
+    copied = _copied_bytes_per_second(n_bytes)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    size = f"{n_parameters(models) / 1e9:.3g} billion weights, {models.dtype}"
+    print(f"\n**{shape}: {size}, {device}; a copy moves {copied / 1e9:.1f} GB/s**\n")
+    print(f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}")
+    for row in rows:
+        cells = [_estimate(row.seconds), f"{fmean(row.seconds) / fmean(rows[0].seconds):.1f}"]
+        if row.swaps:
+            swap = fmean(row.swaps)
+            cells += [f"{1e3 * swap:.0f}", f"{3 * n_bytes / swap / copied:.0%}"]
+        else:
+            cells += ["", ""]
+        cells.append("" if row.tokens is None else f"{row.tokens:.0f}")
+        print(f"| {row.name} | {' | '.join(cells)} |", flush=True)
+
+
+def _estimate(numbers: list[float]) -> str:
+    return f"{fmean(numbers):.3f} ± {stdev(numbers) / len(numbers) ** 0.5:.3f}"
 
 
 if __name__ == "__main__":

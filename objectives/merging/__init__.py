@@ -7,7 +7,7 @@ to a tensor in chunks, and the sinks write: live parameters, checkpoint-named te
 from .blocks import find_blocks
 from .layers import Part, locate, locate_all
 from .mergekit_config import mergekit_yaml
-from .merger import Merger, ParentTensors, Resident
+from .merger import Merger, ParentTensors, Resident, chunk_for
 from .operators import OPERATORS, Operator
 from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
 from .sinks import ModuleSink, Recipe, stream, write_checkpoint
@@ -26,6 +26,7 @@ __all__ = [
     "Recipe",
     "Resident",
     "Weights",
+    "chunk_for",
     "find_blocks",
     "locate",
     "locate_all",

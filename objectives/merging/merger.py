@@ -18,6 +18,8 @@ from .operators import Operator, Options
 
 # 2**18 elements are 1 MB in float32: measured best of 2**17 to 2**19 for memory and files alike.
 CHUNK = 1 << 18
+# On accelerators every chunk costs launches.
+_CHUNK_ON_ACCELERATOR = 1 << 26
 _SMALL_NORM = 1e-7
 # Not finite: an exponent of all ones. Comparing bits takes a tenth of `isfinite`'s time on CPUs.
 _EXPONENTS = {
@@ -25,6 +27,11 @@ _EXPONENTS = {
     torch.bfloat16: (torch.int16, 0x7F80),
     torch.float16: (torch.int16, 0x7C00),
 }
+
+
+def chunk_for(device: torch.device) -> int:
+    """Return how many elements are best merged at once on a device."""
+    return CHUNK if device.type == "cpu" else _CHUNK_ON_ACCELERATOR
 
 
 class Source(Protocol):

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from ...errors import LayoutError
 from ..checkpoints.lora import LoraTensor, with_cast
 from ..checkpoints.reader import DTYPE_NAMES, TOKENIZER_FILES, Checkpoint, FileTensor
-from .merger import CHUNK, Merger, ParentTensors, Resident, check_finite
+from .merger import Merger, ParentTensors, Resident, check_finite, chunk_for
 from .plan import MergePlan, MergeSettings, Weights
 from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
 _WORTH_THREADS = 10_000_000
-_CHUNK_ON_ACCELERATOR = 1 << 26
 _COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
 
@@ -48,9 +47,9 @@ class ModuleSink:
     ) -> None:
         self.parameters: dict[str, Tensor] = dict(module.named_parameters())
         self.plan = MergePlan(self.parameters, settings, tied)
-        self._on_cpu = next(iter(self.parameters.values())).device.type == "cpu"
-        chunk = CHUNK if self._on_cpu else _CHUNK_ON_ACCELERATOR
-        self._merger = settings.merger(remember=True, chunk=chunk)
+        device = next(iter(self.parameters.values())).device
+        self._on_cpu = device.type == "cpu"
+        self._merger = settings.merger(remember=True, chunk=chunk_for(device))
         parents = [_named(model) for model in (module, *experts)]
         _check_same_names(parents)
         # Loaded weights are pages of a mapped file, shared by all processes of a host. The parents

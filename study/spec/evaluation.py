@@ -141,6 +141,7 @@ class EngineSection(Section):
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     max_model_len: int | None = Field(default=None, ge=1)
     max_num_seqs: int = Field(default=256, ge=1)
+    batch_invariant: bool = False
 
 
 class RacingSection(Section):

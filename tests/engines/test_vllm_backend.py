@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vllm import SamplingParams
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
 from backend_suite import LONG, MODELS, PLAN, PROMPTS, BackendSuite, become
-from mergefront.errors import EngineError
-from mergefront.examples.demo import QUESTIONS
+from mergefront.errors import EngineError, EvaluationError
+from mergefront.examples.demo import BASE, QUESTIONS
+from mergefront.objectives.checkpoints import Checkpoint, is_tied
+from mergefront.objectives.evaluation import Completion, Sampling
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend
+from mergefront.objectives.evaluation.backends.vllm_memory import EngineSettings
+from mergefront.objectives.evaluation.backends.vllm_swap import Engine
 from mergefront.objectives.evaluation.backends.vllm_worker import MergeExtension
-from mergefront.objectives.merging import stream
+from mergefront.objectives.merging import MergePlan, stream
 
 LINES = (QUESTIONS / "search.jsonl").read_text().splitlines()[:100]
 QUESTIONS_ASKED = [json.loads(line)["prompt"] for line in LINES]
@@ -38,6 +43,16 @@ def reference() -> Iterator[TransformersBackend]:
     backend.load(MODELS)
     yield backend
     backend.close()
+
+
+def _engine(backend: VllmBackend) -> Engine:
+    assert backend._engine is not None
+    return backend._engine
+
+
+def _worker(backend: VllmBackend) -> Any:
+    core = _engine(backend).llm.llm_engine.engine_core.engine_core
+    return core.model_executor.driver_worker.worker
 
 
 class TestVllmBackend(BackendSuite):
@@ -91,7 +106,7 @@ def test_a_prefix_cache_that_is_kept_mixes_two_models(
     become(backend, 0.0)
     backend.generate(LONG_PROMPTS, LONG)
     with monkeypatch.context() as patch:
-        patch.setattr(backend._engine, "reset_prefix_cache", lambda: None)
+        patch.setattr(_engine(backend).llm, "reset_prefix_cache", lambda: True)
         become(backend, 1.0)
     assert backend.generate(LONG_PROMPTS, LONG) != expected
 
@@ -107,13 +122,12 @@ def test_the_models_own_loader_cannot_swap_on_a_cpu(backend: VllmBackend) -> Non
     become(backend, 1.0)
     expected = backend.generate(PROMPTS, LONG)
     become(backend, 0.0)
-    core = backend._engine.llm_engine.engine_core.engine_core
     try:
-        load(core.model_executor.driver_worker.worker)
-    except Exception:
-        backend._recycled("load_weights", RuntimeError("as expected"))
+        load(_worker(backend))
+    except Exception as error:
+        backend._restarted("loading", error)
     else:
-        backend._engine.reset_prefix_cache()
+        _engine(backend).llm.reset_prefix_cache()
         assert backend.generate(PROMPTS, LONG) != expected
 
 
@@ -137,16 +151,79 @@ def test_a_failed_swap_starts_the_engine_again(
 def test_a_tensor_that_does_not_arrive_is_noticed(
     backend: VllmBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reload = MergeExtension.mergefront_apply.__globals__["_noting"]
+    """In the engine that is started again as well: the next candidate has to start another."""
+    become(backend, 0.4)
+    expected = backend.generate(PROMPTS, LONG)
+    noting = MergeExtension.mergefront_apply.__globals__["_noting"]
 
     def lossy(tensors: Any, sent: Any) -> Iterator[tuple[str, Any]]:
-        for name, tensor in reload(tensors, sent):
+        for name, tensor in noting(tensors, sent):
             yield name, tensor + 1.0 if "layers.3.input_layernorm" in name else tensor
 
     with monkeypatch.context() as patch:
         patch.setattr("mergefront.objectives.evaluation.backends.vllm_worker._noting", lossy)
-        with pytest.raises(EngineError, match=r"layers\.3\.input_layernorm.* differs"):
+        lost = r"layers\.3\.input_layernorm.* differs.*cannot be started again"
+        with pytest.raises(EngineError, match=lost):
             become(backend, 0.5)
+    become(backend, 0.4)
+    assert backend.generate(PROMPTS, LONG) == expected
+
+
+def test_a_prefix_cache_that_is_not_emptied_is_an_error(
+    backend: VllmBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(backend, 1.0)
+    expected = backend.generate(PROMPTS, LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(_engine(backend).llm, "reset_prefix_cache", lambda: False)
+        with pytest.raises(EngineError, match="prefix cache must be empty after"):
+            become(backend, 0.0)
+    become(backend, 1.0)
+    assert backend.generate(PROMPTS, LONG) == expected
+
+
+def test_a_prompt_that_vllm_refuses_does_not_restart_the_engine(backend: VllmBackend) -> None:
+    become(backend, 0.4)
+    engine, expected = backend._engine, backend.generate(PROMPTS, LONG)
+    empty: list[list[int]] = [[1, 5], []]
+    outside = [[1, 5], [10**6]]
+    for prompts in (empty, outside):
+        with pytest.raises(EvaluationError, match="vLLM does not answer this prompt"):
+            backend._outputs(prompts, SamplingParams(max_tokens=4))
+    assert backend._engine is engine
+    assert backend.generate(PROMPTS, LONG) == expected
+
+
+def test_a_stop_text_that_is_a_special_token_ends_the_answer(
+    backend: VllmBackend, reference: TransformersBackend
+) -> None:
+    become(backend, 1.0)
+    become(reference, 1.0)
+    until = Sampling(48, stop=("</think>",))
+    ours = backend.generate(["1a+1b+1?"], until)
+    assert ours == [Completion("<think>a1+1=2;b2+1=3;</think>", 16, "stop", 16)]
+    assert ours == reference.generate(["1a+1b+1?"], until)
+
+
+def test_batch_invariance_is_refused_on_a_cpu(backend: VllmBackend) -> None:
+    with pytest.raises(EvaluationError, match="batch_invariant needs a GPU"):
+        VllmBackend(EngineSettings(batch_invariant=True)).load(MODELS)
+    assert backend.repeatability is not None
+    assert backend.repeatability.exact
+
+
+def test_packed_weights_are_in_the_checksum(backend: VllmBackend) -> None:
+    """On CPUs the parameters of packed layers are empty: their outputs are hashed instead."""
+    plan = MergePlan(Checkpoint(BASE).layout, MODELS.merge, is_tied(Checkpoint(BASE)))
+    names = [name for name in plan.groups if name != "layer_003"]
+    one = {name: (0.0,) for name in names}
+    backend.apply({**one, "layer_003": (0.5,)})
+    hashes = _engine(backend).hashes()[0]
+    backend.apply({**one, "layer_003": (0.25,)})
+    again = _engine(backend).hashes()[0]
+    differing = {name for name in hashes if hashes[name] != again[name]}
+    assert any("layers.3.mlp.down_proj" in name for name in differing)
+    assert not any("layers.2." in name for name in differing)
 
 
 def test_two_hundred_swaps_leak_nothing_and_end_where_they_should(backend: VllmBackend) -> None:

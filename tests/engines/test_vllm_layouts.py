@@ -68,7 +68,7 @@ def test_left_alone_the_packed_copy_answers_for_the_old_weights(
     _answers(backend, models, 0.0)
     worker = "mergefront.objectives.evaluation.backends.vllm_worker"
     with monkeypatch.context() as patch:
-        patch.setattr(f"{worker}._pack_tied_head", lambda model: None)
+        patch.setattr(f"{worker}.pack_again", lambda model, tied: None)
         assert _answers(backend, models, 1.0) != expected
     assert _answers(backend, models, 1.0) == expected
 
@@ -87,11 +87,13 @@ def test_unpacked_weights_are_overwritten_in_place(tied: bool, models: Models) -
     backend.load(models)
     reference.load(models)
     assert backend.overwrites
-    model = backend._engine.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
-    addresses = [p.data_ptr() for p in model.model_runner.get_model().parameters()]
+    assert backend._engine is not None
+    core = backend._engine.llm.llm_engine.engine_core.engine_core
+    model = core.model_executor.driver_worker.worker.model_runner.get_model()
+    addresses = [p.data_ptr() for p in model.parameters()]
     for weight in (0.0, 1.0, 0.37, 0.0):
         assert _answers(backend, models, weight) == _answers(reference, models, weight)
-    assert [p.data_ptr() for p in model.model_runner.get_model().parameters()] == addresses
+    assert [p.data_ptr() for p in model.parameters()] == addresses
     backend.close()
 
 

