@@ -4,6 +4,7 @@ import math
 import os
 from collections import Counter
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -98,14 +99,16 @@ def _answers(inputs: StudyInputs) -> str:
 
 def _memory(inputs: StudyInputs) -> str:
     evaluation = inputs.spec.evaluation
+    missing = ""
     if evaluation.backend == "vllm":
+        missing = "" if find_spec("vllm") else "; vLLM is not installed here"
         settings = EngineSettings(**evaluation.engine.model_dump())
         need, n_models = needed(inputs.models, settings), 1
         check_memory(inputs.models, settings, _smallest_gpu())
     else:
         length = EngineSettings(max_model_len=evaluation.max_new_tokens)
         need, n_models = needed(inputs.models, length), 2 + len(inputs.experts)
-    return f"{_needed(need, n_models, inputs)}; {_machine()}"
+    return f"{_needed(need, n_models, inputs)}; {_machine()}{missing}"
 
 
 def _needed(need: Need, n_models: int, inputs: StudyInputs) -> str:

@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from threading import Thread
 
 import optuna
 
@@ -16,7 +18,7 @@ from ..objectives.evaluation.backends.vllm_backend import VllmBackend
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings
 from ..objectives.evaluation.cache import AnswerCache
 from ..samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
-from .seeding import FINGERPRINT, check_same_study, importance_of, init_study, search_space
+from .seeding import BUDGET, FINGERPRINT, check_same_study, importance_of, init_study, search_space
 from .spec.inputs import StudyInputs
 from .spec.search import BMM_PRESETS
 from .spec.study_spec import StudySpec
@@ -25,6 +27,10 @@ from .storage.outages import through_outages
 from .workers.devices import VISIBLE, claim_devices
 from .workers.devices import names as device_names
 from .workers.worker import Reporter, SilentReporter, Timings, Worker
+
+_TICK_SECONDS = 0.5
+# What an orphan of a worker keeps open is not waited for.
+_LAST_WORDS_SECONDS = 5.0
 
 _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=0),
@@ -125,11 +131,18 @@ def work(
         StudyError: If the study does not exist, or its trials keep failing.
     """
     study = wait_for_study(inputs.spec, wait_seconds, FINGERPRINT)
+    through_outages(lambda: _remember_budget(study, inputs.spec))
     with claim_devices(state_dir(inputs.spec), _n_devices(inputs.spec)) as devices:
         objective = make_objective(inputs, devices=devices)
         worker = through_outages(lambda: _make_worker(study, inputs, objective, reporter))
         worker.run()
     return worker.timings
+
+
+def _remember_budget(study: optuna.Study, spec: StudySpec) -> None:
+    """Keep the number of trials asked for, so that `status` knows it wherever it looks."""
+    if study.user_attrs.get(BUDGET) != spec.study.trials:
+        study.set_user_attr(BUDGET, spec.study.trials)
 
 
 def _n_devices(spec: StudySpec) -> int:
@@ -155,13 +168,23 @@ def run(inputs: StudyInputs, reporter: Reporter | None = None) -> Timings:
     return work(inputs, reporter)
 
 
-def run_many(spec: StudySpec, command: Sequence[str], n_workers: int) -> None:
+def run_many(
+    spec: StudySpec,
+    command: Sequence[str],
+    n_workers: int,
+    said: Callable[[str], None] = lambda line: None,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
     """Finish an existing study with several worker processes on this machine.
+
+    The workers have no terminal: only the caller draws, so they cannot garble each other.
 
     Args:
         spec: Of the study.
         command: Arguments of `mergefront` that start one worker.
         n_workers: Processes.
+        said: Called with each whole line that a worker writes to stderr, from a thread per worker.
+        tick: Called about twice a second while they run.
 
     Raises:
         StudyError: If a worker stopped with an error.
@@ -169,17 +192,36 @@ def run_many(spec: StudySpec, command: Sequence[str], n_workers: int) -> None:
     line = [sys.executable, "-m", "mergefront", *command]
     # Not as an argument: a URL may hold a password, and anybody can read arguments.
     environment = {**os.environ, "MERGEFRONT_STORAGE": spec.study.storage}
-    processes = [subprocess.Popen(line, env=environment) for _ in range(n_workers)]
+    processes = [
+        subprocess.Popen(
+            line, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+        for _ in range(n_workers)
+    ]
+    listeners = [Thread(target=_relay, args=(p.stderr, said), daemon=True) for p in processes]
+    for listener in listeners:
+        listener.start()
     try:
-        codes = [process.wait() for process in processes]
+        while any(process.poll() is None for process in processes):
+            tick()
+            time.sleep(_TICK_SECONDS)
     except BaseException:
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait()
         raise
-    if any(codes):
+    finally:
+        for listener in listeners:
+            listener.join(_LAST_WORDS_SECONDS)
+    if any(process.returncode for process in processes):
+        codes = [process.returncode for process in processes]
         raise StudyError(
             f"{sum(map(bool, codes))} of {n_workers} workers of study {spec.study.name!r} stopped "
             "with an error, shown above. Mend the cause and start the study again: it resumes."
         )
+
+
+def _relay(lines: Iterable[str] | None, said: Callable[[str], None]) -> None:
+    for line in lines or ():
+        said(line.rstrip("\n"))

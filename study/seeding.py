@@ -25,6 +25,8 @@ IMPORTANCE = "mergefront:importance"
 SPEC = "mergefront:spec"
 # What relative paths of the spec are relative to, on the machine that created the study.
 FOLDER = "mergefront:folder"
+# Measured trials at the end, as last asked for; absent while it is the spec's.
+BUDGET = "mergefront:trials"
 
 Space = Mapping[str, FloatDistribution]
 

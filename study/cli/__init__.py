@@ -8,7 +8,7 @@ runs: help, version and shell completion are immediate.
 # isort: off
 # In the order in which help lists the commands.
 from .app import app
-from .studies import demo, init, run, worker, status  # noqa: F401 - registers
+from .studies import demo, new, run, init, worker, status  # noqa: F401 - registers
 from .results import front, validate, report, dashboard, export, merge  # noqa: F401 - registers
 from .research import compare, select, importance  # noqa: F401 - registers
 

@@ -1,16 +1,92 @@
-"""Progress on stderr: a bar for the trial in hand, a line for each that is done."""
+"""What is seen while a study runs, on stderr: a line for each trial that is done, and bars below.
+
+One process draws. `ConsoleReporter` is the reporter of a worker in this process, `ManyWorkers`
+speaks for worker processes, whose lines it prints above its bars.
+"""
+
+import time
+from typing import TYPE_CHECKING, Self
 
 from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from ...errors import StudyError
 from ...objectives import Measurement
+from ..results.status import Status, status_of
 from ..spec.study_spec import StudySpec
+from ..storage.connection import load_study, shown_url
 from ..workers.worker import Timings
+
+if TYPE_CHECKING:
+    import optuna
+
+# Between two looks at the database for the study's bar.
+_LOOK_SECONDS = 2.0
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: `45 s`, `12 min`, `3.4 h`, `2.1 days`."""
+    for unit, size, limit in (("s", 1.0, 90), ("min", 60.0, 90), ("h", 3600.0, 48)):
+        if seconds / size < limit:
+            shown = seconds / size
+            return f"{shown:.1f} {unit}" if unit == "h" or shown < 9.95 else f"{shown:.0f} {unit}"
+    return f"{seconds / 86400:.1f} days"
+
+
+def facts(status: Status, metric_names: list[str]) -> str:
+    """Return what is known of a running study in one line: time left, quality, speed."""
+    parts = []
+    if status.hours_left is not None and status.n_measured < status.budget:
+        parts.append(f"{duration(3600 * status.hours_left)} left")
+    if status.hypervolume is not None:
+        what = f"best {metric_names[0]}" if len(metric_names) == 1 else "hypervolume"
+        parts.append(f"{what} {status.hypervolume:.3f} (measured)")
+    if status.tokens_per_second:
+        parts.append(f"{status.tokens_per_second:.0f} tokens/s")
+    if status.counts["fail"]:
+        parts.append(f"{status.counts['fail']} failed")
+    return ", ".join(parts)
+
+
+class _Bars:
+    """The study's bar, and one for the trial in hand; on terminals only.
+
+    Args:
+        spec: Of the study, with the number of trials asked for.
+        console: To draw on.
+    """
+
+    def __init__(self, spec: StudySpec, console: Console) -> None:
+        self._spec, self._looked = spec, 0.0
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+        )
+        self.progress = Progress(*columns, console=console, transient=True)
+        budget = spec.study.trials
+        self._whole = self.progress.add_task(spec.study.name, total=budget, facts="")
+        self._study: optuna.Study | None = None
+
+    def look(self, at_once: bool = False) -> None:
+        """Bring the study's bar up to date, at most every `_LOOK_SECONDS`."""
+        now = time.monotonic()
+        if not at_once and now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            self._study = self._study or load_study(self._spec)
+        except StudyError:  # not created yet
+            return
+        status = status_of(self._study, self._spec, self._spec.study.trials)
+        shown = facts(status, self._spec.metric_names)
+        self.progress.update(self._whole, completed=status.n_measured, facts=shown)
 
 
 class ConsoleReporter:
-    """Draws one progress bar a trial on a terminal; elsewhere it prints the finished lines only.
+    """The reporter of one worker: bars on a terminal, elsewhere the finished lines only.
 
     Args:
         spec: Of the study, for its metrics and its number of trials.
@@ -19,44 +95,67 @@ class ConsoleReporter:
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self.console = Console(stderr=True, highlight=False)
-        self._progress: Progress | None = None
+        self._bars: _Bars | None = None
         self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        """Do nothing: the bars open with the first trial."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take the bars away."""
+        self._close()
+
+    def header(self) -> None:
+        """Say what begins."""
+        study = self._spec.study
+        self.console.print(
+            f"study {study.name}: {study.trials} trials in {shown_url(study.storage)}; Ctrl-C "
+            "stops it, the same command resumes",
+            soft_wrap=True,
+            markup=False,
+        )
 
     def started(self, trial: FrozenTrial, n_questions: int) -> None:
         """Open the trial's bar."""
         if not self.console.is_terminal:
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self._progress = Progress(*columns, console=self.console, transient=True)
-        self._task = self._progress.add_task(self._title(trial), total=n_questions)
-        self._progress.start()
+        if self._bars is None:
+            self._bars = _Bars(self._spec, self.console)
+            self._bars.progress.start()
+        self._bars.look()
+        self._task = self._bars.progress.add_task(self._title(trial), total=n_questions, facts="")
 
     def answered(self, n: int) -> None:
         """Advance the bar."""
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, n)
+        if self._bars is not None and self._task is not None:
+            self._bars.progress.advance(self._task, n)
 
     def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         """Replace the bar by the measured values."""
-        self._close()
         values = zip(
             self._spec.metric_names, measurement.values, measurement.standard_errors, strict=True
         )
         shown = "  ".join(f"{name} {value:.3f} ± {error:.3f}" for name, value, error in values)
-        line = f"{self._title(trial)}  {shown}  {measurement.evaluate_seconds:.1f} s"
-        self.console.print(line, soft_wrap=True)
+        self._say(f"{self._title(trial)}  {shown}  {measurement.evaluate_seconds:.1f} s")
 
     def failed(self, trial: FrozenTrial, reason: str) -> None:
         """Replace the bar by the reason."""
-        self._close()
-        self.console.print(f"{self._title(trial)}  FAIL: {reason}", markup=False, soft_wrap=True)
+        self._say(f"{self._title(trial)}  FAIL: {reason}")
 
     def summary(self, timings: Timings, wall_seconds: float) -> None:
         """Say where the time went."""
+        self._close()
         self.console.print(
             f"{timings.n_trials} trials in {wall_seconds:.0f} s: suggest {timings.suggest:.1f} s, "
             f"merge {timings.merge:.2f} s, generate and score {timings.evaluate:.1f} s"
         )
+
+    def _say(self, line: str) -> None:
+        if self._bars is not None and self._task is not None:
+            self._bars.progress.remove_task(self._task)
+            self._task = None
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def _title(self, trial: FrozenTrial) -> str:
         attributes = trial.user_attrs
@@ -64,6 +163,38 @@ class ConsoleReporter:
         return f"trial {trial.number:3d} of {self._spec.study.trials}  {phase:<12}"
 
     def _close(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bars is not None:
+            self._bars.progress.stop()
+            self._bars = self._task = None
+
+
+class ManyWorkers:
+    """Draws for several worker processes: their finished lines, and one bar for the study.
+
+    Args:
+        spec: Of the study, with the number of trials asked for.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._bars = _Bars(spec, self.console) if self.console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        """Open the bar."""
+        if self._bars:
+            self._bars.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Take the bar away."""
+        if self._bars:
+            self._bars.progress.stop()
+
+    def said(self, line: str) -> None:
+        """Print a worker's line, whole, above the bar."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def tick(self) -> None:
+        """Bring the bar up to date."""
+        if self._bars:
+            self._bars.look()

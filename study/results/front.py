@@ -244,7 +244,7 @@ def _report(
             "`mergefront run`."
         )
     anchors = _anchors(denoised.trials, names)
-    reference = reference_point(study, given, denoised, anchors)
+    reference = reference_point(study, given, denoised.means, anchors)
     front = _front_trials(study, denoised)
     return FrontReport(
         study=study.study_name,
@@ -258,6 +258,25 @@ def _report(
         knee=_knee(front, signs(study.directions)),
         denoised=denoised,
     )
+
+
+def measured_hypervolume(study: optuna.Study, spec: StudySpec) -> float | None:
+    """Return the hypervolume of the values as they were measured, cheap enough for every look.
+
+    Lucky measurements are in it: while a study runs it says whether the search gets on. For one
+    objective it is the best value itself. None before all parents are measured.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [t for t in complete if all(v <= 0 for v in t.constraints.values())]
+    anchors = _anchors(trials, spec.metric_names)
+    if len(anchors) < len(spec.models.experts) + 1:
+        return None
+    values = torch.tensor([t.values for t in trials], dtype=torch.double)
+    flips = signs(study.directions)
+    if len(flips) == 1:
+        return float((values * flips).max() * flips[0])
+    given = [objective.reference for objective in spec.objectives]
+    return hypervolume(values, reference_point(study, given, values, anchors), study.directions)
 
 
 def _uniform(denoised: Denoised) -> Tensor:
@@ -278,7 +297,7 @@ def _anchors(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, d
 def reference_point(
     study: optuna.Study,
     given: Sequence[float | None],
-    denoised: Denoised,
+    means: Tensor,
     anchors: Mapping[str, Mapping[str, float]],
 ) -> list[float]:
     """Return the given reference point; what it leaves open lies just beyond the worse parent."""
@@ -290,7 +309,7 @@ def reference_point(
         worst, best = rows.amin(dim=0), rows.amax(dim=0)
         inferred = (worst - _MARGIN * (best - worst)) * flips
     else:
-        inferred = infer_reference_point(denoised.means * flips) * flips
+        inferred = infer_reference_point(means * flips) * flips
     return [i if g is None else g for g, i in zip(given, inferred.tolist(), strict=True)]
 
 

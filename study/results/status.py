@@ -8,9 +8,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ...samplers import MEASURED
+from ..seeding import BUDGET
 from ..spec.study_spec import StudySpec
 from ..storage.ledger import Ledger
+from .front import measured_hypervolume
 
+# Trials that rates are taken over.
+_RECENT = 10
 # Workers whose last sign of life is older are not counted, in heartbeats.
 _MISSED = 3
 
@@ -38,14 +42,18 @@ class Status:
 
     Args:
         study: Name.
-        budget: Measured trials at the end.
+        budget: Measured trials at the end, as last asked for; never fewer than there are.
         counts: Trials by state.
         running: Trials in hand.
         failures: Numbers of failed trials and their reasons, newest last.
         workers: How many gave a sign of life lately.
-        trials_per_hour: Over the last ten measured trials or all there are, or None.
+        trials_per_hour: Over the last ten measured trials or all there are, or None. Pauses in
+            which nobody worked do not count.
         hours_left: At this rate, or None.
         generated_tokens: By all measured trials.
+        tokens_per_second: Over the same trials as `trials_per_hour`, or None.
+        hypervolume: Of the values as measured, lucky ones included; for one objective the best
+            value. None before the parents are measured.
     """
 
     study: str
@@ -57,6 +65,8 @@ class Status:
     trials_per_hour: float | None
     hours_left: float | None
     generated_tokens: int
+    tokens_per_second: float | None
+    hypervolume: float | None
 
     @property
     def n_measured(self) -> int:
@@ -64,17 +74,28 @@ class Status:
         return self.counts["complete"] + self.counts["pruned"]
 
 
-def status_of(study: optuna.Study, spec: StudySpec) -> Status:
-    """Return a study's status."""
+def status_of(study: optuna.Study, spec: StudySpec, trials_asked: int | None = None) -> Status:
+    """Return a study's status.
+
+    Args:
+        study: An existing study.
+        spec: Of the study.
+        trials_asked: Measured trials at the end. Defaults to None: as the last `run` or `worker`
+            was asked, or else the spec's.
+    """
     trials = study.get_trials(deepcopy=False)
     counts = {s.name.lower(): sum(t.state == s for t in trials) for s in TrialState}
     running = _running(study, trials)
     alive = [r for r in running if r.silence < _MISSED * spec.study.heartbeat_seconds]
-    rate = _trials_per_hour(trials)
-    left = max(0, spec.study.trials - counts["complete"] - counts["pruned"])
+    recent = _recent(trials)
+    seconds = busy_seconds(recent)
+    rate = 3600.0 * len(recent) / seconds if seconds else None
+    measured = counts["complete"] + counts["pruned"]
+    budget = max(measured, trials_asked or study.user_attrs.get(BUDGET, spec.study.trials))
+    left = budget - measured
     return Status(
         study=study.study_name,
-        budget=spec.study.trials,
+        budget=budget,
         counts=counts,
         running=running,
         failures=tuple(
@@ -85,7 +106,9 @@ def status_of(study: optuna.Study, spec: StudySpec) -> Status:
         workers=len({r.worker for r in alive}),
         trials_per_hour=rate,
         hours_left=left / rate if rate else None,
-        generated_tokens=sum(t.user_attrs.get("generated_tokens", 0) for t in trials),
+        generated_tokens=_tokens(trials),
+        tokens_per_second=_tokens(recent) / seconds if seconds else None,
+        hypervolume=measured_hypervolume(study, spec),
     )
 
 
@@ -105,11 +128,29 @@ def _running(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Runnin
     )
 
 
-def _trials_per_hour(trials: Sequence[FrozenTrial]) -> float | None:
-    """Return the rate over the newest trials: workers come and go."""
-    ends = sorted(t.datetime_complete for t in trials if t.state in MEASURED)  # type: ignore[type-var]
-    newest = ends[-11:]
-    if len(newest) < 2:
-        return None
-    seconds = (newest[-1] - newest[0]).total_seconds()  # type: ignore[operator]
-    return 3600.0 * (len(newest) - 1) / seconds if seconds > 0 else None
+def _tokens(trials: Sequence[FrozenTrial]) -> int:
+    return sum(t.user_attrs.get("generated_tokens", 0) for t in trials)
+
+
+def _recent(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the newest measured trials: workers come and go."""
+    measured = [t for t in trials if t.state in MEASURED and t.datetime_start]
+    return sorted(measured, key=lambda t: t.datetime_complete)[-_RECENT:]  # type: ignore[arg-type,return-value]
+
+
+def busy_seconds(trials: Sequence[FrozenTrial]) -> float:
+    """Return the time in which the trials were measured, proposals included, pauses excluded.
+
+    A gap in which no trial was in hand counts as work while it is shorter than the longest
+    trial: then somebody was proposing. A longer one is a pause.
+    """
+    spans = sorted((t.datetime_start, t.datetime_complete) for t in trials)
+    total, end = 0.0, None
+    longest = max(((b - a).total_seconds() for a, b in spans), default=0.0)  # type: ignore[operator]
+    for start, finish in spans:
+        gap = (start - end).total_seconds() if end else 0.0  # type: ignore[operator]
+        total += gap if 0 < gap <= longest else 0.0
+        begins = max(start, end) if end else start  # type: ignore[type-var]
+        total += max(0.0, (finish - begins).total_seconds())  # type: ignore[operator]
+        end = max(finish, end) if end else finish  # type: ignore[type-var]
+    return total

@@ -119,6 +119,8 @@ class Validation:
             "in_front": model.in_front,
             "values": self.report.named(model.measurement.values),
             "standard_errors": self.report.named(model.measurement.standard_errors),
+            "denoised": self.report.named(model.trial.user_attrs["denoised"]),
+            # The same under its older name.
             "search": self.report.named(model.trial.user_attrs["denoised"]),
             "beyond_uniform": model.beyond_uniform,
             "distinguishable": model.distinguishable if model.in_front else None,

@@ -1,5 +1,6 @@
 """`mergefront export`."""
 
+import shlex
 from enum import StrEnum
 from typing import Annotated
 
@@ -47,3 +48,10 @@ def export(
         return
     export_trial(inputs, study, trial, out)
     typer.echo(out)
+    shown = shlex.quote(str(out))
+    typer.echo(
+        f"load it:  AutoModelForCausalLM.from_pretrained({str(out)!r})\n"
+        f"serve it: vllm serve {shown}\n"
+        f"share it: hf upload ORG/NAME {shown}",
+        err=True,
+    )

@@ -1,6 +1,8 @@
 """`mergefront front`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ..app import (
     RESULTS,
@@ -15,11 +17,17 @@ from ..app import (
 
 if TYPE_CHECKING:
     from ...results.front import FrontReport
+    from ..tables import Row
 
 
 @command("front", panel=RESULTS)
 def front(
-    spec: SpecArgument, storage: StorageOption = None, format: FormatOption = Format.TABLE
+    spec: SpecArgument,
+    storage: StorageOption = None,
+    format: FormatOption = Format.TABLE,
+    wide: Annotated[
+        bool, typer.Option("--wide", metavar="", help="All columns, however narrow the terminal.")
+    ] = False,
 ) -> None:
     """Show the models that nothing beats: the Pareto front, corrected for measurement noise.
 
@@ -33,56 +41,41 @@ def front(
     if format is Format.JSON:
         print_json(report.to_json())
     else:
-        print_front(report)
+        print_front(report, wide)
 
 
-def print_front(report: "FrontReport") -> None:
-    """Print the front as a table, and the hypervolumes."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def print_front(report: "FrontReport", wide: bool = False) -> None:
+    """Print the front as a table, and the hypervolumes.
 
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"{report.study}: Pareto front, as denoised and as measured"
-    )
-    table.add_column("trial", justify="right")
-    table.add_column("phase")
+    Args:
+        report: Of a study.
+        wide: Also what was measured, where the terminal is too narrow for it.
+    """
+    from ..tables import make_table, print_table
+
+    whole = "Models" if len(report.metric_names) == 1 else "Pareto front"
+    title = f"{report.study}: {whole}, noise-corrected and measured"
+    full = make_table(title, *_cells(report, measured=True))
+    short = make_table(f"{report.study}: {whole}, noise-corrected", *_cells(report, False))
+    print_table(full, *([] if wide else [short]))
+    typer.echo(report.summary())
+
+
+def _cells(report: "FrontReport", measured: bool) -> "tuple[list[str], list[Row]]":
+    """Return headings and rows: believed values, and after each what was measured."""
+    from ...results.front_table import errors_of, role, rounded
+
+    columns = ["trial", "<role"]
     for name in report.metric_names:
-        table.add_column(name, justify="right")
-        table.add_column("measured", justify="right", style="dim")
+        columns += [name, "~measured"] if measured else [name]
+    rows: list[Row] = []
     for trial in report.trials:
-        table.add_row(
-            *_row(trial, report.knee), style="bold" if trial.number == report.knee else ""
+        cells = [str(trial.number), role(trial)]
+        believed = zip(
+            trial.user_attrs["denoised"], trial.user_attrs["denoised_errors"], strict=True
         )
-    console = Console(highlight=False, width=None if Console().is_terminal else 100)
-    console.print(table)
-    console.print(_summary(report))
-
-
-def _row(trial: object, knee: int | None) -> list[str]:
-    from optuna.trial import FrozenTrial
-
-    assert isinstance(trial, FrozenTrial)
-    attributes = trial.user_attrs
-    errors = attributes.get("standard_errors") or [float("nan")] * len(trial.values)
-    cells = [str(trial.number), str(attributes.get("label") or attributes.get("phase", ""))]
-    for mean, deviation, value, error in zip(
-        attributes["denoised"], attributes["denoised_errors"], trial.values, errors, strict=True
-    ):
-        cells += [f"{mean:.3f} ± {deviation:.3f}", f"{value:.3f} ± {error:.3f}"]
-    return cells
-
-
-def _summary(report: "FrontReport") -> str:
-    reference = ", ".join(
-        f"{name} {value:.3g}"
-        for name, value in zip(report.metric_names, report.reference_point, strict=True)
-    )
-    if not report.trials:
-        return "no trial is believed to keep to the constraints yet"
-    uniform = report.hypervolume_uniform
-    gain = f" ({100 * (report.hypervolume / uniform - 1):+.0f} %)" if uniform > 0 else ""
-    return (
-        f"hypervolume {report.hypervolume:.3f}, uniform merges alone {uniform:.3f}{gain}; "
-        f"reference point {reference}; knee: trial {report.knee}"
-    )
+        values = zip(trial.values, errors_of(trial), strict=True)
+        for one, other in zip(believed, values, strict=True):
+            cells += [rounded(*one), rounded(*other)] if measured else [rounded(*one)]
+        rows.append((cells, trial.number == report.knee))
+    return columns, rows

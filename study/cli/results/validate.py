@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "front": "hypervolume, front",
-    "uniform": "hypervolume, uniform",
+    "uniform": "hypervolume, parents and uniform merges",
     "difference": "hypervolume, difference",
     "survives": "share of the search's gain that survives",
 }
@@ -53,18 +53,37 @@ def validate(
 
 
 def _print(validation: "Validation") -> None:
+    from ..tables import make_table, print_table
+
     content = validation.to_json()
-    typer.echo(f"{content['n_questions']} questions of the split {content['split']!r}")
-    for model in content["models"]:
-        values = "  ".join(_value(model, name) for name in model["values"])
-        beyond = "  beyond the uniform curve" if model["distinguishable"] else ""
-        typer.echo(f"{model['label']:<14} {values}{beyond}")
+    names = validation.report.metric_names
+    columns = ["<model", *(c for name in names for c in (name, "~search")), "<beyond the curve"]
+    rows = [
+        (
+            [
+                model["label"],
+                *(cell for name in names for cell in _values(model, name)),
+                "yes" if model["distinguishable"] else "",
+            ],
+            False,
+        )
+        for model in content["models"]
+    ]
+    title = (
+        f"{content['study']}: {content['n_questions']} questions of the split {content['split']}"
+    )
+    print_table(make_table(title, columns, rows))
+    volumes = content["hypervolume"]
+    difference = volumes["front"] - volumes["uniform"]
+    known = {**volumes, "difference": difference, "survives": content["survives"]}
     for name, (low, high) in content["interval"].items():
-        value = {**content["hypervolume"], "survives": content["survives"]}.get(name)
-        shown = "" if value is None else f" {value:.3f},"
-        typer.echo(f"{_TITLES[name]}:{shown} 95 % interval [{low:.3f}, {high:.3f}]")
+        value = known[name]
+        shown = "" if value is None else f"{value:.3f}, "
+        typer.echo(f"{_TITLES[name]}: {shown}95 % interval [{low:.3f}, {high:.3f}]")
 
 
-def _value(model: dict[str, Any], name: str) -> str:
+def _values(model: dict[str, Any], name: str) -> tuple[str, str]:
+    from ...results.front_table import rounded
+
     value, error, before = (model[key][name] for key in ("values", "standard_errors", "search"))
-    return f"{name} {value:.3f} ± {error:.3f} (search {before:.3f})"
+    return rounded(value, error), f"{before:.3f}"

@@ -1,16 +1,34 @@
 """`mergefront run`."""
 
 import time
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..app import STUDY, SpecArgument, StorageOption, TrialsOption, command, read_spec
+from ....errors import SpecError
+from ..app import STUDY, StorageOption, TrialsOption, command, read_spec
+from ..next_steps import AFTER_RUN, say_next
+from .new import NOTHING, LengthOption, NameOption, TaskOption, draft_of, write
+
+if TYPE_CHECKING:
+    from ...spec.inputs import StudyInputs
+    from ...spec.study_spec import StudySpec
 
 
 @command("run", panel=STUDY)
-def run(
-    spec: SpecArgument,
+def run(  # noqa: PLR0913 - a command's options
+    spec: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SPEC | BASE EXPERT...",
+            help="A study's specification, a YAML file; or a fast model and one or more strong "
+            "ones (paths or hub ids), for which NAME.yaml is written first.",
+        ),
+    ],
+    task: TaskOption = NOTHING,
+    name: NameOption = "",
+    max_new_tokens: LengthOption = None,
     storage: StorageOption = None,
     trials: TrialsOption = None,
     workers: Annotated[
@@ -27,25 +45,61 @@ def run(
     """Create the study, or resume it, and finish its budget.
 
     Example: mergefront run examples/demo.yaml
-    """
-    from ...dry_run import plan_study
-    from ...run import run as run_study
-    from ...run import run_many
-    from ...seeding import init_study
-    from ...spec.inputs import StudyInputs
-    from ..progress import ConsoleReporter
 
-    parsed = read_spec(spec, storage, trials)
+    Example: mergefront run BASE EXPERT --task gsm8k --trials 60
+    """
+    from ...spec.inputs import StudyInputs
+
+    if len(spec) > 1:
+        path = write(draft_of(spec[0], spec[1:], task, name, trials, max_new_tokens))
+    else:
+        path = _existing(spec[0], task or name or max_new_tokens)
+    parsed = read_spec(path, storage, trials)
     if dry_run:
-        for title, text in plan_study(parsed):
-            typer.echo(f"{title:<10} {text}")
+        _print_plan(parsed)
         return
-    inputs = StudyInputs.of(parsed)
-    if workers > 1:
-        init_study(inputs)
-        arguments = ["worker", str(spec), "--trials", str(parsed.study.trials)]
-        run_many(parsed, arguments, workers)
-        return
-    reporter, start = ConsoleReporter(parsed), time.perf_counter()
-    timings = run_study(inputs, reporter)
-    reporter.summary(timings, time.perf_counter() - start)
+    run_here(StudyInputs.of(parsed), path, workers)
+    say_next(path, storage, AFTER_RUN)
+
+
+def _existing(spec: str, has_draft_options: object) -> Path:
+    """Return the path of a spec that is there, after checking that no model was meant."""
+    if Path(spec).is_dir() or has_draft_options:
+        raise SpecError(
+            f"`mergefront run` needs a spec, or BASE and at least one EXPERT, but got {spec!r} "
+            "alone. Add the expert: a path or a hub id."
+        )
+    return Path(spec)
+
+
+def _print_plan(spec: "StudySpec") -> None:
+    from ...dry_run import plan_study
+
+    for title, text in plan_study(spec):
+        typer.echo(f"{title:<10} {text}")
+
+
+def run_here(inputs: "StudyInputs", path: Path, workers: int = 1) -> None:
+    """Create or resume a study on this machine, and finish its budget in sight of the user.
+
+    Args:
+        inputs: What the study is made of.
+        path: Of its spec, for further processes.
+        workers: Processes.
+    """
+    from ...run import run, run_many
+    from ...seeding import init_study
+    from ..progress import ConsoleReporter, ManyWorkers
+
+    spec, start = inputs.spec, time.perf_counter()
+    with ConsoleReporter(spec) as reporter:
+        reporter.header()
+        if workers == 1:
+            timings = run(inputs, reporter)
+            reporter.summary(timings, time.perf_counter() - start)
+            return
+    init_study(inputs)
+    arguments = ["worker", str(path), "--trials", str(spec.study.trials)]
+    with ManyWorkers(spec) as screen:
+        run_many(spec, arguments, workers, screen.said, screen.tick)
+    typer.echo(f"{workers} workers: done after {time.perf_counter() - start:.0f} s", err=True)

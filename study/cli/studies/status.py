@@ -4,7 +4,6 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from ..app import (
@@ -13,15 +12,20 @@ from ..app import (
     FormatOption,
     SpecArgument,
     StorageOption,
+    TrialsOption,
     command,
     print_json,
     read_spec,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ...results.status import Status
 
 _WATCH_SECONDS = 5.0
+# Width of the bar, in characters.
+_BAR = 24
 _SHOWN_FAILURES = 3
 
 
@@ -29,6 +33,7 @@ _SHOWN_FAILURES = 3
 def status(
     spec: SpecArgument,
     storage: StorageOption = None,
+    trials: TrialsOption = None,
     format: FormatOption = Format.TABLE,
     watch: Annotated[
         bool, typer.Option("--watch", metavar="", help="Repeat until the study is complete.")
@@ -43,17 +48,36 @@ def status(
 
     parsed = read_spec(spec, storage)
     study = load_study(parsed)
+
+    def look() -> "Status":
+        return status_of(study, parsed, trials)
+
+    if watch and format is Format.TABLE:
+        _watch(look, parsed.metric_names)
+        return
     while True:
-        current = status_of(study, parsed)
-        if watch:
-            click.clear()
+        current = look()
         if format is Format.JSON:
             print_json(_as_json(current))
         else:
-            _print(current)
+            typer.echo("\n".join(_lines(current, parsed.metric_names)))
         if not watch or current.n_measured >= current.budget:
             return
         time.sleep(_WATCH_SECONDS)
+
+
+def _watch(look: "Callable[[], Status]", metric_names: list[str]) -> None:
+    """Redraw the status in place; where there is no terminal, the last one is printed."""
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(auto_refresh=False) as live:
+        while True:
+            current = look()
+            live.update(Text("\n".join(_lines(current, metric_names))), refresh=True)
+            if current.n_measured >= current.budget:
+                return
+            time.sleep(_WATCH_SECONDS)
 
 
 def _as_json(current: "Status") -> dict[str, Any]:
@@ -66,29 +90,35 @@ def _as_json(current: "Status") -> dict[str, Any]:
     return {**content, **counts, "in_hand": in_hand, "failures": failures, "last_failure": last}
 
 
-def _print(current: "Status") -> None:
-    counts = current.counts
-    lines = {
+def _lines(current: "Status", metric_names: list[str]) -> list[str]:
+    from ..progress import duration
+
+    counts, rate, left = current.counts, current.trials_per_hour, current.hours_left
+    speed, volume = current.tokens_per_second, current.hypervolume
+    best = f"best {metric_names[0]}" if len(metric_names) == 1 else "hypervolume"
+    facts = {
         "study": current.study,
-        "complete": f"{counts['complete']} of {current.budget}",
+        "complete": f"{counts['complete']} of {current.budget}  {_bar(current)}",
         **({"stopped early": counts["pruned"]} if counts["pruned"] else {}),
         "running": f"{counts['running']} ({current.workers} workers alive)",
         "waiting": counts["waiting"],
         "failed": counts["fail"],
-        "trials per hour": _number(current.trials_per_hour),
-        "hours left": _number(current.hours_left),
-        "generated tokens": current.generated_tokens,
+        "trials per hour": "-" if rate is None else f"{rate:,.{0 if rate >= 10 else 1}f}",
+        "time left": "-" if left is None else duration(3600 * left),
+        "generated tokens": f"{current.generated_tokens:,}",
+        "tokens per second": "-" if speed is None else f"{speed:,.0f}",
+        best: "-" if volume is None else f"{volume:.3f} (as measured)",
     }
-    for key, value in lines.items():
-        typer.echo(f"{key:<18} {value}")
-    for trial in current.running:
-        typer.echo(
-            f"  trial {trial.number:<4} {trial.worker}  for {trial.seconds:.0f} s, "
-            f"last heartbeat {trial.silence:.0f} s ago"
-        )
-    for number, reason in current.failures[-_SHOWN_FAILURES:]:
-        typer.echo(f"  trial {number:<4} FAIL: {reason}")
+    lines = [f"{key:<18} {value}" for key, value in facts.items()]
+    lines += [
+        f"  trial {trial.number:<4} {trial.worker}  for {trial.seconds:.0f} s, last heartbeat "
+        f"{trial.silence:.0f} s ago"
+        for trial in current.running
+    ]
+    failures = current.failures[-_SHOWN_FAILURES:]
+    return lines + [f"  trial {number:<4} FAIL: {reason}" for number, reason in failures]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _bar(current: "Status") -> str:
+    done = _BAR * current.n_measured // max(1, current.budget)
+    return "█" * done + "░" * (_BAR - done)

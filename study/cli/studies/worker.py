@@ -31,4 +31,5 @@ def worker(
     from ..progress import ConsoleReporter
 
     parsed = read_spec(spec, storage, trials)
-    work(StudyInputs.of(parsed), ConsoleReporter(parsed), wait)
+    with ConsoleReporter(parsed) as reporter:
+        work(StudyInputs.of(parsed), reporter, wait)

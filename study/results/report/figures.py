@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 import optuna
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metrics import metric_of
+from ....objectives.merging.plan import DENSITY
 from ...seeding import is_uniform
 from ..front import FrontReport, hypervolume
 
@@ -38,13 +38,85 @@ def axis_label(name: str) -> str:
 
 
 def plot_front(report: FrontReport) -> Figure:
-    """Draw the front of the first two objectives, with errors, parents and the uniform curve.
+    """Draw the models that were found, with errors, parents and the uniform curve.
 
-    The last of the two is on the horizontal axis (the cost), the first on the vertical one.
+    One objective: its value over the mean weight. Two: the last (the cost) on the horizontal
+    axis, the first on the vertical one. More: one panel for each pair, without joining lines,
+    since what is a front of all objectives is none of two.
     """
+    n = len(report.metric_names)
+    if n == 1:
+        return _plot_single(report)
+    if n > 2:
+        return _plot_pairs(report)
     figure, axes = _axes(8.0, 5.0)
+    _draw_plane(axes, report, 1, 0)
+    axes.set_title(_title(report), fontsize=10)
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _title(report: FrontReport) -> str:
+    return f"{report.study}: denoised values ± one posterior standard deviation"
+
+
+def _plot_single(report: FrontReport) -> Figure:
+    figure, axes = _axes(8.0, 5.0)
+    denoised = report.denoised
+    for uniform, colour, mark, label in (
+        (False, OTHER, "o", "searched merges"),
+        (True, UNIFORM, "s--", "parents and uniform merges"),
+    ):
+        chosen = [i for i, t in enumerate(denoised.trials) if is_uniform(t) is uniform]
+        chosen.sort(key=lambda i: mean_weight(denoised.trials[i]))
+        axes.errorbar(
+            [mean_weight(denoised.trials[i]) for i in chosen],
+            denoised.means[chosen, 0].tolist(),
+            denoised.deviations[chosen, 0].tolist(),
+            fmt=mark,
+            color=colour,
+            markersize=5,
+            linewidth=1.2,
+            label=label,
+        )
+    best = report.trials[0]
+    point = (mean_weight(best), best.user_attrs["denoised"][0])
+    axes.plot(*point, "*", color=FRONT, markersize=15, zorder=5, label=f"best: {best.number}")
+    axes.set_xlabel("mean weight of the layers: 0 base, 1 expert")
+    axes.set_ylabel(axis_label(report.metric_names[0]))
+    axes.set_title(_title(report), fontsize=10)
+    axes.legend(frameon=False)
+    return figure
+
+
+def mean_weight(trial: FrozenTrial) -> float:
+    """Return the mean of a trial's weights; a searched density is none."""
+    weights = [float(value) for name, value in trial.params.items() if name != DENSITY]
+    return float(np.mean(weights)) if weights else 0.0
+
+
+def _plot_pairs(report: FrontReport) -> Figure:
+    names = report.metric_names
+    pairs = [(x, y) for y in range(len(names)) for x in range(y + 1, len(names))]
+    columns = min(3, len(pairs))
+    rows = -(-len(pairs) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), dpi=150, layout="constrained")
+    for place, (x, y) in enumerate(pairs):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e8ebee", linewidth=0.8)
+        _draw_plane(axes, report, x, y, joined=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3)
+    figure.suptitle(
+        f"{report.study}: each panel shows 2 of {len(names)} objectives, denoised", fontsize=10
+    )
+    return figure
+
+
+def _draw_plane(axes: Axes, report: FrontReport, x: int, y: int, joined: bool = True) -> None:
+    """Draw two objectives of all models; `joined` for a front of these two alone."""
     means = report.denoised.means.numpy()
-    x, y = (1, 0) if len(report.metric_names) > 1 else (0, 0)
     others = [i for i, t in enumerate(report.denoised.trials) if not is_uniform(t)]
     axes.scatter(
         means[others, x], means[others, y], s=16, color=OTHER, label="searched merges", zorder=2
@@ -58,7 +130,7 @@ def plot_front(report: FrontReport) -> Figure:
         rows[order, y],
         xerr=errors[order, x],
         yerr=errors[order, y],
-        fmt="o-",
+        fmt="o-" if joined else "o",
         color=FRONT,
         ecolor="#0072B266",
         markersize=5,
@@ -70,18 +142,11 @@ def plot_front(report: FrontReport) -> Figure:
     _mark_knee(axes, report, x, y)
     axes.set_xlabel(axis_label(report.metric_names[x]))
     axes.set_ylabel(axis_label(report.metric_names[y]))
-    axes.set_title(
-        f"{report.study}: denoised values ± one posterior standard deviation", fontsize=10
-    )
-    axes.legend(frameon=False, loc="lower right")
-    return figure
 
 
 def _draw_uniform(axes: Axes, report: FrontReport, x: int, y: int) -> None:
     pairs = zip(report.denoised.trials, report.denoised.means.tolist(), strict=True)
-    rows = sorted(
-        (float(np.mean(list(t.params.values()))), row) for t, row in pairs if is_uniform(t)
-    )
+    rows = sorted((mean_weight(t), row) for t, row in pairs if is_uniform(t))
     if not rows:
         return
     points = np.array([row for _, row in rows])
@@ -171,20 +236,42 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
 
 
 def plot_weights(report: FrontReport) -> Figure:
-    """Draw the weights of every model on the front, cheapest first."""
+    """Draw the weights of every model on the front, cheapest first; a density beside them.
+
+    Colours reach from 0 to 1, or as far as the weights do: beyond the parents the map is a
+    diverging one, so that such weights stand out.
+    """
     trials = sorted(report.trials, key=lambda trial: trial.user_attrs["denoised"][-1])
     names = sorted(set.union(*(set(trial.params) for trial in trials)))
-    grid = torch.tensor([[float(trial.params.get(n, np.nan)) for n in names] for trial in trials])
+    weights = [name for name in names if name != DENSITY]
     figure, axes = _axes(max(8.0, 0.34 * len(names) + 3.4), 0.24 * len(trials) + 1.6)
     axes.grid(visible=False)
-    image = axes.imshow(grid.numpy(), aspect="auto", cmap="cividis", vmin=0.0, vmax=1.0)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+    grid = np.array([[float(t.params.get(n, np.nan)) for n in weights] for t in trials])
+    reach = max(0.5, float(np.nanmax(np.abs(grid - 0.5))))
+    image = axes.imshow(
+        grid,
+        aspect="auto",
+        cmap="cividis" if reach == 0.5 else "PuOr",
+        vmin=0.5 - reach,
+        vmax=0.5 + reach,
+    )
+    axes.set_xticks(range(len(weights)), weights, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(trials)), [_row_label(t, report) for t in trials], fontsize=8)
     figure.colorbar(image, label="weight: 0 base, 1 expert")
+    if DENSITY in names:
+        _write_densities(axes, trials)
     return figure
 
 
+def _write_densities(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
+    """Write each model's density beside its row: it is no weight."""
+    right = axes.secondary_yaxis("right")
+    shown = [f"{float(trial.params[DENSITY]):.2f}" for trial in trials]
+    right.set_yticks(range(len(trials)), shown, fontsize=8)
+    right.set_ylabel("density")
+
+
 def _row_label(trial: FrozenTrial, report: FrontReport) -> str:
-    values: Sequence[float] = trial.user_attrs["denoised"]
-    shown = ", ".join(f"{v:.3g}" for v in values)
+    pairs = zip(report.metric_names, trial.user_attrs["denoised"], strict=True)
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
     return f"trial {trial.number} ({shown})"

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from ...seeding import is_uniform
 from ..front import FrontReport, hypervolume
-from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label
+from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label, mean_weight
 
 # The legend below: beside it, half of the dashboard's narrow cards would be legend.
 _LAYOUT = {
@@ -29,15 +29,46 @@ def graphs(
 
 
 def front_graph(report: FrontReport) -> go.Figure:
-    """Draw the front of the first two objectives with errors, parents and the uniform curve."""
-    x, y = (1, 0) if len(report.metric_names) > 1 else (0, 0)
+    """Draw the models with errors, parents and the uniform curve.
+
+    One objective is drawn over the mean weight, more as the first two of them.
+    """
+    names = report.metric_names
+    if len(names) == 1:
+        return _single_graph(report)
+    x, y = 1, 0
     figure = go.Figure()
     figure.add_traces([_searched(report, x, y), _uniform(report, x, y), _front(report, x, y)])
     figure.add_trace(_parents(report, x, y))
+    more = f", 2 of {len(names)} objectives" if len(names) > 2 else ""
     figure.update_layout(
-        title="Front, denoised (± 1 deviation)",
-        xaxis_title=axis_label(report.metric_names[x]),
-        yaxis_title=axis_label(report.metric_names[y]),
+        title=f"Front, denoised (± 1 deviation){more}",
+        xaxis_title=axis_label(names[x]),
+        yaxis_title=axis_label(names[y]),
+        **_LAYOUT,
+    )
+    return figure
+
+
+def _single_graph(report: FrontReport) -> go.Figure:
+    figure, denoised = go.Figure(), report.denoised
+    trials = denoised.trials
+    kinds = (("searched merges", OTHER, False), ("parents and uniform merges", UNIFORM, True))
+    for name, colour, uniform in kinds:
+        chosen = [i for i, t in enumerate(trials) if is_uniform(t) is uniform]
+        figure.add_scatter(
+            x=[mean_weight(trials[i]) for i in chosen],
+            y=denoised.means[chosen, 0].tolist(),
+            error_y={"array": denoised.deviations[chosen, 0].tolist(), "thickness": 1},
+            text=[_title(trials[i]) for i in chosen],
+            mode="markers",
+            marker={"color": colour},
+            name=name,
+        )
+    figure.update_layout(
+        title=f"Best: trial {report.knee}, denoised (± 1 deviation)",
+        xaxis_title="mean weight of the layers: 0 base, 1 expert",
+        yaxis_title=axis_label(report.metric_names[0]),
         **_LAYOUT,
     )
     return figure
@@ -85,7 +116,8 @@ def _front(report: FrontReport, x: int, y: int) -> go.Scatter:
         error_x={"array": [row[x] for row in errors], "thickness": 1},
         error_y={"array": [row[y] for row in errors], "thickness": 1},
         text=[_title(trial) for trial in trials],
-        mode="lines+markers",
+        # What is a front of more objectives is none of two: no line.
+        mode="lines+markers" if len(report.metric_names) == 2 else "markers",
         line={"color": FRONT},
         name=f"front: hypervolume {report.hypervolume:.3f}",
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,16 +29,46 @@ def test_init_run_status_front_and_report(tmp_path: Path) -> None:
     assert run.returncode == 0
     assert run.stdout == ""
     lines = run.stderr.splitlines()
-    assert lines[0].startswith("trial   0 of 4  base          accuracy ")
-    assert lines[-1].startswith("4 trials in ")
+    assert lines[0].startswith("study small: 4 trials in sqlite:///")
+    assert lines[1].startswith("trial   0 of 4  base          accuracy ")
+    assert lines[5].startswith("4 trials in ")
+    assert lines[6].startswith(f"next: mergefront front {path} ")
+    assert lines[-1].startswith(f"      mergefront report {path} ")
     status = json.loads(mergefront("status", path, "--format", "json").stdout)
     assert status["complete"] == status["budget"] == 4
     assert "complete           4 of 4" in mergefront("status", path).stdout
     table = mergefront("front", path).stdout
     assert "hypervolume" in table
     assert "uniform merges alone" in table
-    report = mergefront("report", path, "--out", tmp_path / "report").stdout
-    assert report.splitlines()[0] == str(tmp_path / "report" / "report.html")
+    report = mergefront("report", path).stdout
+    assert report.splitlines()[0] == str(tmp_path / "small.report" / "report.html")
+
+
+def test_two_workers_print_whole_lines_and_status_knows_the_budget(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": 3}, sampler={"preset": "random"})
+    run = mergefront("run", path, "--workers", "2", "--trials", "5")
+    assert run.returncode == 0, run.stderr
+    lines = run.stderr.splitlines()
+    done = [line for line in lines if re.match(r"trial +\d of 5  .* tokens .* s$", line)]
+    assert len(done) == 5
+    assert "\x1b" not in run.stderr
+    assert lines[0].startswith("study small: 5 trials")
+    assert any(line.startswith("2 workers: done after ") for line in lines)
+    status = json.loads(mergefront("status", path, "--format", "json").stdout)
+    assert (status["complete"], status["budget"], status["hours_left"]) == (5, 5, 0)
+    more = json.loads(mergefront("status", path, "--trials", "8", "--format", "json").stdout)
+    assert more["budget"] == 8
+
+
+def test_the_demo_leaves_a_spec_that_every_command_works_with(tmp_path: Path) -> None:
+    demo = mergefront("demo", "--out", tmp_path / "my demo", "--trials", "3")
+    assert demo.returncode == 0, demo.stderr
+    written = tmp_path / "my demo" / "demo.yaml"
+    assert f"mergefront validate '{written}' --split test" in demo.stderr
+    before = written.read_text()
+    assert json.loads(mergefront("status", written, "--format", "json").stdout)["budget"] == 3
+    assert mergefront("front", written).returncode == 0
+    assert written.read_text() == before
 
 
 def test_front_as_json_is_all_of_stdout(finished: Path) -> None:
@@ -55,6 +86,7 @@ def test_validate_and_importance_print_json(finished: Path) -> None:
 def test_export_and_merge_write_checkpoints(finished: Path, tmp_path: Path) -> None:
     exported = mergefront("export", finished, "--trial", 9, "--out", tmp_path / "a")
     assert exported.stdout.strip() == str(tmp_path / "a")
+    assert f"vllm serve {tmp_path / 'a'}" in exported.stderr
     (tmp_path / "w.json").write_text('{"uniform": 0.5}')
     mergefront("merge", finished, "--weights", tmp_path / "w.json", "--out", tmp_path / "b")
     for name in ("a", "b"):

@@ -1,6 +1,7 @@
 """What a user sees while a study runs."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from mergefront.objectives import Measurement
 from mergefront.study import StudySpec
-from mergefront.study.cli.progress import ConsoleReporter
+from mergefront.study.cli.progress import ConsoleReporter, ManyWorkers, _Bars, duration
 from mergefront.study.workers.worker import Timings
 from small_study import write_spec
 
@@ -36,9 +37,8 @@ def test_a_finished_trial_is_one_line_with_errors(tmp_path: Path, terminal: bool
     reporter.started(trial, 24)
     reporter.answered(24)
     reporter.finished(trial, MEASUREMENT)
-    last = text.getvalue().splitlines()[-1]
-    assert "trial   0 of 10  search" in last
-    assert "accuracy 0.750 ± 0.020  tokens 12.500 ± 0.500  1.2 s" in last
+    assert "trial   0 of 10  search" in text.getvalue()
+    assert "accuracy 0.750 ± 0.020  tokens 12.500 ± 0.500  1.2 s" in text.getvalue()
 
 
 def test_a_bar_is_drawn_on_terminals_only(tmp_path: Path) -> None:
@@ -63,3 +63,27 @@ def test_the_summary_says_where_time_went(tmp_path: Path) -> None:
     assert text.getvalue() == (
         "3 trials in 13 s: suggest 5.0 s, merge 0.25 s, generate and score 7.5 s\n"
     )
+
+
+def test_one_screen_for_all_workers(finished: Path) -> None:
+    spec = StudySpec.from_yaml(finished).with_overrides(trials=12)
+    screen = ManyWorkers(spec)
+    text = io.StringIO()
+    screen.console = Console(file=text, force_terminal=True, width=100, highlight=False)
+    screen._bars = _Bars(spec, screen.console)
+    with screen:
+        screen.tick()
+        screen.said("trial 3 of 12  [red]search")
+        screen._bars.progress.refresh()
+    shown = text.getvalue()
+    assert "10/12" in shown
+    assert re.search(r"hypervolume \d\.\d{3} \(measured\)", shown)
+    assert "trial 3 of 12  [red]search\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0.0 s"), (45, "45 s"), (144, "2.4 min"), (3600, "60 min"), (9000, "2.5 h")],
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown

@@ -1,16 +1,17 @@
 """How far a study is, who works on it, what failed."""
 
+import datetime
 import json
 import re
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mergefront.study import StudySpec
-from mergefront.study.results.status import status_of
-from mergefront.study.seeding import init_study, search_space
+from mergefront.study.results.status import busy_seconds, status_of
+from mergefront.study.seeding import BUDGET, init_study, search_space
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.ledger import Ending
 from mergefront.study.workers.claims import Claims
@@ -49,6 +50,32 @@ def test_a_study_in_work(
     assert status.generated_tokens == 14
     assert status.trials_per_hour is not None
     assert status.hours_left == pytest.approx(8 / status.trials_per_hour)
+    assert status_of(study, spec, 4).hours_left == pytest.approx(2 / status.trials_per_hour)
+    study.set_user_attr(BUDGET, 12)
+    assert status_of(study, spec).budget == 12
+    assert status_of(study, spec, 1).budget == 2  # never fewer than there are
+
+
+def _trial(start: float, end: float) -> FrozenTrial:
+    trial = create_trial(state=TrialState.COMPLETE, values=[0.0, 0.0])
+    begin = datetime.datetime(2026, 1, 1)
+    trial.datetime_start = begin + datetime.timedelta(seconds=start)
+    trial.datetime_complete = begin + datetime.timedelta(seconds=end)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("spans", "seconds"),
+    [
+        ([], 0.0),
+        ([(0, 10)], 10.0),
+        ([(0, 10), (12, 20)], 20.0),  # two seconds of proposing
+        ([(0, 10), (5000, 5010)], 20.0),  # a pause between two sessions
+        ([(0, 10), (2, 14), (3, 5)], 14.0),  # several workers
+    ],
+)
+def test_a_pause_is_no_work(spans: list[tuple[float, float]], seconds: float) -> None:
+    assert busy_seconds([_trial(*span) for span in spans]) == seconds
 
 
 def test_a_study_that_has_not_begun(tmp_path: Path) -> None:

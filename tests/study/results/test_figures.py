@@ -1,0 +1,94 @@
+"""The pictures are right for any number of objectives, and for weights beyond the parents."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from mergefront import StudySpec
+from mergefront.study.results.front import FrontReport, front_report
+from mergefront.study.results.report.figures import plot_front, plot_weights
+from mergefront.study.results.report.plotly_figures import front_graph
+from mergefront.study.storage.connection import load_study
+
+
+@pytest.fixture
+def report(finished: Path) -> FrontReport:
+    spec = StudySpec.from_yaml(finished)
+    return front_report(load_study(spec), spec)
+
+
+def _with(report: FrontReport, columns: list[int], names: list[str]) -> FrontReport:
+    """Return the report of other objectives, taken from the two there are."""
+
+    def cut(trial: object) -> None:
+        for key in ("denoised", "denoised_errors"):
+            values = trial.user_attrs[key]  # type: ignore[attr-defined]
+            trial.user_attrs[key] = [values[c] for c in columns]  # type: ignore[attr-defined]
+
+    for trial in report.trials:
+        cut(trial)
+    means, deviations = report.denoised.means[:, columns], report.denoised.deviations[:, columns]
+    denoised = replace(report.denoised, means=means, deviations=deviations)
+    reference = [report.reference_point[c] for c in columns]
+    directions = [report.directions[c] for c in columns]
+    return replace(
+        report,
+        metric_names=names,
+        denoised=denoised,
+        reference_point=reference,
+        directions=directions,
+    )
+
+
+def _labels(figure: Figure) -> list[tuple[str, str]]:
+    return [
+        (axes.get_xlabel().split(" (")[0], axes.get_ylabel().split(" (")[0])
+        for axes in figure.axes
+    ]
+
+
+def test_one_objective_is_drawn_over_the_mean_weight(report: FrontReport) -> None:
+    one = _with(report, [0], ["accuracy"])
+    assert _labels(plot_front(one)) == [
+        ("mean weight of the layers: 0 base, 1 expert", "accuracy")
+    ]
+    title = front_graph(one).layout.title.text
+    assert f"Best: trial {one.knee}" in title
+    assert one.summary().startswith(f"best: trial {one.knee}, accuracy ")
+    assert "hypervolume" not in one.summary()
+
+
+def test_three_objectives_have_a_panel_for_each_pair(report: FrontReport) -> None:
+    three = _with(report, [0, 1, 1], ["accuracy", "tokens", "latency"])
+    figure = plot_front(three)
+    assert _labels(figure) == [
+        ("tokens", "accuracy"),
+        ("latency", "accuracy"),
+        ("latency", "tokens"),
+    ]
+    assert "2 of 3 objectives" in front_graph(three).layout.title.text
+    front_lines = [line for line in figure.axes[0].lines if line.get_color() == "#0072B2"]
+    assert {line.get_linestyle() for line in front_lines} == {"None"}
+
+
+def test_weights_beyond_the_parents_are_not_clipped(report: FrontReport) -> None:
+    def limits() -> tuple[float, float]:
+        (image,) = plot_weights(report).axes[0].images
+        return image.get_clim()
+
+    assert limits() == (0.0, 1.0)
+    report.trials[0].params["layer_000"] = 1.5
+    assert limits() == pytest.approx((-0.5, 1.5))
+
+
+def test_a_density_is_no_weight(report: FrontReport) -> None:
+    for trial in report.trials:
+        trial.params["density"] = 0.4
+    axes = plot_weights(report).axes[0]
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert "density" not in shown
+    assert axes.child_axes[0].get_ylabel() == "density"
+    assert torch.isfinite(report.denoised.means).all()
