@@ -31,12 +31,14 @@ def draw(validation: Mapping[str, Any]) -> Figure:
     for parent in parents:
         point = (parent["values"]["tokens"], parent["values"]["accuracy"])
         axes.plot(*point, "*", color=PARENT, markersize=15, markeredgecolor="white", zorder=5)
-        offset = {
-            "textcoords": "offset points",
-            "xytext": (9, 7) if parent["label"] == "base" else (9, -13),
-            "color": PARENT,
-        }
-        axes.annotate(parent["label"], point, weight="bold", **offset)
+        axes.annotate(
+            parent["label"],
+            point,
+            weight="bold",
+            textcoords="offset points",
+            xytext=(9, 7) if parent["label"] == "base" else (9, -13),
+            color=PARENT,
+        )
     axes.set_xlabel("tokens per answer (mean), lower is better")
     axes.set_ylabel("accuracy (share of questions), higher is better")
     axes.set_title(
@@ -51,7 +53,7 @@ def draw(validation: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _points(axes: Axes, models: Sequence[Model], style: Mapping[str, str], label: str) -> None:
+def _points(axes: Axes, models: Sequence[Model], style: Mapping[str, Any], label: str) -> None:
     """Draw models in the order of their tokens, with standard errors."""
     ordered = sorted(models, key=lambda model: float(model["values"]["tokens"]))
     axes.errorbar(
