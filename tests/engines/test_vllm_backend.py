@@ -205,6 +205,16 @@ def test_a_stop_text_that_is_a_special_token_ends_the_answer(
     assert ours == reference.generate(["1a+1b+1?"], until)
 
 
+def test_a_drawn_answer_depends_on_its_seed_and_not_on_its_company(backend: VllmBackend) -> None:
+    become(backend, 0.5)
+    drawn = Sampling(24, temperature=1.0)
+    seeds = [11, 12, 13, 14, 15]
+    together = backend.generate(PROMPTS, drawn, seeds=seeds)
+    assert backend.generate(PROMPTS[::-1], drawn, seeds=seeds[::-1]) == together[::-1]
+    assert backend.generate(PROMPTS[2:3], drawn, seeds=seeds[2:3]) == together[2:3]
+    assert backend.generate(PROMPTS, drawn, seeds=[s + 10 for s in seeds]) != together
+
+
 def test_batch_invariance_is_refused_on_a_cpu(backend: VllmBackend) -> None:
     with pytest.raises(EvaluationError, match="batch_invariant needs a GPU"):
         VllmBackend(EngineSettings(batch_invariant=True)).load(MODELS)

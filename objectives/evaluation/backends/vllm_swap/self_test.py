@@ -70,11 +70,13 @@ class SelfTest:
             EngineError: If a parent swapped in is not the parent.
         """
         self._fresh[0] = self._look_fresh(engine)
+        if self.repeatability is not None and not self.repeatability.exact:
+            logger.warning("%s", self.repeatability)
         models = self._models
         experts = [str(path) for path in models.experts]
         merge = asdict(models.merge)
         engine.call("mergefront_load", str(models.base), experts, models.dtype, merge)
-        reason = self._through_loader(engine) or self._in_place(engine)
+        reason = self._through_loader(engine) or self._tried_in_place(engine)
         logger.info("swaps %s", f"go through vLLM's loader: {reason}" if reason else "in place")
         return not reason
 
@@ -113,6 +115,16 @@ class SelfTest:
             self._fresh.setdefault(parent, canary)
             reason = reason or _first(engine.call("mergefront_keep", parent))
         return reason or _first(engine.call("mergefront_prepare"))
+
+    def _tried_in_place(self, engine: Engine) -> str:
+        """Return why swaps cannot be in place, an error included: the loader's way is as right."""
+        try:
+            reason = self._in_place(engine)
+        except Exception as error:
+            reason = f"in place failed, {type(error).__name__}: {error}"
+        if reason:
+            logger.warning("%s", reason)
+        return reason
 
     def _in_place(self, engine: Engine) -> str:
         """Overwrite the weights with a mixture and every parent.
