@@ -51,7 +51,8 @@ class Operator:
         exact_ends: Whether one expert with weight 1, all others at 0, is that expert exactly.
         parameters: What may stand under `merge.parameters`.
         between: The same formula for base and one expert, on tensors of the stored precision, if
-            that gives the same bits as float32 arithmetic rounded once, and sooner.
+            that gives the same bits as float32 arithmetic rounded once, and sooner. Takes memory
+            for the result as `out`, or None.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Operator:
     max_experts: int | None = None
     exact_ends: bool = False
     parameters: tuple[Parameter, ...] = ()
-    between: Callable[[Tensor, Tensor, float], Tensor] | None = None
+    between: Callable[..., Tensor] | None = None
 
     def options(self, given: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters, given or default.
