@@ -1,0 +1,115 @@
+"""`mergefront pick`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....errors import SpecError
+from ..app import (
+    RESULTS,
+    Format,
+    FormatOption,
+    SpecArgument,
+    StorageOption,
+    command,
+    print_json,
+    read_spec,
+)
+from ..next_steps import say_next
+
+if TYPE_CHECKING:
+    from ...results.choice import Choice, Chosen
+
+_NOTHING: list[str] = []
+
+
+@command("pick", panel=RESULTS)
+def pick(  # noqa: PLR0913 - a command's options
+    spec: SpecArgument,
+    tokens: Annotated[
+        float | None,
+        typer.Option("--tokens", metavar="N", help="At most this many tokens per answer."),
+    ] = None,
+    accuracy: Annotated[
+        float | None,
+        typer.Option("--accuracy", metavar="SHARE", help="At least this share of right answers."),
+    ] = None,
+    limit: Annotated[
+        list[str],
+        typer.Option(
+            "--limit",
+            metavar="METRIC=X",
+            help="Worst acceptable value of any objective. May be given several times.",
+        ),
+    ] = _NOTHING,
+    weight: Annotated[
+        list[str],
+        typer.Option(
+            "--weight",
+            metavar="METRIC=W",
+            help="How much an objective without a limit counts; 1 by default. May be given "
+            "several times.",
+        ),
+    ] = _NOTHING,
+    storage: StorageOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Choose one model of the front by what you want, and say which others are as good.
+
+    Example: mergefront pick examples/demo.yaml --tokens 12
+    """
+    from ...results.choice import Wish, choose
+    from ...results.front import front_report
+    from ...storage.connection import load_study
+
+    parsed = read_spec(spec, storage)
+    named = {"tokens": tokens, "accuracy": accuracy}
+    limits = {name: value for name, value in named.items() if value is not None}
+    wish = Wish({**limits, **_numbers("--limit", limit)}, _numbers("--weight", weight))
+    choice = choose(front_report(load_study(parsed), parsed), wish)
+    if format is Format.JSON:
+        print_json(choice.to_json())
+        return
+    _print(choice)
+    number = choice.best.trial.number
+    say_next(spec, storage, [(f"export --trial {number} --out merged", "save this model")])
+
+
+def _numbers(option: str, texts: list[str]) -> dict[str, float]:
+    """Read `METRIC=NUMBER` texts."""
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            raise SpecError(
+                f"{option} must be METRIC=NUMBER, e.g. {option} accuracy=2, but got {text!r}."
+            ) from None
+    return found
+
+
+def _print(choice: "Choice") -> None:
+    from ..tables import make_table, print_table
+
+    names = choice.report.metric_names
+    columns = ["trial", "<role", *names, "utility", "~95 % interval"]
+    if choice.wish.limits:
+        columns.append("keeps the limits")
+    rows = [_row(choice, chosen) for chosen in (choice.best, *choice.tied)]
+    typer.echo(f"{choice.report.study}: trial {choice.best.trial.number} is {choice.why()}")
+    print_table(make_table(None, columns, [(r, i == 0) for i, r in enumerate(rows)]))
+    if choice.tied:
+        tied = ", ".join(str(chosen.trial.number) for chosen in choice.tied)
+        typer.echo(f"Not to be told from it by what was measured: {tied}.")
+
+
+def _row(choice: "Choice", chosen: "Chosen") -> list[str]:
+    from ...results.front_table import role, rounded
+
+    attributes = chosen.trial.user_attrs
+    believed = zip(attributes["denoised"], attributes["denoised_errors"], strict=True)
+    low, high = chosen.interval
+    cells = [str(chosen.trial.number), role(chosen.trial), *(rounded(*pair) for pair in believed)]
+    cells += [f"{chosen.utility:.3f}", f"[{low:.3f}, {high:.3f}]"]
+    return [*cells, f"{100 * chosen.keeps:.0f} %"] if choice.wish.limits else cells

@@ -1,0 +1,94 @@
+"""`mergefront pick`: one model of the front, why, and which others are as good."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from command import invoke
+from mergefront import StudySpec
+from mergefront.errors import SpecError, StudyError
+from mergefront.study.results.choice import Wish, choose
+from mergefront.study.results.front import FrontReport, front_report
+from mergefront.study.storage.connection import load_study
+
+
+@pytest.fixture
+def report(finished: Path) -> FrontReport:
+    """A front of three clear models, and one that cannot be told from the second."""
+    spec = StudySpec.from_yaml(finished)
+    report = front_report(load_study(spec), spec)
+    report.reference_point[:] = [0.5, 30.0]
+    values = [(0.9, 25.0, 0.01), (0.8, 10.0, 0.01), (0.795, 9.9, 0.03), (0.6, 2.0, 0.01)]
+    pattern = report.trials[0]
+    del report.trials[:]
+    for number, (accuracy, tokens, error) in enumerate(values):
+        trial = copy.copy(pattern)
+        trial.number = number
+        trial.user_attrs = {
+            "denoised": [accuracy, tokens],
+            "denoised_errors": [error, 10 * error],
+            "phase": "search",
+        }
+        report.trials.append(trial)
+    return report
+
+
+@pytest.mark.parametrize(
+    ("limits", "weights", "number"),
+    [
+        ({}, {}, 2),  # min(.295/.4, 20.1/28) against min(.3/.4, 20/28)
+        ({"tokens": 12}, {}, 1),
+        ({"tokens": 5}, {}, 3),
+        ({"accuracy": 0.85}, {}, 0),
+        ({"accuracy": 0.55, "tokens": 26}, {}, 2),
+        ({}, {"accuracy": 50}, 0),
+        ({}, {"tokens": 50}, 3),
+    ],
+)
+def test_the_wish_decides(
+    report: FrontReport, limits: dict[str, float], weights: dict[str, float], number: int
+) -> None:
+    assert choose(report, Wish(limits, weights)).best.trial.number == number
+
+
+def test_what_cannot_be_told_apart_is_named(report: FrontReport) -> None:
+    choice = choose(report, Wish({"tokens": 12}, {}))
+    assert [chosen.trial.number for chosen in choice.tied] == [2]
+    low, high = choice.best.interval
+    assert low < choice.best.utility < high
+    assert choice.best.keeps > 0.99
+    assert choice.why() == "the best accuracy with tokens at most 12"
+    assert choose(report, Wish({}, {"accuracy": 50})).tied == []
+
+
+def test_a_limit_that_nobody_keeps_names_who_comes_nearest(report: FrontReport) -> None:
+    with pytest.raises(StudyError, match=r"tokens at most 1 \(best: 2.00 ± 0.10, trial 3\)"):
+        choose(report, Wish({"tokens": 1}, {}))
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (Wish({"token": 1}, {}), "Did you mean 'tokens'"),
+        (Wish({}, {"accuracy": 0}), "above 0"),
+        (Wish({"tokens": 9}, {"tokens": 2}), "a limit and a weight"),
+    ],
+)
+def test_wishes_that_make_no_sense(report: FrontReport, wish: Wish, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        choose(report, wish)
+
+
+def test_the_command(finished: Path) -> None:
+    shown = invoke("pick", finished, "--weight", "accuracy=2", "--format", "json")
+    content = json.loads(shown.stdout)
+    assert content["weights"] == {"accuracy": 2.0}
+    number, low, high = content["pick"]["number"], *content["pick"]["interval"]
+    assert low <= content["pick"]["utility"] <= high
+    table = invoke("pick", finished, "--weight", "accuracy=2")
+    assert f"trial {number} is the best balance of accuracy (weight 2) and tokens" in table.stdout
+    assert f"mergefront export {finished} --trial {number} --out merged" in table.stderr
+    wrong = invoke("pick", finished, "--weight", "accuracy")
+    assert (wrong.exit_code, "must be METRIC=NUMBER" in wrong.stderr) == (1, True)
