@@ -25,6 +25,7 @@ from .evaluation import (
 )
 from .evaluation.cache import AnswerCache
 from .evaluation.racing import Race
+from .evaluation.rotation import Hand
 from .merging import MergePlan
 
 # Called with the number of questions answered since the last call.
@@ -158,7 +159,11 @@ class MergeObjective:
     @property
     def n_answers(self) -> int:
         """Answers that a candidate gives if it is asked everything."""
-        return sum(self._repeats(scored) for scored in self.questions)
+        return self.count_answers(range(len(self.questions)))
+
+    def count_answers(self, places: Iterable[int]) -> int:
+        """Return how many answers a candidate gives to some questions."""
+        return sum(self._repeats(self.questions[place]) for place in places)
 
     @property
     def clusters(self) -> list[str]:
@@ -185,7 +190,7 @@ class MergeObjective:
         self,
         params: Mapping[str, float],
         progress: Progress | None = None,
-        race: Race | None = None,
+        race: Race | Hand | None = None,
     ) -> Measurement:
         """Measure one candidate.
 
@@ -222,7 +227,7 @@ class MergeObjective:
         known = [by_id.get(scored.question.id) for scored in self.questions]
         return [[_mean(m.metric, repeats) for repeats in known] for m in self.metrics]
 
-    def _goes_on(self, race: Race, answers: Mapping[int, Sequence[Answer]]) -> bool:
+    def _goes_on(self, race: Race | Hand, answers: Mapping[int, Sequence[Answer]]) -> bool:
         means = [[_mean(m.metric, repeats) for repeats in answers.values()] for m in self.metrics]
         return race.goes_on(list(answers), np.array(means, dtype=np.float64))
 

@@ -2,28 +2,41 @@
 
 from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
-from ._search_space import MEASURED, is_measured, signs, uniform_levels
+from ._gp import Trust
+from ._trials.measurements import MEASURED, is_measured
+from ._trials.search_space import signs, uniform_levels
+from .adviser import CAUTION, Adviser, Recommendation
 from .bmm_sampler import BMMSampler, BMMSettings
-from .denoise import Denoised, denoise
+from .denoise import Denoised, denoise, fit_study, read_off
 from .moead_cmaes import MoeadCmaesSampler
 from .per_trial import PerTrialSampler
+from .recommend import Preference, preference_weights, recommend
 from .simmerge import SimMergeSampler
 from .sip_sampler import SIPSampler
 
 __all__ = [
+    "CAUTION",
     "MEASURED",
     "AcquisitionBudget",
+    "Adviser",
     "BMMSampler",
     "BMMSettings",
     "Denoised",
     "MoeadCmaesSampler",
     "PerTrialSampler",
+    "Preference",
+    "Recommendation",
     "Rerank",
     "SIPSampler",
     "SimMergeSampler",
+    "Trust",
     "denoise",
+    "fit_study",
     "infer_reference_point",
     "is_measured",
+    "preference_weights",
+    "read_off",
+    "recommend",
     "signs",
     "uniform_levels",
 ]

@@ -5,7 +5,6 @@ errors are read from `trial.user_attrs["constraint_errors"]`, by name; a constra
 has without one gets an inferred noise level.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,11 +14,14 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from ._gp import Observations, Surrogate, fit_surrogate
+from ._trials.measurements import error_or_nan, filled
 
 # A trial is believed to keep to its constraints if that is likelier than not.
 LIKELY = 0.5
-_SMALLEST_DEVIATION = 1e-9
-_SMALLEST_PROBABILITY = 1e-12
+# Log probability of the most feasible point below which nothing is near being feasible.
+_HOPELESS = -7.0
+# Logarithm of how much the known points may differ in weight where none is feasible.
+_MOST_HOPE = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ class Feasibility:
         Args:
             X: An `n x d`-dim tensor in the unit cube.
         """
-        probability = torch.ones(len(X), dtype=torch.double)
+        return self.log_probability(X).exp()
+
+    def log_probability(self, X: Tensor) -> Tensor:
+        """Return the logarithm of `probability`; finite however far a constraint is violated."""
+        logarithm = torch.zeros(len(X), dtype=torch.double)
         for surrogate in self.margins:
             mean, deviation = surrogate.posterior(X)
-            z = mean / deviation.clamp_min(_SMALLEST_DEVIATION)
-            probability = probability * torch.special.ndtr(z[:, 0])
-        return probability
+            logarithm = logarithm + torch.special.log_ndtr((mean / deviation)[:, 0])
+        return logarithm
 
     def likely(self, X: Tensor) -> Tensor:
         """Return whether each point probably keeps to all; where none does, all count as such."""
@@ -65,9 +70,8 @@ def fit_feasibility(trials: Sequence[FrozenTrial], observations: Observations) -
 def _fit(name: str, trials: Sequence[FrozenTrial], observations: Observations) -> Surrogate:
     rows = [row for row, trial in enumerate(trials) if name in trial.constraints]
     margins = [[-trials[row].constraints[name]] for row in rows]
-    told = [trials[row].user_attrs.get("constraint_errors", {}).get(name) for row in rows]
-    known = all(error is not None and math.isfinite(error) for error in told)
-    errors = torch.tensor([[error] for error in told], dtype=torch.double) if known else None
+    told = torch.tensor([_told(trials[row], name) for row in rows], dtype=torch.double)
+    errors = filled(told)[:, None]
     Y = torch.tensor(margins, dtype=torch.double)
     # Infinite margins are as good as large ones.
     finite = Y[torch.isfinite(Y)]
@@ -79,25 +83,47 @@ def _fit(name: str, trials: Sequence[FrozenTrial], observations: Observations) -
     )
 
 
+def _told(trial: FrozenTrial, name: str) -> float:
+    errors = trial.user_attrs.get("constraint_errors")
+    return error_or_nan(errors.get(name) if isinstance(errors, dict) else None)
+
+
 class Weighted(AcquisitionFunction):
     """An acquisition function times the probability that a point keeps to all constraints.
 
     As in constrained expected improvement (Gardner et al. 2014).
 
     Args:
-        acquisition: To be weighted; not negative, or a logarithm.
+        acquisition: To be weighted.
         feasibility: Of the points.
         is_log: Whether it is a logarithm.
+        X: Known points. Where none of them is feasible, weights are relative to the most feasible
+            and on a scale on which they differ: a search to which all are the same 0 would not
+            find its way.
     """
 
     def __init__(
-        self, acquisition: AcquisitionFunction, feasibility: Feasibility, is_log: bool
+        self,
+        acquisition: AcquisitionFunction,
+        feasibility: Feasibility,
+        is_log: bool,
+        X: Tensor,
     ) -> None:
         super().__init__(acquisition.model)
         self._acquisition, self._feasibility, self._is_log = acquisition, feasibility, is_log
+        known = feasibility.log_probability(X)
+        self._origin, self._temper = 0.0, 1.0
+        if known.max() < _HOPELESS:
+            self._origin = float(known.max())
+            self._temper = min(1.0, _MOST_HOPE / max(float(known.max() - known.min()), 1e-9))
 
     def forward(self, X: Tensor) -> Tensor:
         """Score a `b x 1 x d`-dim tensor, `b`-dim."""
         value: Tensor = self._acquisition(X)
-        probability = self._feasibility.probability(X.squeeze(-2)).clamp_min(_SMALLEST_PROBABILITY)
-        return value + probability.log() if self._is_log else value * probability
+        logarithm = self._feasibility.log_probability(X.squeeze(-2)) - self._origin
+        logarithm = self._temper * logarithm
+        if self._is_log:
+            return value + logarithm
+        weight = logarithm.clamp_max(_MOST_HOPE).exp()
+        # A gain may be slightly negative: then, too, the likelier point is the better one.
+        return torch.where(value > 0, value * weight, value * (2.0 - weight.clamp_max(1.0)))

@@ -1,5 +1,6 @@
 """What samplers over the unit cube share: start-up trials, seeds, and what others measure."""
 
+import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,9 +17,10 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import double
 from torch.quasirandom import SobolEngine
 
-from ._pending import pending_params, publish
-from ._search_space import MEASURED, UnitCube, finite_trials, is_measured, uniform_levels
 from ._threads import one_thread
+from ._trials.measurements import MEASURED, finite_trials, is_measured
+from ._trials.pending import pending_params, publish
+from ._trials.search_space import UnitCube, uniform_levels
 
 Startup = Literal["uniform", "sobol"]
 _STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
@@ -109,6 +111,8 @@ class CubeSampler(BaseSampler):
         stream = zlib.crc32(param_name.encode())
         point = self._rng(trial.number, stream).uniform(size=cube.dim)
         level = self._startup_level(trial.number)
+        if self._levels is None and trial.number < self._n_startup_trials:
+            point = self._next_sobol_columns(trial, param_name, param_distribution)
         if level is not None and not cube.categorical_columns:
             point = np.full(cube.dim, level)
         return cube.decode(point)[param_name]
@@ -116,9 +120,12 @@ class CubeSampler(BaseSampler):
     def _propose(
         self, study: Study, trial: FrozenTrial, cube: UnitCube, trials: list[FrozenTrial]
     ) -> NDArray[np.float64]:
-        measured = [trial for trial in finite_trials(trials) if cube.covers(trial.params)]
+        finite = finite_trials(trials)
+        measured = [trial for trial in finite if cube.holds(trial.params)]
         if trial.number < self._n_startup_trials:
             return self._startup_point(trial.number, cube)
+        if finite and not measured:
+            _warn_of_a_space_without_trials(cube, finite)
         if not measured or len(measured) < self._n_startup_trials - _n_failed(study):
             return self._sobol_point(trial.number, cube)
         pending = pending_params(trials, cube, trial.number)
@@ -145,11 +152,33 @@ class CubeSampler(BaseSampler):
             engine.fast_forward(number)
         return np.asarray(engine.draw(1, dtype=double)[0].numpy(), dtype=np.float64)
 
+    def _next_sobol_columns(
+        self, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> NDArray[np.float64]:
+        """Return the trial's Sobol point in the columns of one more parameter.
+
+        The space is not known before a trial is complete; the order of suggestions is.
+        """
+        before = {key: d for key, d in trial.distributions.items() if key != name}
+        whole = UnitCube({**before, name: distribution})
+        return self._sobol_point(trial.number, whole)[-UnitCube({name: distribution}).dim :]
+
     def _rng(self, number: int, stream: int = 0) -> np.random.Generator:
         return np.random.default_rng([self._seed, number, stream])
 
     def _torch_seed(self, number: int) -> int:
         return int(self._rng(number).integers(2**31))
+
+
+def _warn_of_a_space_without_trials(cube: UnitCube, finite: list[FrozenTrial]) -> None:
+    missing = sorted(cube.search_space.keys() - finite[-1].params.keys())
+    if missing:
+        warnings.warn(
+            f"No finished trial has all parameters of search_space; trial {finite[-1].number} "
+            f"lacks {', '.join(map(repr, missing[:5]))}. Until one has them, points are Sobol's, "
+            "not the model's: let the objective suggest them, or leave them out of search_space.",
+            stacklevel=2,
+        )
 
 
 def _n_failed(study: Study) -> int:

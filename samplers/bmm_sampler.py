@@ -23,7 +23,7 @@ from ._acqf.rerank import Rerank
 from ._constraints import Feasibility, Weighted, fit_feasibility
 from ._gp import Observations
 from ._gp.published import Lengthscales, fit_published
-from ._search_space import UnitCube
+from ._trials.search_space import UnitCube
 from .sip_sampler import ROUNDED, SIPSampler
 
 BMMAcquisition = Literal["qlognehvi", "qehvi"]
@@ -182,7 +182,7 @@ class _Pool:
             else noisy_improvement(self._model, self._X, *common)
         )
         if self._feasibility.margins:
-            return Weighted(acquisition, self._feasibility, is_log=True)
+            return Weighted(acquisition, self._feasibility, True, self._X)
         return acquisition
 
     def _predict(self, X: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from ._constraints import LIKELY, fit_feasibility
-from ._gp import Observations, Trust, fit_surrogate
-from ._knowledge import recall
-from ._search_space import MEASURED, UnitCube, finite_trials, signs, standard_errors
+from ._constraints import LIKELY, Feasibility, fit_feasibility
+from ._gp import Observations, Surrogate, Trust, fit_surrogate
+from ._threads import one_thread
+from ._trials.knowledge import recall
+from ._trials.measurements import MEASURED, finite_trials, measurements, warn_of_unknown
+from ._trials.search_space import UnitCube, signs
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,25 @@ class Denoised:
     feasible: Tensor
 
 
+@dataclass(frozen=True)
+class StudyModel:
+    """The sampler's surrogate of a whole study.
+
+    Args:
+        trials: Measured, all with every parameter of the cube.
+        cube: Over the parameters that all trials share.
+        observations: Of the trials, maximized.
+        surrogate: Fitted to them.
+        feasibility: Of points of the cube.
+    """
+
+    trials: list[FrozenTrial]
+    cube: UnitCube
+    observations: Observations
+    surrogate: Surrogate
+    feasibility: Feasibility
+
+
 def denoise(
     study: Study,
     importance: Mapping[str, float] | None = None,
@@ -42,8 +63,10 @@ def denoise(
 ) -> Denoised:
     """Fit the sampler's surrogate to a whole study and read it off at the trials.
 
-    Works on any Optuna study; trials without `standard_errors` get one inferred noise level.
-    Where trials share no parameter, the measured values are returned as they are.
+    Works on any Optuna study; trials without `standard_errors` get the largest known error of an
+    objective, or one inferred noise level. Where trials answered different questions (`answers`),
+    their values are equated. Where they share no parameter, the measured values are returned as
+    they are.
 
     Args:
         study: With one objective or more.
@@ -51,31 +74,63 @@ def denoise(
             `SIPSampler` was told, if it has one.
         trust: See `SIPSampler`. Defaults to None: the study's, or else "learned".
     """
+    model = fit_study(study, importance, trust)
+    return _as_measured(study) if model is None else read_off(model, study)
+
+
+def read_off(model: StudyModel, study: Study) -> Denoised:
+    """Return what a model believes about its own trials."""
+    X = model.observations.X
+    means, deviations = model.surrogate.posterior(X)
+    names = model.cube.column_names
+    relevance = [
+        dict(zip(names, row, strict=True)) for row in model.surrogate.relevance().tolist()
+    ]
+    feasible = model.feasibility.probability(X) >= LIKELY
+    return Denoised(model.trials, means * signs(study.directions), deviations, relevance, feasible)
+
+
+def fit_study(
+    study: Study,
+    importance: Mapping[str, float] | None = None,
+    trust: Trust | None = None,
+) -> StudyModel | None:
+    """Fit a study's surrogate; None where there is no trial, or no parameter that all share.
+
+    Args:
+        study: With one objective or more.
+        importance: See `denoise`.
+        trust: The same.
+    """
     told, told_trust = recall(study)
     importance, trust = importance or told, told_trust if trust is None else trust
     trials = finite_trials(study.get_trials(deepcopy=False, states=MEASURED))
     space = _shared_space(study, trials)
-    flips = signs(study.directions)
-    values = torch.tensor([t.values for t in trials], dtype=torch.double).reshape(-1, len(flips))
     if not space or not trials:
-        kept = torch.tensor([_keeps(trial) for trial in trials], dtype=torch.bool)
-        return Denoised(trials, values, torch.zeros_like(values), [{} for _ in flips], kept)
-    cube = UnitCube(space)
-    X = cube.encode([trial.params for trial in trials])
+        return None
+    warn_of_unknown(importance or (), {name for trial in trials for name in trial.params})
+    cube, known = UnitCube(space), measurements(trials)
     observations = Observations(
-        X,
-        values * flips,
-        standard_errors(trials),
+        cube.encode([trial.params for trial in trials]),
+        known.values * signs(study.directions),
+        known.errors,
         importance_tensor(cube, importance),
         cube.jumps,
+        known.sizes,
     )
-    surrogate = fit_surrogate(observations, trust)
-    means, deviations = surrogate.posterior(X)
-    relevance = [
-        dict(zip(cube.column_names, row, strict=True)) for row in surrogate.relevance().tolist()
-    ]
-    feasible = fit_feasibility(trials, observations).probability(X) >= LIKELY
-    return Denoised(trials, means * flips, deviations, relevance, feasible)
+    with one_thread():
+        surrogate = fit_surrogate(observations, trust)
+        feasibility = fit_feasibility(trials, observations)
+    return StudyModel(trials, cube, observations, surrogate, feasibility)
+
+
+def _as_measured(study: Study) -> Denoised:
+    trials = finite_trials(study.get_trials(deepcopy=False, states=MEASURED))
+    n_objectives = len(study.directions)
+    values = torch.tensor([t.values for t in trials], dtype=torch.double)
+    values = values.reshape(-1, n_objectives)
+    kept = torch.tensor([_keeps(trial) for trial in trials], dtype=torch.bool)
+    return Denoised(trials, values, torch.zeros_like(values), [{}] * n_objectives, kept)
 
 
 def _keeps(trial: FrozenTrial) -> bool:

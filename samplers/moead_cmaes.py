@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from ._acqf import preference_grid
 from ._cube_sampler import CubeSampler
-from ._search_space import UnitCube, signs
+from ._trials.search_space import UnitCube, signs
 
 if TYPE_CHECKING:
     import cmaes
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _STEP = 0.3  # CMA-ES's initial step in the unit cube: it should reach a third of it
 _POPULATION = 6
 _N_SUBPROBLEMS = 6
+_N_NEIGHBOURS = 3
 
 Array = NDArray[np.float64]
 
@@ -60,11 +61,23 @@ class MoeadCmaesSampler(CubeSampler):
         costs = _costs((values * signs(study.directions)).numpy())
         k = number % costs.shape[1]
         groups = np.array([trial.number % costs.shape[1] for trial in measured])
-        near = np.minimum((groups - k) % costs.shape[1], (k - groups) % costs.shape[1]) <= 1
+        near = np.isin(groups, _neighbours(k, preference_grid(values.shape[1], _N_SUBPROBLEMS)))
         seed = int(self._rng(number).integers(2**31))
         search = _replayed(X, costs[:, k], near, seed)
         point: Array = np.round(search.ask().clip(0.0, 1.0), 4)
         return point
+
+
+def _neighbours(k: int, preferences: torch.Tensor) -> NDArray[np.int64]:
+    """Return a preference and the two nearest to it.
+
+    Args:
+        k: Its number.
+        preferences: A `w x m`-dim tensor.
+    """
+    distances = (preferences - preferences[k]).norm(dim=1)
+    nearest: NDArray[np.int64] = distances.argsort(stable=True)[:_N_NEIGHBOURS].numpy()
+    return nearest
 
 
 def _costs(values: Array) -> Array:
@@ -74,7 +87,7 @@ def _costs(values: Array) -> Array:
         values: An `n x m`-dim array to maximize.
     """
     best, span = values.max(axis=0), np.ptp(values, axis=0)
-    lost = (best - values) / np.maximum(span, 1e-12)
+    lost = (best - values) / np.where(span > 0, span, 1.0)
     weights = preference_grid(values.shape[1], _N_SUBPROBLEMS).numpy()
     costs: Array = (lost[:, None, :] * weights).max(axis=2)
     return costs

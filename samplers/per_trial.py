@@ -9,6 +9,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+# Trials that are asked for and never told would stay for ever.
+_MOST_RUNNING = 256
+
 
 class PerTrialSampler(BaseSampler):
     """Gives another sampler a fresh seed for every trial, from `(seed, trial.number)`.
@@ -23,19 +26,19 @@ class PerTrialSampler(BaseSampler):
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make, self._seed = make, seed
-        self._current: tuple[int, BaseSampler] | None = None
+        self._running: dict[tuple[str, int], BaseSampler] = {}
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """Ask the trial's sampler."""
-        return self._of(trial).infer_relative_search_space(study, trial)
+        return self._of(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Ask the trial's sampler."""
-        return self._of(trial).sample_relative(study, trial, search_space)
+        return self._of(study, trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self,
@@ -45,20 +48,30 @@ class PerTrialSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """Ask the trial's sampler."""
-        return self._of(trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._of(study, trial).sample_independent(
+            study, trial, param_name, param_distribution
+        )
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Tell the trial's sampler."""
-        self._of(trial).before_trial(study, trial)
+        self._of(study, trial).before_trial(study, trial)
 
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
         """Tell the trial's sampler."""
-        self._of(trial).after_trial(study, trial, state, values)
+        self._of(study, trial).after_trial(study, trial, state, values)
+        self._running.pop((study.study_name, trial.number), None)
 
-    def _of(self, trial: FrozenTrial) -> BaseSampler:
-        if self._current is None or self._current[0] != trial.number:
+    def _of(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+        """Return the trial's sampler; trials may run side by side and end in any order.
+
+        No lock, which could not be pickled: one thread works on one trial.
+        """
+        key = (study.study_name, trial.number)
+        if key not in self._running:
             seed = int(np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0])
-            self._current = (trial.number, self._make(seed))
-        return self._current[1]
+            self._running[key] = self._make(seed)
+            for oldest in list(self._running)[:-_MOST_RUNNING]:
+                self._running.pop(oldest, None)
+        return self._running[key]

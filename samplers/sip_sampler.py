@@ -1,6 +1,6 @@
 """SIPSampler: Bayesian optimization of merge weights with a structural importance prior."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -28,8 +28,9 @@ from ._acqf import (
 from ._constraints import Weighted, fit_feasibility
 from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
-from ._knowledge import remember
-from ._search_space import UnitCube, signs, standard_errors
+from ._trials.knowledge import remember
+from ._trials.measurements import MEASURED, measurements, warn_of_unknown
+from ._trials.search_space import UnitCube, signs
 from .denoise import importance_tensor
 
 # Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
@@ -68,8 +69,13 @@ class SIPSampler(CubeSampler):
     points by their worth times the probability that they keep to all.
 
     A trial's standard errors are read from `trial.user_attrs["standard_errors"]`, a list
-    aligned with its values; if any trial lacks them, one noise level is inferred. A PRUNED trial
-    with standard errors is a measurement like any other: one that was stopped early.
+    aligned with its values. What is no finite number from 0 counts as missing: the largest known
+    error of that objective takes its place, or, if most are missing, one noise level is inferred.
+    A PRUNED trial with standard errors is a measurement like any other: one that was stopped
+    early. `trial.user_attrs["n_questions"]` says how many questions a measurement asked.
+
+    Where trials carry `answers` to different questions, their values are equated first; see
+    `_trials/equating.py`.
 
     Args:
         importance: Parameter name -> importance in [0, 1], larger matters more. Parameters not
@@ -126,6 +132,8 @@ class SIPSampler(CubeSampler):
         params = super().sample_relative(study, trial, search_space)
         if params:
             remember(study, self._importance, self._trust)
+            known = {*search_space, *(self._search_space or {}), *_last_parameters(study)}
+            warn_of_unknown(self._importance or (), known)
         return params
 
     def _model_point(
@@ -144,17 +152,18 @@ class SIPSampler(CubeSampler):
         reference = self._reference(study, means[likely])
         span = front_span(means[likely], reference)
         scale = Scale(reference, span, preference_grid(means.shape[1]))
-        rows = worth_knowing(means, scale, _MAX_POINTS)
+        rows = worth_knowing(means, scale, _MAX_POINTS, likely)
         # What is believed to violate a constraint is known, but nobody will pick it.
         X, means = observations.X[rows][likely[rows]], means[rows][likely[rows]]
         surrogate = surrogate.restricted(rows)
         rng = self._rng(number, stream=1)
         acquisition = self._acquire(surrogate, X, X_pending, scale, number)
         if feasibility.margins:
-            acquisition = Weighted(acquisition, feasibility, self._acquisition == "qlognehvi")
-        raw = raw_points(X, means, self._budget.n_raw, rng)
+            is_log = self._acquisition == "qlognehvi"
+            acquisition = Weighted(acquisition, feasibility, is_log, observations.X)
+        raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
         steps = (self._budget.n_restarts, self._budget.n_steps)
-        candidate = maximize(acquisition, raw, *steps, rng)
+        candidate = maximize(acquisition, raw, *steps, rng, cube.snapped)
         return np.round(candidate.numpy(), ROUNDED)
 
     def _acquire(
@@ -177,13 +186,14 @@ class SIPSampler(CubeSampler):
     def _observations(
         self, study: Study, cube: UnitCube, measured: list[FrozenTrial]
     ) -> Observations:
-        values = torch.tensor([trial.values for trial in measured], dtype=torch.double)
+        known = measurements(measured)
         return Observations(
             cube.encode([trial.params for trial in measured]),
-            values * signs(study.directions),
-            standard_errors(measured),
+            known.values * signs(study.directions),
+            known.errors,
             importance_tensor(cube, self._importance),
             cube.jumps,
+            known.sizes,
         )
 
     def _reference(self, study: Study, means: Tensor) -> Tensor:
@@ -196,6 +206,12 @@ class SIPSampler(CubeSampler):
             )
         given = torch.tensor(self._reference_point, dtype=torch.double)
         return given * signs(study.directions)
+
+
+def _last_parameters(study: Study) -> Iterable[str]:
+    """Return the names of the last measured trial's parameters, those with one value included."""
+    trials = study.get_trials(deepcopy=False, states=MEASURED)
+    return trials[-1].params if trials else ()
 
 
 def _check_acquisition(acquisition: str) -> None:

@@ -18,11 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .results.front import pareto_front
+    from .results.recommendations import recommend
     from .spec.study_spec import StudySpec
 
-__all__ = ["StudySpec", "pareto_front"]
+__all__ = ["StudySpec", "pareto_front", "recommend"]
 
-_HOMES = {"StudySpec": ".spec.study_spec", "pareto_front": ".results.front"}
+_HOMES = {
+    "StudySpec": ".spec.study_spec",
+    "pareto_front": ".results.front",
+    "recommend": ".results.recommendations",
+}
 
 
 def __getattr__(name: str) -> Any:

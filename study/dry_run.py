@@ -88,11 +88,15 @@ def _questions(inputs: StudyInputs) -> str:
 
 
 def _answers(inputs: StudyInputs) -> str:
-    drawn = [q.sampling or inputs.sampling for q in questions_of(inputs.tasks, "search")]
-    most = sum(sampling.repeats * sampling.max_new_tokens for sampling in drawn)
-    trials, n = inputs.spec.study.trials, sum(sampling.repeats for sampling in drawn)
+    asked, spec = questions_of(inputs.tasks, "search"), inputs.spec
+    drawn = [q.sampling or inputs.sampling for q in asked]
+    rotation = spec.evaluation.rotation([scored.task for scored in asked], spec.study.seed)
+    dealt = f", dealt from {rotation.n_pool} questions" if rotation else ""
+    share = rotation.n_asked / len(asked) if rotation else 1.0
+    most = round(share * sum(sampling.repeats * sampling.max_new_tokens for sampling in drawn))
+    trials, n = spec.study.trials, round(share * sum(sampling.repeats for sampling in drawn))
     return (
-        f"{n} a candidate, {_count(most)} tokens at most; {n * trials} in all, "
+        f"{n} a candidate{dealt}, {_count(most)} tokens at most; {n * trials} in all, "
         f"{_count(most * trials)} tokens at most"
     )
 

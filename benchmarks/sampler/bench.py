@@ -18,7 +18,12 @@ import torch
 from problems import GROUPS
 from rivals import Importance, Start
 from runs import Run, Task, load_or_run
-from tables import print_importance_table, print_main_table, print_problem_table
+from tables import (
+    print_importance_table,
+    print_main_table,
+    print_problem_table,
+    print_recommended_table,
+)
 
 RIVALS = ("random", "nsga2", "tpe", "gp")
 
@@ -54,6 +59,8 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
     tasks = []
     for seed, problem in product(range(arguments.seeds), problems):
         tasks.append(Task(problem, "mergefront", seed=seed))
+        if problem in GROUPS["fresh"]:  # of our own sampler alone
+            continue
         for start in get_args(Start):
             rivals = _rivals(problem, arguments.botorch)
             tasks += [Task(problem, rival, start, seed, "none") for rival in rivals]
@@ -75,16 +82,18 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
     for group in arguments.groups:
         of_group = [run for run in runs if run.task.problem in GROUPS[group]]
         of_group = [run for run in of_group if run.task.seed < arguments.seeds]
-        if group in ("tune", "synthetic"):
-            for noise in ("independent", "shared"):
+        if group in ("tune", "synthetic", "fresh", "steps"):
+            for noise in ("independent", "shared", "rotating"):
                 chosen = [run for run in of_group if f"/{noise}/" in run.task.problem]
-                print_main_table(f"{group}, {noise} questions", chosen, pool)
+                if chosen:
+                    print_main_table(f"{group}, {noise} questions", chosen, pool)
         else:
             print_main_table(group, of_group, pool)
     synthetic = [run for run in runs if run.task.problem in GROUPS["synthetic"]]
     if synthetic:
         print_importance_table(synthetic, pool)
     print_problem_table(runs, pool)
+    print_recommended_table([r for r in runs if r.task.problem in GROUPS["fresh"]], pool)
     if arguments.plot:
         from plot import draw
 

@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import torch
 from problems import Problem, make_problem
+from problems.synthetic import N_QUESTIONS
 from rivals import N_START, Importance, Start, make_sampler
 
+from mergefront.objectives.evaluation.rotation import Rotation
 from mergefront.samplers import uniform_levels
 
 BUDGET = 48
@@ -53,6 +56,7 @@ class Run:
         values: As measured.
         errors: Standard errors of the values.
         cpu_seconds: Of all suggestions together.
+        answers: Where questions rotate: each trial's user attribute `answers`.
     """
 
     task: Task
@@ -60,6 +64,7 @@ class Run:
     values: list[list[float]]
     errors: list[list[float]]
     cpu_seconds: float
+    answers: list[dict[str, Any]] | None = None
 
     @property
     def problem(self) -> Problem:
@@ -76,12 +81,15 @@ class Run:
         study = optuna.create_study(directions=["maximize", "maximize"])
         names = self.problem.names
         weight = optuna.distributions.FloatDistribution(0.0, 1.0)
-        for x, y, e in zip(self.params[:n], self.values[:n], self.errors[:n], strict=True):
+        for k, (x, y, e) in enumerate(
+            zip(self.params[:n], self.values[:n], self.errors[:n], strict=True)
+        ):
+            told: dict[str, Any] = {} if self.answers is None else {"answers": self.answers[k]}
             trial = optuna.trial.create_trial(
                 values=y,
                 params=dict(zip(names, x, strict=True)),
                 distributions=dict.fromkeys(names, weight),
-                user_attrs={"standard_errors": e},
+                user_attrs={"standard_errors": e, **told},
             )
             study.add_trial(trial)
         return study
@@ -112,15 +120,27 @@ def _search(task: Task) -> Run:
         for level in uniform_levels(N_START):
             study.enqueue_trial(dict.fromkeys(problem.names, level))
     rng = np.random.default_rng([task.seed, 29])
-    rows, seconds = [], 0.0
+    rotation = _rotation(problem, task.seed)
+    rows, answers, seconds = [], [], 0.0
     for trial, x, took in _ask(study, problem):
-        measured = problem.measure(x, rng)
+        hand = rotation.hand(trial.number).blocks[0] if rotation else None
+        measured = problem.measure(x, rng, hand)
         trial.set_user_attr("standard_errors", measured.errors.tolist())
+        if measured.answers is not None:
+            answers.append({"questions": hand, "values": measured.answers.tolist()})
+            trial.set_user_attr("answers", answers[-1])
         study.tell(trial, measured.values.tolist())
         rows.append((x.tolist(), measured.values.tolist(), measured.errors.tolist()))
         seconds += took
     params, values, errors = map(list, zip(*rows, strict=True))
-    return Run(task, params, values, errors, seconds)
+    return Run(task, params, values, errors, seconds, answers or None)
+
+
+def _rotation(problem: Problem, seed: int) -> Rotation | None:
+    """Return who deals 70 questions of the pool to every candidate."""
+    if problem.n_pool is None:
+        return None
+    return Rotation([""] * problem.n_pool, seed=seed, share=N_QUESTIONS / problem.n_pool)
 
 
 def _ask(

@@ -1,5 +1,6 @@
 """What a search is worth to those who pick a model from it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -11,11 +12,11 @@ from botorch.models.transforms import Standardize
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from problems import Problem, hypervolume, utilities
-from problems.base import Array
+from problems.base import PREFERENCES, Array
 from rivals import known_importance
 from runs import Run
 
-from mergefront.samplers import denoise
+from mergefront.samplers import Recommendation, denoise, recommend
 
 # What the user reads: measured values, BoTorch's default model, or our denoised ones.
 Reported = Literal["observed", "botorch", "denoised"]
@@ -40,6 +41,24 @@ def reported_regret(run: Run, n: int, reported: Reported) -> float:
     return selection_regret(run.problem, truths, _report(run, n, reported))
 
 
+def recommended_regret(run: Run, n: int) -> float:
+    """Return the selection regret of a user who takes what is recommended, measured or not."""
+    recommended, problem = recommendations(run, n), run.problem
+    points = [[one.params[name] for name in problem.names] for one in recommended]
+    with torch.no_grad():
+        truths = problem.truth(torch.tensor(points, dtype=torch.double)).numpy()
+    got = utilities(truths, problem.reference)[np.arange(len(points)), np.arange(len(points))]
+    return float(np.mean((problem.best_utilities - got) / problem.best_utilities))
+
+
+def recommendations(run: Run, n: int) -> list[Recommendation]:
+    """Return what is recommended after the first `n` evaluations, one a preference."""
+    weights = [(float(w), float(1 - w)) for w in PREFERENCES]
+    reference = run.problem.reference.tolist()
+    told = _told_importance(run)
+    return recommend(run.study(n), weights, reference, span=[1.0, 1.0], importance=told)
+
+
 def selection_regret(problem: Problem, truths: Array, reported: Array) -> float:
     """Return the mean relative loss of utility over preferences.
 
@@ -62,12 +81,15 @@ def _report(run: Run, n: int, reported: Reported) -> Array:
         return np.array(run.values[:n])
     if reported == "botorch":
         return _botorch_means(run, n)
-    importance = None
-    if run.task.sampler.startswith(("mergefront", "sip")):
-        importance = known_importance(run.problem, run.task.seed, run.task.importance)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    means: Array = denoise(run.study(n), importance).means.numpy()
+    means: Array = denoise(run.study(n), _told_importance(run)).means.numpy()
     return means
+
+
+def _told_importance(run: Run) -> Mapping[str, float] | None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if not run.task.sampler.startswith(("mergefront", "sip")):
+        return None
+    return known_importance(run.problem, run.task.seed, run.task.importance)
 
 
 def _botorch_means(run: Run, n: int) -> Array:

@@ -9,7 +9,12 @@ from statistics import fmean, stdev
 
 from rivals import MODEL_BASED, N_START
 from runs import BUDGET, Run
-from scores import best_choice_regret, hypervolume_regret, reported_regret
+from scores import (
+    best_choice_regret,
+    hypervolume_regret,
+    recommended_regret,
+    reported_regret,
+)
 
 Score = Callable[[Run], float]
 
@@ -25,7 +30,7 @@ def print_main_table(title: str, runs: Sequence[Run], pool: Executor) -> None:
     ours = groups["mergefront", "uniform"]
     print(f"\n**{title}** ({len(ours)} runs a row)\n")
     print("| sampler | start | hypervolume regret | selection regret: observed |", end="")
-    print(" own model | denoised | best choice |\n|---|---|---|---|---|---|---|")
+    print(" own model | denoised | recommended | best choice |\n|---|---|---|---|---|---|---|---|")
     _print_row("uniform merges alone", "", ours, pool, n=N_START)
     for (sampler, start), members in sorted(groups.items(), key=_order):
         _print_row(sampler, start, members, pool)
@@ -47,6 +52,8 @@ def _print_row(
     cells.append(_mean(pool.map(model, runs)) if has_model else "")
     denoised = partial(reported_regret, n=n, reported="denoised")
     cells.append(_mean(pool.map(denoised, runs)) if n == BUDGET else "")
+    recommended = partial(recommended_regret, n=n)
+    cells.append(_mean(pool.map(recommended, runs)) if n == BUDGET else "")
     cells.append(_mean(pool.map(partial(best_choice_regret, n=n), runs)))
     print(f"| {sampler} | {start} | " + " | ".join(cells) + " |", flush=True)
 
@@ -57,14 +64,15 @@ def print_importance_table(runs: Sequence[Run], pool: Executor) -> None:
     for run in runs:
         if run.task.sampler == "mergefront":
             groups[run.task.importance].append(run)
-    scores: dict[str, tuple[list[float], list[float]]] = {}
+    scores: dict[str, tuple[list[float], ...]] = {}
     for kind, members in groups.items():
         picked = pool.map(partial(reported_regret, n=BUDGET, reported="denoised"), members)
+        taken = pool.map(partial(recommended_regret, n=BUDGET), members)
         searched = pool.map(partial(hypervolume_regret, n=BUDGET), members)
-        scores[kind] = list(picked), list(searched)
+        scores[kind] = list(picked), list(taken), list(searched)
     print("\n**What the importance does** (differences from none on the same problems)\n")
-    print("| importance | selection regret | less none's | hypervolume regret | less none's |")
-    print("|---|---|---|---|---|")
+    print("| importance | selection regret, denoised | less none's | recommended |", end="")
+    print(" less none's | hypervolume regret | less none's |\n|---|---|---|---|---|---|---|")
     for kind, values in scores.items():
         pairs = zip(values, scores["none"], strict=True)
         cells = [
@@ -78,13 +86,41 @@ def print_problem_table(runs: Sequence[Run], pool: Executor) -> None:
     """Print our sampler's selection regret beside that of the uniform merges, per problem."""
     ours = [r for r in runs if r.task.sampler == "mergefront" and r.task.importance == "true"]
     print("\n**Problem by problem**: selection regret\n")
-    print("| problem | uniform merges, observed | mergefront, denoised |\n|---|---|---|")
+    print(
+        "| problem | uniform merges, observed | mergefront, denoised | mergefront, recommended |"
+    )
+    print("|---|---|---|---|")
     for name in dict.fromkeys(run.task.problem for run in ours):
         members = [run for run in ours if run.task.problem == name]
         uniform = partial(reported_regret, n=N_START, reported="observed")
         denoised = partial(reported_regret, n=BUDGET, reported="denoised")
         print(f"| {name} | {_mean(pool.map(uniform, members))} | ", end="")
-        print(f"{_mean(pool.map(denoised, members))} |")
+        print(f"{_mean(pool.map(denoised, members))} | ", end="")
+        print(f"{_mean(pool.map(partial(recommended_regret, n=BUDGET), members))} |")
+
+
+def print_recommended_table(runs: Sequence[Run], pool: Executor) -> None:
+    """Print what is recommended against picks among the evaluated points, in pairs of a search."""
+    ours = [r for r in runs if r.task.sampler == "mergefront" and r.task.importance == "true"]
+    print("\n**Recommended against picked** (selection regret of the same searches)\n")
+    print(
+        "| questions | searches | uniform merges, observed | picked, denoised | recommended |",
+        end="",
+    )
+    print(" less picked | best choice | searches where uniform merges lose less |")
+    print("|---|---|---|---|---|---|---|---|")
+    for noise in ("independent", "shared", "rotating"):
+        members = [run for run in ours if f"/{noise}/" in run.task.problem]
+        if not members:
+            continue
+        uniform = list(pool.map(partial(reported_regret, n=N_START, reported="observed"), members))
+        picked = list(pool.map(partial(reported_regret, n=BUDGET, reported="denoised"), members))
+        taken = list(pool.map(partial(recommended_regret, n=BUDGET), members))
+        best = list(pool.map(partial(best_choice_regret, n=BUDGET), members))
+        less = [a - b for a, b in zip(taken, picked, strict=True)]
+        worse = sum(a > b for a, b in zip(taken, uniform, strict=True))
+        cells = " | ".join(_mean(values) for values in (uniform, picked, taken, less, best))
+        print(f"| {noise} | {len(members)} | {cells} | {worse} |", flush=True)
 
 
 def _mean(values: Iterable[float]) -> str:
@@ -92,4 +128,4 @@ def _mean(values: Iterable[float]) -> str:
     if len(numbers) == 1:
         return f"{numbers[0]:.3f} (one run)"
     error = stdev(numbers) / sqrt(len(numbers))
-    return f"{fmean(numbers):.3f} ± {error:.3f}"
+    return f"{fmean(numbers):.4f} ± {error:.4f}"

@@ -127,7 +127,7 @@ def _plausible(means: Tensor, deviations: Tensor, scale: Scale) -> Tensor:
     return indices
 
 
-def worth_knowing(means: Tensor, scale: Scale, n: int) -> Tensor:
+def worth_knowing(means: Tensor, scale: Scale, n: int, likely: Tensor | None = None) -> Tensor:
     """Return indices of the points that proposals depend on most, in order.
 
     Two thirds are those that come nearest to the best for some preference, a third are spread
@@ -137,11 +137,16 @@ def worth_knowing(means: Tensor, scale: Scale, n: int) -> Tensor:
         means: An `N x m`-dim tensor of posterior means.
         scale: Of the utilities.
         n: How many, at most.
+        likely: An `N`-dim tensor: which points may be picked at all; they come first. Defaults
+            to None: all.
     """
     if len(means) <= n:
         return torch.arange(len(means))
     utilities = scale.utilities(means)
-    order = (utilities - utilities.amax(dim=0)).amax(dim=1).argsort(descending=True)
+    likely = torch.ones(len(means), dtype=torch.bool) if likely is None else likely
+    lacking = (utilities - utilities[likely].amax(dim=0)).amax(dim=1)
+    behind = lacking - lacking.max() + lacking[likely].min() - 1.0
+    order = torch.where(likely, lacking, behind).argsort(descending=True)
     n_near = 2 * n // 3
     spread = torch.linspace(n_near, len(order) - 1, n - n_near).round().long()
     return torch.cat([order[:n_near], order[spread]]).sort().values

@@ -1,6 +1,7 @@
 """Maximize an acquisition function over the unit cube."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,9 +40,23 @@ def maximize(
     n_restarts: int,
     n_steps: int,
     rng: np.random.Generator,
+    snapped: Callable[[Tensor], Tensor] = lambda points: points,
 ) -> Tensor:
-    """Return the best point found, a `d`-dim tensor in the unit cube; see `climb`."""
-    finalists, scores = climb(acquisition, raw, n_restarts, n_steps, rng)
+    """Return the best point found, a `d`-dim tensor in the unit cube; see `climb`.
+
+    Args:
+        acquisition: Scores a `b x 1 x d`-dim tensor.
+        raw: As for `climb`.
+        n_restarts: The same.
+        n_steps: The same.
+        rng: The same.
+        snapped: Moves points to the nearest that can be evaluated, where not all can.
+    """
+    climbed, scores = climb(acquisition, raw, n_restarts, n_steps, rng)
+    finalists = snapped(climbed)
+    if finalists is not climbed:
+        with torch.no_grad():
+            scores = acquisition(finalists.unsqueeze(-2))
     return finalists[scores.argmax()]
 
 

@@ -49,5 +49,6 @@ def front_span(Y: Tensor, reference: Tensor) -> Tensor:
         reference: An `m`-dim tensor. Where no value beats it, the span is that of all values.
     """
     reach = Y[is_non_dominated(Y)].amax(dim=0) - reference
-    spread = (Y.amax(dim=0) - Y.amin(dim=0)).clamp_min(1e-9)
+    spread = Y.amax(dim=0) - Y.amin(dim=0)
+    spread = torch.where(spread > 0, spread, torch.ones_like(spread))
     return torch.where(reach > 0, reach, spread)

@@ -68,7 +68,8 @@ def frontier_gap(means: Tensor, values: Tensor) -> Tensor:
     if len(front) < 2 or means.shape[1] != 2:
         return torch.zeros(len(means), dtype=means.dtype)
     front = front[front[:, 0].argsort()]
-    span = (front.amax(dim=0) - front.amin(dim=0)).clamp_min(1e-12)
+    span = front.amax(dim=0) - front.amin(dim=0)
+    span = torch.where(span > 0, span, torch.ones_like(span))
     scaled, candidates = front / span, means / span
     lengths = (scaled[1:] - scaled[:-1]).norm(dim=1)
     middles = (scaled[1:] + scaled[:-1]) / 2

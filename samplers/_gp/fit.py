@@ -29,11 +29,13 @@ class Column(Measured):
         known_noise: Whether that factor is believed to be near one.
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
+        sizes: See `Process`.
     """
 
     known_noise: bool
     importance: Tensor | None
     jumps: Tensor
+    sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64]) 
         spread=column.spread,
         kernel=Kernel(objective.lengthscales(theta), column.jumps),
         mean=float(theta[-2]),
+        sizes=column.sizes,
     )
     return Fit(process, float(theta[1]))
 

@@ -85,10 +85,13 @@ class Process(Measured):
     Args:
         kernel: Of the standardized values.
         mean: Constant prior mean, standardized.
+        sizes: An `n`-dim tensor: questions of each measurement, 1 for the usual number. Defaults
+            to None: all have it.
     """
 
     kernel: Kernel
     mean: float
+    sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         K = self.kernel(self.X, self.X) + torch.diag(self.noise + JITTER)
@@ -122,7 +125,9 @@ class Process(Measured):
         Args:
             rows: Indices of the points to keep.
         """
-        return replace(self, X=self.X[rows], y=self.y[rows], noise=self.noise[rows])
+        X, y, noise = self.X[rows], self.y[rows], self.noise[rows]
+        sizes = None if self.sizes is None else self.sizes[rows]
+        return replace(self, X=X, y=y, noise=noise, sizes=sizes)
 
     def posterior(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """Return posterior mean and standard deviation of the noise-free values.
@@ -151,12 +156,13 @@ class Process(Measured):
         return self.location + self.spread * mean, covariance * self.spread**2
 
     def expected_noise(self, mean: Tensor) -> Tensor:
-        """Return the noise variance expected of measurements with these means, standardized.
+        """Return the noise variance expected of measurements of the usual size, standardized.
 
         Args:
             mean: A tensor of any shape, standardized.
         """
-        return pooled_noise(mean, self.y, self.noise)
+        per_size = self.noise if self.sizes is None else self.noise * self.sizes
+        return pooled_noise(mean, self.y, per_size)
 
     def with_pending(self, P: Tensor) -> "Process":
         """Condition on points in flight as if they were to measure what is expected of them.
@@ -169,7 +175,8 @@ class Process(Measured):
         mean, _ = self.project(P)
         X, y = torch.cat([self.X, P]), torch.cat([self.y, mean])
         noise = torch.cat([self.noise, self.expected_noise(mean)])
-        return replace(self, X=X, y=y, noise=noise)
+        sizes = None if self.sizes is None else torch.cat([self.sizes, torch.ones_like(mean)])
+        return replace(self, X=X, y=y, noise=noise, sizes=sizes)
 
 
 def pooled_noise(at: Tensor, y: Tensor, noise: Tensor) -> Tensor:

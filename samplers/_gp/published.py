@@ -49,7 +49,9 @@ def rank_lengthscales(importance: Tensor | None, dim: int) -> Tensor:
     order = importance.argsort(descending=True, stable=True)
     ranks = torch.empty(dim, dtype=torch.double)
     ranks[order] = torch.linspace(0, 1, dim, dtype=torch.double)
-    logs = torch.tensor([math.log(_lengthscale(rank)) for rank in ranks.tolist()]).double()
+    logs = torch.tensor(
+        [math.log(_lengthscale(rank)) for rank in ranks.tolist()], dtype=torch.double
+    )
     for value in importance.unique():
         same = importance == value
         logs[same] = logs[same].mean()
@@ -80,9 +82,10 @@ def fit_published(observations: Observations, lengthscales: Lengthscales) -> Mod
 def _fit(observations: Observations, j: int, lengthscales: Lengthscales) -> SingleTaskGP:
     X, y = observations.X, observations.Y[:, [j]]
     variance = None
-    if observations.errors is not None:
-        floor = _SMALLEST_NOISE * float(y.var().clamp_min(1e-12))
-        variance = observations.errors[:, [j]].square().clamp_min(floor)
+    errors = observations.known_errors(j)
+    if errors is not None:
+        floor = _SMALLEST_NOISE * float(y.var()) or _SMALLEST_NOISE
+        variance = errors[:, None].square().clamp_min(floor)
     if lengthscales == "saas":
         return _fit_saas(X, y, variance)
     centres = rank_lengthscales(observations.importance, X.shape[1])

@@ -14,6 +14,7 @@ from .process import pooled_noise
 
 # Smallest noise variance relative to the data's: keeps the covariance well conditioned.
 _NOISE_FLOOR = 1e-4
+_LAST_BITS, _TINY = 1e-12, 1e-150
 
 
 def _no_jumps() -> Tensor:
@@ -27,9 +28,12 @@ class Observations:
     Args:
         X: An `n x d`-dim tensor in the unit cube.
         Y: An `n x m`-dim tensor of values to maximize.
-        errors: An `n x m`-dim tensor of standard errors, or None to infer one noise level.
+        errors: An `n x m`-dim tensor of standard errors; a column of NaN, or None for all, infers
+            one noise level.
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor of column indices: pairs of neighbouring layers.
+        sizes: An `n`-dim tensor: questions of each measurement, 1 for the usual number; None
+            where all have it.
     """
 
     X: Tensor
@@ -37,6 +41,12 @@ class Observations:
     errors: Tensor | None = None
     importance: Tensor | None = None
     jumps: Tensor = field(default_factory=_no_jumps)
+    sizes: Tensor | None = None
+
+    def known_errors(self, j: int) -> Tensor | None:
+        """Return the standard errors of an objective, `n`-dim; None if they are to be inferred."""
+        column = None if self.errors is None else self.errors[:, j]
+        return None if column is None or bool(column.isnan().any()) else column
 
 
 @dataclass(frozen=True)
@@ -105,19 +115,23 @@ def _column(observations: Observations, j: int) -> Column:
     values = observations.Y[:, j]
     location = float(values.mean())
     spread = float(values.std()) if len(values) > 1 else 0.0
-    spread = spread if spread > 1e-12 else 1.0
+    # Whatever the unit is: a spread that is a matter of the last bits is none.
+    spread = spread if spread > _LAST_BITS * abs(location) and spread > _TINY else 1.0
     standardized = (values - location) / spread
-    noise = torch.ones_like(values)
-    if observations.errors is not None:
-        told = (observations.errors[:, j] / spread).square().clamp_min(_NOISE_FLOOR)
-        noise = pooled_noise(standardized, standardized, told)
+    noise, errors = torch.ones_like(values), observations.known_errors(j)
+    sizes = None if errors is None else observations.sizes
+    if errors is not None:
+        told = (errors / spread).square().clamp_min(_NOISE_FLOOR)
+        per_size = torch.ones_like(values) if sizes is None else sizes
+        noise = pooled_noise(standardized, standardized, told * per_size) / per_size
     return Column(
         X=observations.X,
         y=standardized,
         noise=noise,
-        known_noise=observations.errors is not None,
+        known_noise=errors is not None,
         importance=observations.importance,
         jumps=observations.jumps,
         location=location,
         spread=spread,
+        sizes=sizes,
     )

@@ -13,8 +13,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from .._pending import known_params, publish
-from .._search_space import MEASURED
+from .._trials.measurements import MEASURED
+from .._trials.pending import known_params, publish
 from .bandit import LinUCB, NeuralLinear
 from .regressors import Array
 

@@ -14,6 +14,7 @@ from ...objectives.checkpoints.card import Provenance, model_card, recipe_yaml
 from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
 from ..spec.hashing import cached_hash
 from ..spec.inputs import StudyInputs
+from .recommendations import PHASE
 
 
 def export_trial(inputs: StudyInputs, study: optuna.Study, number: int, out: Path) -> None:
@@ -26,22 +27,34 @@ def export_trial(inputs: StudyInputs, study: optuna.Study, number: int, out: Pat
         StudyError: If the trial does not exist or lacks a parameter.
         SpecError: If `out` exists and is not empty.
     """
-    trial = _trial(study, number)
+    export_candidate(inputs, study, trial_of(study, number), out)
+
+
+def export_candidate(
+    inputs: StudyInputs, study: optuna.Study, trial: FrozenTrial, out: Path
+) -> None:
+    """Write the model of a trial, or of a recommendation as a trial; see `export_trial`.
+
+    Raises:
+        StudyError: If the trial lacks a parameter.
+        SpecError: If `out` exists and is not empty.
+    """
     check_empty(out)
     groups = inputs.plan.group_weights(trial.params)
     write_checkpoint(recipe_of(inputs), groups, out)
-    provenance = _provenance(inputs, groups, f"{study.study_name}, trial {number}", trial)
+    is_new = trial.user_attrs.get("phase") == PHASE
+    who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
+    title = f"{study.study_name}, {who}"
+    provenance = _provenance(inputs, groups, title, None if is_new else trial)
     _write_texts(provenance, out)
 
 
-def export_mergekit(inputs: StudyInputs, study: optuna.Study, number: int, out: Path) -> Path:
+def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
     """Write `mergekit.yaml` with which mergekit makes a trial's model; return its path.
 
     Raises:
-        StudyError: If the trial does not exist.
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
-    trial = _trial(study, number)
     check_empty(out)
     models = [str(checkpoint.directory) for checkpoint in (inputs.base, *inputs.experts)]
     groups = inputs.plan.group_weights(trial.params)
@@ -107,7 +120,12 @@ def check_empty(out: Path) -> None:
         )
 
 
-def _trial(study: optuna.Study, number: int) -> FrozenTrial:
+def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
+    """Return a trial by its number.
+
+    Raises:
+        StudyError: If there is none.
+    """
     trials = study.get_trials(deepcopy=False)
     if not 0 <= number < len(trials):
         raise StudyError(

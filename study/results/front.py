@@ -2,28 +2,38 @@
 
 import copy
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 import torch
-from botorch.utils.multi_objective.hypervolume import Hypervolume
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from ...errors import StudyError
-from ...samplers import Denoised, denoise, infer_reference_point, signs
+from ...samplers import (
+    Adviser,
+    Denoised,
+    Preference,
+    Recommendation,
+    denoise,
+    fit_study,
+    preference_weights,
+    read_off,
+    signs,
+)
 from ..seeding import importance_of, is_uniform
 from ..spec.study_spec import StudySpec
 from .front_table import data_frame, html_table, rounded
+from .indicators import hypervolume as hypervolume
+from .recommendations import knee_of, reference_of, to_json
+from .uniform_curve import LayerwiseGain, layerwise_gain
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# How far beyond the worse parent the reference point lies, as a share of the parents' range.
-_MARGIN = 0.1
 
 
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
@@ -74,25 +84,6 @@ def _annotated(denoised: Denoised, row: int) -> FrozenTrial:
     return trial
 
 
-def hypervolume(
-    values: Tensor, reference_point: Sequence[float], directions: Sequence[Any]
-) -> float:
-    """Return the volume that dominates the reference point, in the objectives' own units.
-
-    Args:
-        values: An `n x m`-dim tensor in the objectives' own directions.
-        reference_point: One value an objective, in its own direction.
-        directions: Of a study.
-    """
-    flips = signs(directions)
-    reference = torch.tensor(list(reference_point), dtype=torch.double) * flips
-    if len(flips) == 1:  # a length; BoTorch's class wants two objectives at least
-        return max(0.0, float((values * flips).max() - reference)) if len(values) else 0.0
-    maximized = values * flips
-    front = maximized[is_non_dominated(maximized)]
-    return float(Hypervolume(reference).compute(front))
-
-
 @dataclass(frozen=True)
 class FrontReport:
     """A study's front with what it is measured against.
@@ -108,8 +99,10 @@ class FrontReport:
         hypervolume: Of all denoised trials.
         hypervolume_uniform: Of the denoised parents and uniform merges alone.
         trials: The front.
-        knee: Number of the front's most balanced trial; None for an empty front.
+        knee: Number of the front's best trial to who wants all objectives alike; None for an empty
+            front.
         denoised: All trials.
+        adviser: Recommends models; None where trials share no parameter.
     """
 
     study: str
@@ -122,6 +115,26 @@ class FrontReport:
     trials: list[FrozenTrial]
     knee: int | None
     denoised: Denoised
+    adviser: Adviser | None
+
+    @cached_property
+    def recommended(self) -> list[Recommendation]:
+        """What to take for each of a range of preferences; see `recommend`."""
+        return self.recommend(None)
+
+    @cached_property
+    def layerwise(self) -> LayerwiseGain | None:
+        """What layer-wise weights bring over the uniform curve; None where there is no curve."""
+        return None if self.adviser is None else layerwise_gain(self.adviser, self.recommended)
+
+    def recommend(self, preferences: Iterable[Preference] | None) -> list[Recommendation]:
+        """Return what to take for each preference; see `recommend`.
+
+        Raises:
+            ValueError: If a preference does not fit the objectives.
+        """
+        weights = preference_weights(preferences, len(self.metric_names))
+        return [] if self.adviser is None else self.adviser.recommend(weights)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """Return one row a model, by trial number: believed and measured values, and weights.
@@ -175,6 +188,8 @@ class FrontReport:
             "hypervolume_uniform": self.hypervolume_uniform,
             "knee": self.knee,
             "trials": [self._trial_json(trial) for trial in self.trials],
+            "layerwise": self.layerwise and self.layerwise.to_json(self.metric_names),
+            "recommended": [to_json(r, self.metric_names) for r in self.recommended],
         }
 
     def check_models(self) -> None:
@@ -237,15 +252,17 @@ def _report(
     given: Sequence[float | None],
     trust: float | Literal["learned"] | None,
 ) -> FrontReport:
-    denoised = denoise(study, importance_of(study), trust)
+    model = fit_study(study, importance_of(study), trust)
+    denoised = denoise(study) if model is None else read_off(model, study)
     if not denoised.trials:
         raise StudyError(
             f"Study {study.study_name!r} has no finished trial yet. Continue it with "
             "`mergefront run`."
         )
     anchors = _anchors(denoised.trials, names)
-    reference = reference_point(study, given, denoised.means, anchors)
+    reference = reference_of(study, denoised.means, denoised.trials, given)
     front = _front_trials(study, denoised)
+    adviser = None if model is None else Adviser.of(model, study, reference)
     return FrontReport(
         study=study.study_name,
         directions=[direction.name.lower() for direction in study.directions],
@@ -255,8 +272,9 @@ def _report(
         hypervolume=hypervolume(denoised.means[_eligible(denoised)], reference, study.directions),
         hypervolume_uniform=hypervolume(_uniform(denoised), reference, study.directions),
         trials=front,
-        knee=_knee(front, signs(study.directions)),
+        knee=knee_of(adviser, front),
         denoised=denoised,
+        adviser=adviser,
     )
 
 
@@ -276,7 +294,8 @@ def measured_hypervolume(study: optuna.Study, spec: StudySpec) -> float | None:
     if len(flips) == 1:
         return float((values * flips).max() * flips[0])
     given = [objective.reference for objective in spec.objectives]
-    return hypervolume(values, reference_point(study, given, values, anchors), study.directions)
+    reference = reference_of(study, values, trials, given)
+    return hypervolume(values, reference, study.directions)
 
 
 def _uniform(denoised: Denoised) -> Tensor:
@@ -292,32 +311,3 @@ def _anchors(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, d
         for trial in trials
         if trial.user_attrs.get("phase") == "parent"
     }
-
-
-def reference_point(
-    study: optuna.Study,
-    given: Sequence[float | None],
-    means: Tensor,
-    anchors: Mapping[str, Mapping[str, float]],
-) -> list[float]:
-    """Return the given reference point; what it leaves open lies just beyond the worse parent."""
-    flips = signs(study.directions)
-    if len(anchors) > 1:
-        rows = (
-            torch.tensor([list(a.values()) for a in anchors.values()], dtype=torch.double) * flips
-        )
-        worst, best = rows.amin(dim=0), rows.amax(dim=0)
-        inferred = (worst - _MARGIN * (best - worst)) * flips
-    else:
-        inferred = infer_reference_point(means * flips) * flips
-    return [i if g is None else g for g, i in zip(given, inferred.tolist(), strict=True)]
-
-
-def _knee(front: Sequence[FrozenTrial], flips: Tensor) -> int | None:
-    """Return the trial whose worst objective, scaled to the front's range, is best."""
-    if not front:
-        return None
-    rows = torch.tensor([t.user_attrs["denoised"] for t in front], dtype=torch.double) * flips
-    span = (rows.amax(dim=0) - rows.amin(dim=0)).clamp_min(1e-12)
-    balance = ((rows - rows.amin(dim=0)) / span).amin(dim=1)
-    return front[int(balance.argmax())].number

@@ -1,10 +1,20 @@
-"""Quality of a front as a set of points: how near, how even.
+"""Quality of a front as a set of points: how much it covers, how near, how even.
 
-Points are maximized and scaled: 0 is the reference point, 1 the best value of any front compared.
+For nearness and evenness points are maximized and scaled: 0 is the reference point, 1 the best
+value of any front compared.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import torch
+from botorch.utils.multi_objective.hypervolume import Hypervolume
+from botorch.utils.multi_objective.pareto import is_non_dominated
 from numpy.typing import NDArray
+from torch import Tensor
+
+from ...samplers import signs
 
 Array = NDArray[np.float64]
 
@@ -49,3 +59,22 @@ def spacing(front: Array) -> float:
     distances = np.abs(front[:, None] - front[None]).sum(axis=2)
     np.fill_diagonal(distances, np.inf)
     return float(distances.min(axis=1).std(ddof=1))
+
+
+def hypervolume(
+    values: Tensor, reference_point: Sequence[float], directions: Sequence[Any]
+) -> float:
+    """Return the volume that dominates the reference point, in the objectives' own units.
+
+    Args:
+        values: An `n x m`-dim tensor in the objectives' own directions.
+        reference_point: One value an objective, in its own direction.
+        directions: Of a study.
+    """
+    flips = signs(directions)
+    reference = torch.tensor(list(reference_point), dtype=torch.double) * flips
+    if len(flips) == 1:  # a length; BoTorch's class wants two objectives at least
+        return max(0.0, float((values * flips).max() - reference)) if len(values) else 0.0
+    maximized = values * flips
+    front = maximized[is_non_dominated(maximized)]
+    return float(Hypervolume(reference).compute(front))

@@ -6,7 +6,7 @@ with bootstrap intervals over questions, paired: each resample asks all models t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,56 +15,25 @@ import torch
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from ...objectives import Measurement, MergeObjective
+from ...objectives import MergeObjective
 from ...objectives.evaluation import Answer
 from ...objectives.evaluation.clusters import resamples
 from ...objectives.evaluation.metrics import clusters_of
 from ...samplers import signs
 from ..seeding import is_uniform
 from .front import FrontReport, hypervolume
+from .predicted import PredictedModel, ValidatedModel, measure_recommended
 
 _N_RESAMPLES = 1000
 _INTERVAL = (2.5, 97.5)
-# A model counts as distinguishable from the uniform curve if this share of resamples agree.
-_SURE = 0.975
 # Share of a hypervolume below which a gain is none.
 _SMALLEST_GAIN = 0.01
 # Points between two neighbouring uniform merges that a model is compared with.
 _N_BETWEEN = 20
+# Standard errors within which a value is what was predicted: 95 %.
+_WITHIN = 1.96
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ValidatedModel:
-    """One model on the fresh split.
-
-    Args:
-        label: Its role or trial.
-        trial: Of the search; denoised values in its attributes.
-        in_front: Whether the search reported it.
-        in_uniform: Whether it is a parent or a uniform merge that keeps to the constraints.
-        measurement: On the fresh split.
-        beyond_uniform: Share of resamples in which nothing on the uniform curve is as good in all
-            objectives; None for what is not in the front.
-    """
-
-    label: str
-    trial: FrozenTrial
-    in_front: bool
-    in_uniform: bool
-    measurement: Measurement
-    beyond_uniform: float | None = None
-
-    @property
-    def number(self) -> int:
-        """Of its trial."""
-        return self.trial.number
-
-    @property
-    def distinguishable(self) -> bool:
-        """Whether the fresh questions show it to be beyond the uniform curve."""
-        return (self.beyond_uniform or 0.0) >= _SURE
 
 
 @dataclass(frozen=True)
@@ -78,6 +47,7 @@ class Validation:
         hypervolume: Of `front` and `uniform`.
         interval: 95 % bootstrap intervals of `front`, `uniform`, their `difference`, and of
             `survives`, the difference as a share of what the search reported.
+        recommended: Models that nobody had measured, from one end of the front to the other.
     """
 
     report: FrontReport
@@ -85,6 +55,7 @@ class Validation:
     models: list[ValidatedModel]
     hypervolume: dict[str, float]
     interval: dict[str, list[float]]
+    recommended: list[PredictedModel] = field(default_factory=list)
 
     @property
     def survives(self) -> float | None:
@@ -110,7 +81,20 @@ class Validation:
             },
             "survives": self.survives,
             "interval": self.interval,
+            "recommended": [model.to_json(self.report) for model in self.recommended],
+            "as_predicted": self.as_predicted,
         }
+
+    @property
+    def as_predicted(self) -> dict[str, int] | None:
+        """Return how many values of recommended models lie in their predicted 95 % intervals.
+
+        None if no model was recommended that nobody had measured.
+        """
+        scores = [score for model in self.recommended for score in model.off]
+        if not scores:
+            return None
+        return {"values": len(scores), "within": sum(abs(s) <= _WITHIN for s in scores)}
 
     def _model_json(self, model: ValidatedModel) -> dict[str, Any]:
         return {
@@ -134,7 +118,7 @@ def validate(
     split: str,
     progress: Callable[[str], None] = lambda label: None,
 ) -> Validation:
-    """Measure the front, the parents and the uniform merges again.
+    """Measure front, parents and uniform merges again, and recommended models the first time.
 
     Args:
         report: The front to check.
@@ -163,6 +147,7 @@ def validate(
         _compared(models, drawn * flips),
         {"front": float(front[0]), "uniform": float(uniform[0])},
         _intervals(*volumes.of(drawn), _reported_gain(report)),
+        measure_recommended(report, objective, progress),
     )
 
 
@@ -183,7 +168,7 @@ def _label(trial: FrozenTrial) -> str:
 
 
 def _measure(trial: FrozenTrial, report: FrontReport, objective: MergeObjective) -> ValidatedModel:
-    on_front = any(trial.number == other.number for other in report.trials)
+    on_front = any(trial is other for other in report.trials)
     measurement = objective.measure(trial.params)
     in_uniform = is_uniform(trial) and trial.user_attrs.get("feasible", True)
     return ValidatedModel(_label(trial), trial, on_front, in_uniform, measurement)

@@ -10,7 +10,8 @@ from ..seeding import fingerprint_of
 from ..spec.study_spec import StudySpec
 from ..storage.artifacts import answer_table, store_artifact
 from ..storage.connection import artifact_store
-from .validation import ValidatedModel, Validation
+from .predicted import ValidatedModel
+from .validation import Validation
 
 # What was validated, and with which result.
 VALIDATES = "mergefront:validates"

@@ -1,5 +1,6 @@
 """The spec's section `evaluation`: which questions, asked how."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from ...objectives.evaluation import SCORERS, Reasoning, Sampling, TaskShare, TaskSource
 from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
+from ...objectives.evaluation.rotation import Rotation
 from ...objectives.evaluation.tasks import Split
 from .base import Fraction, Section, check_choice, resolve
 from .sampling import SamplingSection
@@ -213,6 +215,9 @@ class EvaluationSection(Section):
             names a file that several studies share.
         racing: How many questions candidates are asked. Defaults to None: all are asked all.
         reasoning: How reasoning is told from the final answer.
+        rotate: Whether each candidate is asked another quarter of the search questions, dealt like
+            cards; a number names how many of them make the pool. Defaults to false: all are asked
+            the same.
     """
 
     backend: Literal["transformers", "vllm"] = "transformers"
@@ -225,9 +230,15 @@ class EvaluationSection(Section):
     cache: bool | Annotated[str, Field(min_length=1)] = True
     racing: RacingSection | None = None
     reasoning: ReasoningSection = Field(default_factory=ReasoningSection)
+    rotate: bool | Annotated[int, Field(ge=8)] = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.rotate and self.racing:
+            raise ValueError(
+                "`racing` compares candidates on the same questions and `rotate` asks each "
+                "others; keep one of them"
+            )
         if sum(self.splits.values()) > 1 + 1e-9:
             raise ValueError(
                 f"the fractions of `splits` must add up to 1 at most, but got {self.splits}"
@@ -245,6 +256,17 @@ class EvaluationSection(Section):
     def race(self) -> RaceSettings | None:
         """Settings of the race, if there is one."""
         return None if self.racing is None else self.racing.settings
+
+    def rotation(self, tasks: Sequence[str], seed: int) -> Rotation | None:
+        """Return who deals questions to candidates; None where all are asked the same.
+
+        Args:
+            tasks: Name of each search question's task.
+            seed: Of the study.
+        """
+        if not self.rotate:
+            return None
+        return Rotation(tasks, None if self.rotate is True else self.rotate, seed)
 
     @property
     def shares(self) -> dict[str, TaskShare]:

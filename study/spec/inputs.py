@@ -77,6 +77,7 @@ class StudyInputs:
         sampling, _ = _sampling(spec, base.directory, paths)
         tasks = tuple(_load(task, spec, base, sampling) for task in spec.evaluation.tasks)
         check_disjoint(tasks)
+        _check_pool(spec, tasks)
         experts = tuple(
             LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
         )
@@ -131,6 +132,8 @@ class StudyInputs:
             rules["evaluation.sampling"] = drawn
         if self.spec.evaluation.race:
             rules["evaluation.racing"] = self.spec.evaluation.model_dump(mode="json")["racing"]
+        if self.spec.evaluation.rotate:
+            rules["evaluation.rotate"] = self.spec.evaluation.rotate
         if self.spec.constraints:
             rules["constraints"] = [limit.name for limit in self.spec.limits]
         return rules
@@ -236,6 +239,16 @@ def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) ->
     plan = MergePlan(base.layout, spec.merge.settings(len(experts), blocks), is_tied(base))
     _check_densities(spec, plan)
     return plan
+
+
+def _check_pool(spec: StudySpec, tasks: Sequence[Task]) -> None:
+    rotate = spec.evaluation.rotate
+    n = sum(len(task.splits.get("search", ())) for task in tasks)
+    if not isinstance(rotate, bool) and rotate > n:
+        raise SpecError(
+            f"evaluation.rotate names a pool of {rotate} questions, but the split 'search' "
+            f"has {n}. Write true, which takes all of them, or {n} at most."
+        )
 
 
 def _check_densities(spec: StudySpec, plan: MergePlan) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...errors import EngineError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation.racing import Race
+from ...objectives.evaluation.rotation import answers_attribute
 from ..seeding import fingerprint_of, is_uniform, search_space
 from ..spec.inputs import StudyInputs
 from ..storage.connection import artifact_store, state_dir, study_lock
@@ -108,6 +109,8 @@ class Worker:
         self._pulse = Pulse(self.study, spec.study.heartbeat_seconds)
         self._fingerprint = fingerprint_of(self.study)
         self._termination = Termination()
+        tasks = [scored.task for scored in self.objective.questions]
+        self._rotation = spec.evaluation.rotation(tasks, spec.study.seed)
 
     def run(self) -> None:
         """Work until the budget is complete, through any absence of the database.
@@ -151,9 +154,12 @@ class Worker:
 
     def _evaluate(self, trial: FrozenTrial) -> str | None:
         """Evaluate one trial; return why it failed, if it did."""
-        self.reporter.started(trial, self.objective.n_answers)
+        hand = self._rotation.hand(trial.number) if self._rotation else None
+        objective = self.objective
+        n = objective.count_answers(hand.blocks[0]) if hand else objective.n_answers
+        self.reporter.started(trial, n)
         try:
-            race = self._persist(lambda: self._race(trial))
+            race = hand or self._persist(lambda: self._race(trial))
             with self._termination.at_once():
                 measurement = self.objective.measure(trial.params, self.reporter.answered, race)
         except (KeyboardInterrupt, Interrupted):
@@ -191,6 +197,9 @@ class Worker:
         attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
         if self.inputs.spec.evaluation.race is not None:
             attributes[NUMBERS] = self.objective.numbers(measurement.answers)
+        if self._rotation is not None:
+            told = answers_attribute(self.objective.metrics, measurement.answers)
+            attributes["answers"] = told
         result = Result(
             trial.number,
             self.name,

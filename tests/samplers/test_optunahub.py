@@ -9,7 +9,7 @@ import optunahub
 import pytest
 import yaml
 
-from mergefront.samplers import SIPSampler
+from mergefront.samplers import SIPSampler, recommend
 
 ROOT = Path(__file__).parents[2] / "samplers" / "optunahub" / "package"
 PACKAGE = ROOT / "samplers" / "sip_sampler"
@@ -18,6 +18,7 @@ PACKAGE = ROOT / "samplers" / "sip_sampler"
 def test_the_registry_loads_our_sampler() -> None:
     module: Any = optunahub.load_local_module("samplers/sip_sampler", registry_root=str(ROOT))
     assert module.SIPSampler is SIPSampler
+    assert module.recommend is recommend
 
 
 def test_readme_has_the_front_matter_that_the_registry_asks_for() -> None:

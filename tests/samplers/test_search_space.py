@@ -1,5 +1,7 @@
 """The unit cube, and the order of uniform levels."""
 
+from typing import Any
+
 import optuna
 import pytest
 import torch
@@ -10,7 +12,8 @@ from optuna.study import StudyDirection
 from optuna.trial import create_trial
 
 from mergefront.samplers import signs, uniform_levels
-from mergefront.samplers._search_space import UnitCube, finite_trials, standard_errors
+from mergefront.samplers._trials.measurements import finite_trials, standard_errors
+from mergefront.samplers._trials.search_space import UnitCube
 
 SPACE = {
     "c": CategoricalDistribution(("a", "b", "z")),
@@ -70,20 +73,53 @@ def test_minimized_objectives_change_sign() -> None:
     assert flips.tolist() == [-1.0, 1.0]
 
 
-def _trial(values: list[float], errors: list[float] | None) -> optuna.trial.FrozenTrial:
+def _trial(values: list[float], errors: Any) -> optuna.trial.FrozenTrial:
     attributes = {} if errors is None else {"standard_errors": errors}
     return create_trial(values=values, user_attrs=attributes)
 
 
-def test_errors_are_known_only_if_every_trial_has_them() -> None:
-    complete = [_trial([1.0, 2.0], [0.1, 0.2]), _trial([1.0, 2.0], [0.3, 0.4])]
-    expected = torch.tensor([[0.1, 0.2], [0.3, 0.4]], dtype=torch.double)
-    known = standard_errors(complete)
+COMPLETE = [_trial([1.0, 2.0], [0.1, 0.2]), _trial([1.0, 2.0], [0.3, 0.4])]
+NAN, INF = float("nan"), float("inf")
+
+
+def test_known_errors_are_taken_as_they_are() -> None:
+    known = standard_errors(COMPLETE)
     assert known is not None
-    assert torch.equal(known, expected)
-    assert standard_errors([*complete, _trial([1.0, 2.0], None)]) is None
-    assert standard_errors([*complete, _trial([1.0, 2.0], [0.1])]) is None
-    assert standard_errors([*complete, _trial([1.0, 2.0], [0.1, float("nan")])]) is None
+    assert known.tolist() == [[0.1, 0.2], [0.3, 0.4]]
+
+
+@pytest.mark.parametrize(
+    ("told", "used"),
+    [
+        (None, [0.3, 0.4]),
+        ([0.1], [0.3, 0.4]),
+        ([0.1, NAN], [0.1, 0.4]),
+        ([INF, 0.2], [0.3, 0.2]),
+        ([None, 0.5], [0.3, 0.5]),
+        (["a", 0.5], [0.3, 0.5]),
+        ([[0.1], 0.5], [0.3, 0.5]),
+        ([True, 0.5], [0.3, 0.5]),
+        ([-0.1, 0.5], [0.3, 0.5]),
+        (0.5, [0.3, 0.4]),
+        ("ab", [0.3, 0.4]),
+        ({"a": 0.5, "b": 0.5}, [0.3, 0.4]),
+    ],
+)
+def test_what_is_no_error_is_replaced_by_the_largest_known(told: Any, used: list[float]) -> None:
+    with pytest.warns(UserWarning, match="1 of 3 trials"):
+        errors = standard_errors([*COMPLETE, _trial([1.0, 2.0], told)])
+    assert errors is not None
+    assert errors.tolist()[2] == used
+    assert errors.tolist()[:2] == [[0.1, 0.2], [0.3, 0.4]]
+
+
+def test_objectives_are_decided_one_by_one() -> None:
+    with pytest.warns(UserWarning, match="2 of 2 trials"):
+        errors = standard_errors([_trial([1.0, 2.0], [None, 0.2])] * 2)
+    assert errors is not None
+    assert errors[:, 0].isnan().all()
+    assert errors[:, 1].tolist() == [0.2, 0.2]
+    assert standard_errors([_trial([1.0, 2.0], None)] * 2) is None
 
 
 def test_infinite_values_are_left_out() -> None:

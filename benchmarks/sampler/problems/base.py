@@ -1,7 +1,7 @@
 """A noisy bi-objective problem with a known noise-free truth."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,10 +24,12 @@ class Measurement:
     Args:
         values: Two numbers, both to maximize.
         errors: Their standard errors.
+        answers: What each question contributes to both values, where questions rotate.
     """
 
     values: Array
     errors: Array
+    answers: Array | None = None
 
 
 class Problem(ABC):
@@ -49,8 +51,15 @@ class Problem(ABC):
         """Return the noise-free values of an `n x dim`-dim tensor, `n x 2`-dim."""
 
     @abstractmethod
-    def measure(self, x: Array, rng: np.random.Generator) -> Measurement:
-        """Evaluate one candidate on 70 questions."""
+    def measure(
+        self, x: Array, rng: np.random.Generator, hand: Sequence[int] | None = None
+    ) -> Measurement:
+        """Evaluate one candidate on 70 questions; on those of `hand` where they rotate."""
+
+    @property
+    def n_pool(self) -> int | None:
+        """Questions that a search deals from; None where questions do not rotate."""
+        return None
 
     @property
     def names(self) -> list[str]:

@@ -1,7 +1,7 @@
 """ZDT and DTLZ problems of five variables, hidden among many that do nothing."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,7 +34,9 @@ class Embedded(Problem):
         """Return the negated test function: it is defined for minimization."""
         return -self._function(X[..., self._relevant])
 
-    def measure(self, x: Array, rng: np.random.Generator) -> Measurement:
+    def measure(
+        self, x: Array, rng: np.random.Generator, hand: Sequence[int] | None = None
+    ) -> Measurement:
         """Add normal noise of known deviation."""
         with torch.no_grad():
             values = self.truth(torch.from_numpy(x)[None])[0].numpy()

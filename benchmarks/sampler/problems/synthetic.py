@@ -6,6 +6,7 @@ adds its share of a concave profile whose optimum lies inside the box; neighbour
 different weights cost both objectives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,11 +16,12 @@ from scipy.special import ndtri
 
 from .base import Array, Measurement, Problem
 
-Noise = Literal["independent", "shared"]
-N_QUESTIONS = 70
+Noise = Literal["independent", "shared", "rotating"]
+N_QUESTIONS, N_POOL = 70, 560
 _LOW, _RANGE = 0.25, 0.45  # accuracy of the cheap parent, and what the strong one adds
 _LONG, _SPREAD = 2.0, 0.8  # extra tokens of the strong parent, log-deviation over questions
 _N_WAVES = 64
+_STEP_AT, _STEP_WIDTH = 0.7, 0.03
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Shape:
         roughness: Price of jumps between neighbouring layers.
         steepness: Of a sigmoid on top of the sum; 0 for none.
         coupling: Price of disagreement between distant influential layers.
+        step: Share of both objectives that changes within a narrow range of weights, as reasoning
+            sets in at once: at uniform weights between .6 and .8.
     """
 
     n_influential: int = 5
@@ -39,6 +43,7 @@ class Shape:
     roughness: float = 0.3
     steepness: float = 0.0
     coupling: float = 0.0
+    step: float = 0.0
     peaks: tuple[float, float] = (0.7, 1.25)
 
 
@@ -49,7 +54,7 @@ class Synthetic(Problem):
         seed: Decides the layers, and the questions where they are shared.
         shape: How it looks.
         noise: Every evaluation draws its own questions ("independent"), or all candidates
-            answer the same ones greedily ("shared").
+            answer the same ones greedily ("shared"), or each its share of a pool ("rotating").
         dim: Number of layers.
         name: In tables.
     """
@@ -64,7 +69,13 @@ class Synthetic(Problem):
         self._peaks = torch.from_numpy(rng.uniform(*shape.peaks, size=(2, dim)))
         importance = _known_importance(rng, shares.sum(axis=0))
         super().__init__(f"{name or 'synthetic'}/{noise}", dim, np.array([-0.2, -0.2]), importance)
-        self._questions = _Questions(rng, shares.mean(axis=0))
+        n = N_POOL if noise == "rotating" else N_QUESTIONS
+        self._questions = _Questions(rng, shares.mean(axis=0), n)
+
+    @property
+    def n_pool(self) -> int | None:
+        """Questions that a search deals from; None where questions do not rotate."""
+        return N_POOL if self.noise == "rotating" else None
 
     def truth(self, X: torch.Tensor) -> torch.Tensor:
         """Return the noise-free values; see the module."""
@@ -74,6 +85,11 @@ class Synthetic(Problem):
         total = (self._shares * profile).sum(dim=-1)
         if self.shape.steepness:
             total = _sigmoid(total, self.shape.steepness)
+        if self.shape.step:
+            level = (X[..., None, :] * self._shares).sum(dim=-1)
+            phase = torch.sigmoid((level - _STEP_AT) / _STEP_WIDTH)
+            phase = torch.stack([phase[..., 0], 1.0 - phase[..., 1]], dim=-1)
+            total = (1.0 - self.shape.step) * total + self.shape.step * phase
         jumps = (X[:, 1:] - X[:, :-1]).square().mean(dim=-1)
         price = self.shape.roughness * jumps
         if self.shape.coupling:
@@ -82,36 +98,43 @@ class Synthetic(Problem):
             price = price + self.shape.coupling * spread
         return total - price.unsqueeze(-1)
 
-    def measure(self, x: Array, rng: np.random.Generator) -> Measurement:
+    def measure(
+        self, x: Array, rng: np.random.Generator, hand: Sequence[int] | None = None
+    ) -> Measurement:
         """Answer 70 questions."""
         with torch.no_grad():
             value, saved = self.truth(torch.from_numpy(x)[None])[0].tolist()
         p = float(np.clip(_LOW + _RANGE * value, 0.02, 0.98))
         tokens = max(1.0 + _LONG * (1.0 - saved), 0.2)
-        answers = self._questions if self.noise == "shared" else _Questions(rng, None)
+        fixed = self.noise != "independent"
+        answers = self._questions if fixed else _Questions(rng, None, N_QUESTIONS)
         correct, lengths = answers.ask(x, p, tokens)
+        if hand is not None:
+            correct, lengths = correct[list(hand)], lengths[list(hand)]
         share = correct.mean()
         # Agresti-Coull keeps the error above zero where all answers agree.
         smoothed = (correct.sum() + 2) / (N_QUESTIONS + 4)
         error = np.sqrt(smoothed * (1 - smoothed) / (N_QUESTIONS + 4))
         length, length_error = lengths.mean(), lengths.std(ddof=1) / np.sqrt(N_QUESTIONS)
+        told = np.stack([(correct - _LOW) / _RANGE, 1.0 - (lengths - 1.0) / _LONG])
         return Measurement(
             np.array([(share - _LOW) / _RANGE, 1.0 - (length - 1.0) / _LONG]),
             np.array([error / _RANGE, length_error / _LONG]),
+            None if hand is None else told,
         )
 
 
 class _Questions:
-    """Seventy questions: a difficulty each, and a part that varies smoothly with the weights."""
+    """Questions: a difficulty each, and a part that varies smoothly with the weights."""
 
-    def __init__(self, rng: np.random.Generator, shares: Array | None) -> None:
+    def __init__(self, rng: np.random.Generator, shares: Array | None, n: int) -> None:
         self._shares = shares
-        self._difficulty = rng.normal(size=(2, N_QUESTIONS))
+        self._difficulty = rng.normal(size=(2, n))
         if shares is not None:
             shape = (2, _N_WAVES, len(shares))
             self._frequency = rng.normal(size=shape) * np.sqrt(shares) * 2.5
             self._phase = rng.uniform(0, 2 * np.pi, size=(2, _N_WAVES))
-            self._amplitude = rng.normal(size=(2, _N_WAVES, N_QUESTIONS)) * np.sqrt(2 / _N_WAVES)
+            self._amplitude = rng.normal(size=(2, _N_WAVES, n)) * np.sqrt(2 / _N_WAVES)
 
     def ask(self, x: Array, p: float, tokens: float) -> tuple[Array, Array]:
         """Return whether each answer is right, and its length."""

@@ -6,6 +6,7 @@ expected length for each question. The truth is the mean over all questions; a m
 70 of them, the same ones of every candidate.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -44,15 +45,17 @@ class Tabulated(Problem):
 
     Args:
         seed: Decides the 70 questions that a search may see.
+        rotating: Whether each candidate answers its share of all instead.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, rotating: bool = False) -> None:
         names, _, _ = _table()
         ends = self._outcomes(torch.tensor([[0.0] * len(names), [1.0] * len(names)]).double())
         accuracy, tokens = ends[0].mean(dim=1), ends[1].mean(dim=1)
         self._low = torch.stack([accuracy[0], -tokens[1]])
         self._range = torch.stack([accuracy[1] - accuracy[0], tokens[1] - tokens[0]])
         n_all = ends.shape[2]
+        self._n_all = n_all if rotating else None
         self._asked = np.random.default_rng([13, seed]).permutation(n_all)[:N_QUESTIONS]
         super().__init__(
             "demo merges", len(names), np.array([-0.1, -0.1]), np.full(len(names), 0.5)
@@ -71,17 +74,30 @@ class Tabulated(Problem):
         means = _kernel(X, weights) @ columns[:-1] + columns[-1]
         return (means - self._low) / self._range
 
-    def measure(self, x: Array, rng: np.random.Generator) -> Measurement:
-        """Ask the problem's 70 questions; an outcome near one half is drawn."""
-        outcomes = self._outcomes(torch.from_numpy(x)[None])[:, 0, self._asked].numpy()
+    @property
+    def n_pool(self) -> int | None:
+        """Questions that a search deals from; None where questions do not rotate."""
+        return self._n_all
+
+    def measure(
+        self, x: Array, rng: np.random.Generator, hand: Sequence[int] | None = None
+    ) -> Measurement:
+        """Ask the problem's 70 questions, or a hand of all; an outcome near one half is drawn."""
+        asked = self._asked if hand is None else np.array(hand)
+        outcomes = self._outcomes(torch.from_numpy(x)[None])[:, 0, asked].numpy()
         correct, tokens = outcomes
         # Greedy answers are right or wrong: the same threshold for every candidate.
-        thresholds = np.random.default_rng(17).uniform(0.3, 0.7, size=N_QUESTIONS)
+        n = N_QUESTIONS if self._n_all is None else self._n_all
+        thresholds = np.random.default_rng(17).uniform(0.3, 0.7, size=n)
+        if hand is not None:
+            thresholds = thresholds[asked]
         right = (correct > thresholds).astype(float)
         rows = np.stack([right, -tokens])
         values, errors = rows.mean(axis=1), rows.std(axis=1, ddof=1) / np.sqrt(N_QUESTIONS)
         low, span = self._low.numpy(), self._range.numpy()
-        return Measurement((values - low) / span, np.maximum(errors, 1e-3) / span)
+        told = (rows - low[:, None]) / span[:, None]
+        errors = np.maximum(errors, 1e-3) / span
+        return Measurement((values - low) / span, errors, None if hand is None else told)
 
     def _outcomes(self, X: Tensor) -> Tensor:
         """Return right answers and lengths, a `2 x n x questions`-dim tensor."""

@@ -16,6 +16,8 @@ from ..app import (
 )
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ...results.front import FrontReport
     from ..tables import Row
 
@@ -58,7 +60,11 @@ def print_front(report: "FrontReport", wide: bool = False) -> None:
     full = make_table(title, *_cells(report, measured=True))
     short = make_table(f"{report.study}: {whole}, noise-corrected", *_cells(report, False))
     print_table(full, *([] if wide else [short]))
+    if report.trials:
+        print_table(_recommended(report))
     typer.echo(report.summary())
+    if report.trials and report.layerwise is not None:
+        typer.echo(report.layerwise.sentence())
 
 
 def _cells(report: "FrontReport", measured: bool) -> "tuple[list[str], list[Row]]":
@@ -79,3 +85,21 @@ def _cells(report: "FrontReport", measured: bool) -> "tuple[list[str], list[Row]
             cells += [rounded(*one), rounded(*other)] if measured else [rounded(*one)]
         rows.append((cells, trial.number == report.knee))
     return columns, rows
+
+
+def _recommended(report: "FrontReport") -> "Table":
+    """Return what to take, from one end of the front to the other."""
+    from ...results.front_table import rounded
+    from ...results.recommendations import spread_out
+    from ..tables import make_table
+
+    names = report.metric_names
+    weight = f"weight of {names[0]}" if len(names) == 2 else "weights"
+    rows: list[Row] = []
+    for one in spread_out(report.recommended):
+        shown = "/".join(f"{w:.2f}" for w in one.preference[: 1 if len(names) == 2 else None])
+        values = [rounded(*pair) for pair in zip(one.values, one.deviations, strict=True)]
+        which = "a merge nobody measured" if one.number is None else f"trial {one.number}"
+        rows.append(([shown, *values, which], False))
+    title = "Recommended: predicted, not measured; `mergefront validate` measures them"
+    return make_table(title, [weight, *names, "<model"], rows)

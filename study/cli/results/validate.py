@@ -37,7 +37,7 @@ def validate(
     storage: StorageOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Measure the front, the parents and the uniform merges on questions the search never saw.
+    """Measure front, parents, uniform merges and recommended models on questions never asked.
 
     Example: mergefront validate examples/demo.yaml --split test
     """
@@ -73,6 +73,8 @@ def _print(validation: "Validation") -> None:
         f"{content['study']}: {content['n_questions']} questions of the split {content['split']}"
     )
     print_table(make_table(title, columns, rows))
+    if content["recommended"]:
+        _print_recommended(content)
     volumes = content["hypervolume"]
     difference = volumes["front"] - volumes["uniform"]
     known = {**volumes, "difference": difference, "survives": content["survives"]}
@@ -87,3 +89,24 @@ def _values(model: dict[str, Any], name: str) -> tuple[str, str]:
 
     value, error, before = (model[key][name] for key in ("values", "standard_errors", "search"))
     return rounded(value, error), f"{before:.3f}"
+
+
+def _print_recommended(content: dict[str, Any]) -> None:
+    """Print the models that were measured for the first time beside what was predicted."""
+    from ...results.front_table import rounded
+    from ..tables import make_table, print_table
+
+    names, told = list(content["recommended"][0]["values"]), content["as_predicted"]
+    rows: list[tuple[list[str], bool]] = []
+    for model in content["recommended"]:
+        cells = [model["label"]]
+        for name in names:
+            cells.append(rounded(model["values"][name], model["standard_errors"][name]))
+            cells.append(rounded(model["predicted"][name], model["deviations"][name]))
+        rows.append((cells, False))
+    title = (
+        f"Recommended, measured for the first time: {told['within']} of {told['values']} values "
+        "lie in their predicted 95 % intervals"
+    )
+    columns = ["<model", *(c for name in names for c in (name, "~predicted"))]
+    print_table(make_table(title, columns, rows))

@@ -1,5 +1,5 @@
-"""SIPSampler for OptunaHub: the class lives in `mergefront.samplers`."""
+"""SIPSampler and `recommend` for OptunaHub: both live in `mergefront.samplers`."""
 
-from mergefront.samplers import SIPSampler
+from mergefront.samplers import Recommendation, SIPSampler, recommend
 
-__all__ = ["SIPSampler"]
+__all__ = ["Recommendation", "SIPSampler", "recommend"]

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
@@ -92,6 +91,35 @@ class UnitCube:
         """Whether a trial has a value for every parameter of the space."""
         return self.search_space.keys() <= params.keys()
 
+    def holds(self, params: Mapping[str, Any]) -> bool:
+        """Whether `encode` can place a trial: it covers the space with values of the right kind.
+
+        Numbers outside the bounds are places, too; an unknown choice or None is none.
+        """
+        return self.covers(params) and all(
+            _is_place(distribution, params[name])
+            for name, distribution in self.search_space.items()
+        )
+
+    def snapped(self, points: Tensor) -> Tensor:
+        """Return the points that can be proposed nearest to given ones, `n x d`-dim.
+
+        Choices, integers and steps are not climbed: an ascent ends between them.
+        """
+        if not self.stepped_columns:
+            return points
+        return self.encode([self.decode(point) for point in points.numpy()])
+
+    @property
+    def stepped_columns(self) -> list[int]:
+        """Columns of choices, integers and steps: not every number is a place."""
+        return [
+            column
+            for column, name in enumerate(self.column_names)
+            if not isinstance(d := self.search_space[name], FloatDistribution)
+            or d.step is not None
+        ]
+
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
         """Return an `n x d`-dim tensor; rows outside the bounds land outside the cube."""
         points = [self._transform.transform({k: r[k] for k in self.search_space}) for r in rows]
@@ -117,36 +145,14 @@ class UnitCube:
         return distribution.high if on_bound else float(value)
 
 
+def _is_place(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(np.isfinite(distribution.to_internal_repr(value)))
+    except (TypeError, ValueError):
+        return False
+
+
 def signs(directions: Sequence[StudyDirection]) -> Tensor:
     """Return an `m`-dim tensor that turns values into quantities to maximize."""
     flips = [-1.0 if d == StudyDirection.MINIMIZE else 1.0 for d in directions]
     return torch.tensor(flips, dtype=torch.double)
-
-
-# A PRUNED trial may be a measurement that was stopped early.
-MEASURED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-def is_measured(trial: FrozenTrial) -> bool:
-    """Whether a trial's values are measurements.
-
-    Those of a PRUNED trial are if it carries their standard errors; without, they are what it
-    had reached at some step.
-    """
-    if trial.state == TrialState.PRUNED:
-        return trial.values is not None and "standard_errors" in trial.user_attrs
-    return trial.state == TrialState.COMPLETE
-
-
-def finite_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Keep measurements whose values are all finite; an infinite one carries no information."""
-    return [t for t in trials if is_measured(t) and np.isfinite(t.values).all()]
-
-
-def standard_errors(trials: Sequence[FrozenTrial]) -> Tensor | None:
-    """Return the measured standard errors, an `n x m`-dim tensor, or None if any is missing."""
-    rows = [trial.user_attrs.get("standard_errors") for trial in trials]
-    if any(row is None or len(row) != len(t.values) for row, t in zip(rows, trials, strict=True)):
-        return None
-    errors = torch.tensor(rows, dtype=torch.double)
-    return errors if bool(torch.isfinite(errors).all()) else None

@@ -11,7 +11,7 @@ from typing import Any
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from ._search_space import UnitCube
+from .search_space import UnitCube
 
 _KEY = "sip:relative_params"
 _ENQUEUED = "fixed_params"
@@ -26,13 +26,16 @@ def publish(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None
 def pending_params(
     trials: Sequence[FrozenTrial], cube: UnitCube, number: int
 ) -> list[dict[str, Any]]:
-    """Return the parameters of all trials in flight, other than trial `number` itself."""
+    """Return the parameters of all trials in flight, other than trial `number` itself.
+
+    A queued trial may hold anything; values that have no place in the cube are left out.
+    """
     known = [
         known_params(trial)
         for trial in trials
         if trial.state in (TrialState.RUNNING, TrialState.WAITING) and trial.number != number
     ]
-    return [params for params in known if cube.covers(params)]
+    return [params for params in known if cube.holds(params)]
 
 
 def known_params(trial: FrozenTrial) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna import Study
 
-from ._gp import Trust
+from .._gp import Trust
 
 _KEY = "sip:knowledge"
 
