@@ -9,7 +9,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
+.PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
         bench-front bench-racing bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
@@ -95,6 +95,13 @@ bench-evaluation: install
 bench-storage: install
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py
 
+bench-scale: install
+	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/scale.py
+
+# Workers, database, disk and clock fail all the time. MINUTES=120 goes on with more studies.
+chaos: install
+	PYTHONPATH=tests/support $(BIN)/python benchmarks/chaos/chaos.py --minutes $(or $(MINUTES),0)
+
 # On a GPU: `PYTHON=... benchmarks/swap/gpu.sh`, in an environment with mergefront[vllm].
 bench-swap: .venv-vllm/.installed
 	PYTHONPATH=tests/support $(VLLM_BIN)/python benchmarks/swap/swap.py
@@ -119,3 +126,8 @@ bench-simmerge: install
 bench-simmerge-table: catalogue
 	$(BIN)/python benchmarks/simmerge/measure.py --catalogue runs/catalogue --out runs/simmerge
 	$(BIN)/python benchmarks/simmerge/signals.py --catalogue runs/catalogue --out runs/simmerge
+
+# The story of docker compose with real containers: a quarter of an hour. Starts an engine as root
+# where none runs (Debian), says why where it cannot.
+test-compose: install
+	$(BIN)/python tests/docker/story.py

@@ -15,7 +15,7 @@ from .results.front import FrontReport, front_report, plain_report
 from .results.validation import Validation
 from .results.validation import validate as validate_front
 from .results.validation_study import check_validation, open_validation, record
-from .run import make_objective
+from .run import devices_of, make_objective
 from .run import run as run_inputs
 from .seeding import FOLDER, SPEC, check_same_study
 from .spec.inputs import StudyInputs
@@ -111,11 +111,12 @@ def validate(
     report = front_report(opened, spec)
     report.check_models()
     check_validation(opened, split)
-    objective = make_objective(inputs, split)
-    try:
-        validation = validate_front(report, opened, objective, split, progress)
-    finally:
-        objective.backend.close()
+    with devices_of(spec) as devices:
+        objective = make_objective(inputs, split, devices)
+        try:
+            validation = validate_front(report, opened, objective, split, progress)
+        finally:
+            objective.backend.close()
     record(validation, open_validation(opened, split), spec)
     return validation
 

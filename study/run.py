@@ -5,12 +5,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Thread
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
-from ..errors import StudyError
+from ..errors import STOPPED, StudyError
 from ..objectives import MergeObjective, questions_of
 from ..objectives.evaluation import Backend
 from ..objectives.evaluation.backends.transformers_backend import TransformersBackend
@@ -23,9 +26,10 @@ from .spec.inputs import StudyInputs
 from .spec.search import BMM_PRESETS
 from .spec.study_spec import StudySpec
 from .storage.connection import state_dir, wait_for_study
-from .storage.outages import through_outages
-from .workers.devices import VISIBLE, claim_devices
+from .storage.outages import is_outage, through_outages
+from .workers.devices import VISIBLE, claim_devices, machines_folder
 from .workers.devices import names as device_names
+from .workers.termination import undisturbed
 from .workers.worker import Reporter, SilentReporter, Timings, Worker
 
 _TICK_SECONDS = 0.5
@@ -132,7 +136,7 @@ def work(
     """
     study = wait_for_study(inputs.spec, wait_seconds, FINGERPRINT)
     through_outages(lambda: _remember_budget(study, inputs.spec))
-    with claim_devices(state_dir(inputs.spec), _n_devices(inputs.spec)) as devices:
+    with devices_of(inputs.spec) as devices:
         objective = make_objective(inputs, devices=devices)
         worker = through_outages(lambda: _make_worker(study, inputs, objective, reporter))
         worker.run()
@@ -145,9 +149,15 @@ def _remember_budget(study: optuna.Study, spec: StudySpec) -> None:
         study.set_user_attr(BUDGET, spec.study.trials)
 
 
-def _n_devices(spec: StudySpec) -> int:
+def devices_of(spec: StudySpec) -> AbstractContextManager[tuple[int, ...]]:
+    """Hold as many GPUs as the spec's engine takes, that no other process of this machine has.
+
+    Processes of this machine find each other in its temporary folder, containers in the folder of
+    all studies' state.
+    """
     vllm = spec.evaluation.backend == "vllm"
-    return spec.evaluation.engine.tensor_parallel_size if vllm else 1
+    n = spec.evaluation.engine.tensor_parallel_size if vllm else 1
+    return claim_devices(state_dir(spec).parent / ".gpus", n, also=machines_folder())
 
 
 def _make_worker(
@@ -192,34 +202,45 @@ def run_many(
     line = [sys.executable, "-m", "mergefront", *command]
     # Not as an argument: a URL may hold a password, and anybody can read arguments.
     environment = {**os.environ, "MERGEFRONT_STORAGE": spec.study.storage}
-    processes = [
-        subprocess.Popen(
-            line, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
-        )
-        for _ in range(n_workers)
-    ]
+    with undisturbed():  # inherited: Ctrl-C is ours alone, and the workers end in good order
+        processes = [
+            subprocess.Popen(
+                line, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
+            )
+            for _ in range(n_workers)
+        ]
     listeners = [Thread(target=_relay, args=(p.stderr, said), daemon=True) for p in processes]
     for listener in listeners:
         listener.start()
     try:
         while any(process.poll() is None for process in processes):
-            tick()
+            _look(tick)
             time.sleep(_TICK_SECONDS)
     except BaseException:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait()
+        with undisturbed():
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait()
         raise
     finally:
         for listener in listeners:
             listener.join(_LAST_WORDS_SECONDS)
-    if any(process.returncode for process in processes):
-        codes = [process.returncode for process in processes]
+    failed = sum(process.returncode not in (0, STOPPED) for process in processes)
+    if failed:
         raise StudyError(
-            f"{sum(map(bool, codes))} of {n_workers} workers of study {spec.study.name!r} stopped "
-            "with an error, shown above. Mend the cause and start the study again: it resumes."
+            f"{failed} of {n_workers} workers of study {spec.study.name!r} stopped with an error, "
+            "shown above. Fix the cause and start the study again: it resumes."
         )
+
+
+def _look(tick: Callable[[], None]) -> None:
+    """Call `tick`, which may ask the database; while it is away, the workers go on."""
+    try:
+        tick()
+    except (SQLAlchemyError, StorageInternalError) as error:
+        if not is_outage(error):
+            raise
 
 
 def _relay(lines: Iterable[str] | None, said: Callable[[str], None]) -> None:

@@ -2,25 +2,50 @@
 
 import hashlib
 import json
+import logging
+import uuid
 from collections.abc import Mapping
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats.qmc import Sobol
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
 from ..errors import StudyError
+from ..objectives.evaluation.backends.vllm_backend import check_version
+from ..objectives.evaluation.scorers import SCORERS
 from ..objectives.merging import MergePlan
 from ..objectives.merging.plan import DENSITY
 from ..samplers import uniform_levels
 from .importance import compute_importance
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
-from .storage.connection import check_storage, open_storage, shown_url, study_lock
+from .storage.connection import check_storage, foreign, open_storage, shown_url, study_lock
+from .storage.identity import CREATED, FINGERPRINT
+from .storage.ledger import Ending, Ledger
 
-FINGERPRINT = "mergefront:fingerprint"
+__all__ = [
+    "FINGERPRINT",
+    "FOLDER",
+    "IMPORTANCE",
+    "SPEC",
+    "check_same_study",
+    "fingerprint_of",
+    "first_trials",
+    "importance_of",
+    "init_study",
+    "is_uniform",
+    "queue_seeds",
+    "search_space",
+]
+
+logger = logging.getLogger(__name__)
+
 IMPORTANCE = "mergefront:importance"
 SPEC = "mergefront:spec"
 # What relative paths of the spec are relative to, on the machine that created the study.
@@ -39,37 +64,92 @@ def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
         queue: Whether the first trials are queued.
 
     Raises:
-        StudyError: If a study of this name was made with other models, tasks or settings.
+        MissingExtraError: If its workers could not run for want of a package.
+        StudyError: If a study of this name was made with other models, tasks or settings, or by
+            another tool.
     """
-    check_storage(inputs.spec.study.storage)
-    with study_lock(inputs.spec).hold():
-        storage = open_storage(inputs.spec.study.storage)
-        study = optuna.create_study(
-            study_name=inputs.spec.study.name,
-            storage=storage,
-            directions=inputs.spec.directions,
-            load_if_exists=True,
-        )
-        if FINGERPRINT in study.user_attrs:
-            check_same_study(study, inputs)
-            return study
-        _set_attributes(study, inputs, queue)
+    spec = inputs.spec
+    check_extras(spec)
+    check_storage(spec.study.storage)
+    with study_lock(spec).hold() as connection:
+        study = _open_or_begin(spec, open_storage(spec.study.storage))
+        if FINGERPRINT not in study.user_attrs:
+            _set_attributes(study, inputs)
+            _complete(connection, study, inputs, queue)
+    check_same_study(study, inputs)
     return study
 
 
-def _set_attributes(study: optuna.Study, inputs: StudyInputs, queue: bool) -> None:
-    """Write everything; the fingerprint last, as the mark that nothing is missing."""
+def check_extras(spec: StudySpec) -> None:
+    """Check that what the workers will import is installed, before a candidate is spent on it.
+
+    Raises:
+        MissingExtraError: At the first package that is missing.
+    """
+    if spec.evaluation.backend == "vllm":
+        check_version()
+    for task in spec.evaluation.tasks:
+        if task.lm_eval is None and task.scorer in SCORERS:
+            SCORERS[task.scorer]("1", "1")
+
+
+def _open_or_begin(spec: StudySpec, storage: BaseStorage) -> optuna.Study:
+    """Return the study of the spec's name; one that another tool made is left alone."""
+    try:
+        study = optuna.load_study(study_name=spec.study.name, storage=storage)
+    except KeyError:
+        return optuna.create_study(
+            study_name=spec.study.name, storage=storage, directions=spec.directions
+        )
+    if FINGERPRINT not in study.user_attrs and not _was_cut_off(study, spec):
+        raise foreign(spec)
+    return study
+
+
+def _was_cut_off(study: optuna.Study, spec: StudySpec) -> bool:
+    """Whether a study is what `init_study` leaves that is killed: nobody worked on it."""
+    directions = [direction.name.lower() for direction in study.directions]
+    return (
+        directions == list(spec.directions)
+        and all(key.startswith("mergefront:") for key in study.user_attrs)
+        and all(
+            trial.state in (TrialState.WAITING, TrialState.FAIL)
+            and {"phase", "label"} <= trial.user_attrs.keys()
+            for trial in study.get_trials(deepcopy=False)
+        )
+    )
+
+
+def _set_attributes(study: optuna.Study, inputs: StudyInputs) -> None:
+    """Describe the study; harmless when repeated."""
     study.set_metric_names(inputs.spec.metric_names)
     content = inputs.spec.model_dump(mode="json")
     content["study"]["storage"] = shown_url(inputs.spec.study.storage)
     study.set_user_attr(SPEC, content)
     study.set_user_attr(FOLDER, str(inputs.spec.folder.absolute()))
     study.set_user_attr(IMPORTANCE, compute_importance(inputs))
-    for trial in study.get_trials(deepcopy=False):  # left by a start that was cut off
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    if queue:
-        queue_seeds(study, inputs.spec, inputs.plan)
-    study.set_user_attr(FINGERPRINT, inputs.fingerprint())
+
+
+def _complete(
+    connection: Connection, study: optuna.Study, inputs: StudyInputs, queue: bool
+) -> None:
+    """Queue the first trials and mark the study as complete, in one transaction.
+
+    Of several processes, even without a lock that holds, one alone succeeds.
+    """
+    mark = uuid.uuid4().hex
+    ledger = Ledger(study, mark)
+    trials = first_trials(inputs.spec, inputs.plan) if queue else []
+    try:
+        with connection.begin():
+            ledger.describe(connection, {CREATED: mark, FINGERPRINT: inputs.fingerprint()})
+            for trial in study.get_trials(deepcopy=False):  # left by a start that was cut off
+                failed = Ending(TrialState.FAIL)
+                ledger.end(connection, trial._trial_id, failed, (TrialState.WAITING,))
+            for trial in trials:
+                ledger.add(connection, trial)
+    except IntegrityError:
+        logger.info("another process created the study %r", study.study_name)
 
 
 def check_same_study(study: optuna.Study, inputs: StudyInputs) -> None:

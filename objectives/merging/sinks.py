@@ -1,10 +1,12 @@
 """Where merged tensors go: a live module's parameters, a stream of tensors, files on disk."""
 
+import errno
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 
 import torch
@@ -226,8 +228,18 @@ def _write_shard(
         for name in names:
             for part in _parts(recipe, merger, name, *rules[name]):
                 check_finite(name, part)
-                out.write(memoryview(part.view(torch.uint8).numpy()))  # type: ignore[arg-type]
+                _write_all(out, part)
+        written = out.tell()
+    if written != len(header) + n_bytes:
+        raise OSError(errno.EIO, f"{written} of {len(header) + n_bytes} bytes written", str(path))
     return n_bytes
+
+
+def _write_all(out: RawIOBase, part: Tensor) -> None:
+    """Write a part; the system takes two gigabytes at a time, and says how much it took."""
+    rest = memoryview(part.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    while rest:
+        rest = rest[out.write(rest) or 0 :]
 
 
 def _parts(

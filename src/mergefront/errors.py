@@ -31,3 +31,11 @@ class EngineError(MergefrontError, RuntimeError):
 
 class MissingExtraError(MergefrontError, ImportError):
     """An optional dependency is needed; the text names the install command."""
+
+
+class Interrupted(BaseException):
+    """The process was asked to stop (SIGTERM); like KeyboardInterrupt, not an error."""
+
+
+# Exit code of a worker after SIGTERM: not 0, which tells an orchestrator that its work is done.
+STOPPED = 143

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ... import __version__
-from ...errors import MergefrontError
+from ...errors import STOPPED, Interrupted, MergefrontError
 
 if TYPE_CHECKING:
     from ..spec.study_spec import StudySpec
@@ -97,23 +97,27 @@ OutOption = Annotated[
 _DebugOption = Annotated[
     bool, typer.Option("--debug", metavar="", help="Show tracebacks of errors.")
 ]
+# Longer than commands take to clean up.
+_ASK_AGAIN_SECONDS = 3.0
+_Function = Callable[..., None]
 
 
-def command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(name: str, panel: str, stopped: int = STOPPED) -> Callable[[_Function], _Function]:
     """Register a function as a command, with `--debug` and errors as one line.
+
+    Exit codes: 1 for errors that the user can mend, 2 for wrong usage, 130 after Ctrl-C, and after
+    SIGTERM `stopped` (the trial in hand has been queued again).
 
     Args:
         name: Of the command.
         panel: Heading under which `mergefront --help` lists it.
-
-    Exit codes: 1 for errors that the user can mend, 2 for wrong usage, 130 after Ctrl-C, 0 after
-    SIGTERM (the trial in hand has been queued again).
+        stopped: Exit code after SIGTERM.
     """
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
+    def register(function: _Function) -> _Function:
         @functools.wraps(function)
         def wrapped(*arguments: Any, debug: bool = False, **options: Any) -> None:
-            _run(functools.partial(function, *arguments, **options), debug)
+            _run(functools.partial(function, *arguments, **options), debug, stopped)
 
         signature = inspect.signature(function)
         option = inspect.Parameter(
@@ -128,32 +132,54 @@ def command(name: str, panel: str) -> Callable[[Callable[..., None]], Callable[.
     return register
 
 
-def _run(function: Callable[[], None], debug: bool) -> None:
-    from ..workers.termination import Interrupted
-
-    quiet_libraries()
+def _run(function: Callable[[], None], debug: bool, stopped: int) -> None:
     # Also while models load, and in commands that are no workers.
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    alarm = signal.signal(signal.SIGALRM, _ask_again)
     try:
+        quiet_libraries()
         function()
-    except MergefrontError as error:
-        if debug:
-            raise
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt:
         typer.echo("Stopped. Start it again to resume.", err=True)
         raise typer.Exit(130) from None
     except Interrupted:
-        raise typer.Exit(0) from None
+        raise typer.Exit(stopped) from None
+    except Exception as error:
+        if debug or (text := _one_line(error)) is None:
+            raise
+        typer.echo(f"Error: {text}", err=True)
+        raise typer.Exit(1) from error
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(number: int, frame: object) -> None:
-    from ..workers.termination import Interrupted
-
+    # Python drops what is raised in a destructor or a weak reference's callback, of which there
+    # are many while libraries load: as long as the command runs, it is asked again.
+    signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_SECONDS)
     raise Interrupted
+
+
+def _ask_again(number: int, frame: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _one_line(error: Exception) -> str | None:
+    """Return what to say about an error that the user can do something about."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, MergefrontError):
+        return str(error)
+    if isinstance(error, SQLAlchemyError | StorageInternalError):
+        from ..storage.outages import reason_of
+
+        return f"The database refused: {reason_of(error)} Check its user's rights and its disk."
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{error.filename}: {error.strerror}. Check the path, its rights and its disk."
+    return None
 
 
 def quiet_libraries() -> None:

@@ -20,7 +20,7 @@ from ...objectives.evaluation import Answer
 from ...samplers import signs
 from ..results.front import FrontReport, front_report, hypervolume
 from ..results.indicators import Array, igd_plus, non_dominated, spacing
-from ..run import make_objective, make_sampler, run
+from ..run import devices_of, make_objective, make_sampler, run
 from ..seeding import fingerprint_of, first_trials, init_study, search_space
 from ..spec.inputs import StudyInputs
 from ..spec.study_spec import StudySpec
@@ -122,9 +122,10 @@ def search(
         study, use = _simulated(inputs, clock)
     report = front_report(study, inputs.spec)
     report.check_models()
-    fresh = make_objective(inputs, split)
-    values = [fresh.measure(trial.params).values for trial in report.trials]
-    fresh.backend.close()
+    with devices_of(inputs.spec) as devices:
+        fresh = make_objective(inputs, split, devices)
+        values = [fresh.measure(trial.params).values for trial in report.trials]
+        fresh.backend.close()
     return Search(variant.label, seed, study.study_name, report, np.array(values), use)
 
 
@@ -138,7 +139,14 @@ def _simulated(inputs: StudyInputs, clock: Clock) -> tuple[optuna.Study, Usage]:
 
 def _simulate(study: optuna.Study, inputs: StudyInputs, clock: Clock) -> None:
     study.sampler = make_sampler(inputs, study)
-    objective, spec = make_objective(inputs), inputs.spec
+    with devices_of(inputs.spec) as devices:
+        _simulate_on(study, inputs, clock, make_objective(inputs, devices=devices))
+
+
+def _simulate_on(
+    study: optuna.Study, inputs: StudyInputs, clock: Clock, objective: MergeObjective
+) -> None:
+    spec = inputs.spec
     simulation = Simulation(
         study,
         search_space(spec, inputs.plan),

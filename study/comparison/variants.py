@@ -1,5 +1,6 @@
 """Variants of one spec: a preset, with keys of its own, under a name of its own."""
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,8 +47,29 @@ class Variant:
                 raise SpecError(
                     f"A variant must be PRESET or PRESET:SECTION.KEY=VALUE:..., but got {text!r}."
                 )
-            overrides.setdefault(section, {})[key] = yaml.safe_load(value)
+            try:
+                overrides.setdefault(section, {})[key] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise SpecError(
+                    f"A variant's value must be YAML, but {value!r} of {text!r} is not."
+                ) from error
         return cls(text, preset.strip(), overrides)
+
+    @classmethod
+    def parse_all(cls, text: str) -> list["Variant"]:
+        """Read variants that commas separate, but for commas within brackets.
+
+        Raises:
+            SpecError: If one cannot be read.
+        """
+        depth, parts = 0, [""]
+        for sign in text:
+            depth += (sign in "[{(") - (sign in ")}]")
+            if sign == "," and depth <= 0:
+                parts.append("")
+            else:
+                parts[-1] += sign
+        return [cls.parse(part.strip()) for part in parts]
 
     def seeds(self, asked: list[int]) -> list[int]:
         """Return the seeds that differ: one for a sweep in which nothing is drawn."""
@@ -62,8 +84,7 @@ class Variant:
             suffix: Of the study's name.
         """
         content = spec.model_dump(mode="json")
-        slug = re.sub(r"[^\w.-]+", "-", self.label)
-        name = f"{spec.study.name}.{slug}.s{seed}{suffix}"
+        name = f"{spec.study.name}.{_slug(self.label)}.s{seed}{suffix}"
         content["study"] |= {"name": name, "seed": seed}
         cache = spec.evaluation.cache
         shared = state_dir(spec) / "answers.db"
@@ -72,5 +93,23 @@ class Variant:
         content["sampler"] = {"preset": self.preset, "n_startup_trials": first}
         if self.preset in _RANDOM_MASKS:
             content["merge"]["seed"] = seed
+        lists = sorted(key for key in self.overrides if isinstance(content.get(key), list))
+        if lists:
+            raise SpecError(
+                f"A variant changes keys of a section, but {lists[0]!r} of {self.label!r} is a "
+                "list. Write two specs instead."
+            )
         content = with_overrides(content, overrides_of(self.preset))
         return StudySpec.parse(with_overrides(content, self.overrides), spec.folder, self.label)
+
+
+# A file is named after the study, which is named after the variant.
+_LONGEST = 80
+
+
+def _slug(label: str) -> str:
+    """Return a label as a part of a study's name; long ones end in a hash."""
+    slug = re.sub(r"[^\w.-]+", "-", label)
+    if len(slug) <= _LONGEST:
+        return slug
+    return f"{slug[:_LONGEST]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"

@@ -14,6 +14,7 @@ from ...objectives.checkpoints.card import Provenance, model_card, recipe_yaml
 from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
 from ..spec.hashing import cached_hash
 from ..spec.inputs import StudyInputs
+from .beside import whole_directory
 from .recommendations import PHASE
 
 
@@ -39,14 +40,11 @@ def export_candidate(
         StudyError: If the trial lacks a parameter.
         SpecError: If `out` exists and is not empty.
     """
-    check_empty(out)
     groups = inputs.plan.group_weights(trial.params)
-    write_checkpoint(recipe_of(inputs), groups, out)
     is_new = trial.user_attrs.get("phase") == PHASE
     who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
     title = f"{study.study_name}, {who}"
-    provenance = _provenance(inputs, groups, title, None if is_new else trial)
-    _write_texts(provenance, out)
+    _write(inputs, groups, _provenance(inputs, groups, title, None if is_new else trial), out)
 
 
 def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
@@ -55,14 +53,12 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
     Raises:
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
-    check_empty(out)
     models = [str(checkpoint.directory) for checkpoint in (inputs.base, *inputs.experts)]
     groups = inputs.plan.group_weights(trial.params)
     text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "mergekit.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
+    with whole_directory(out) as beside:
+        (beside / "mergekit.yaml").write_text(text, encoding="utf-8")
+    return out / "mergekit.yaml"
 
 
 def merge_weights(
@@ -74,13 +70,22 @@ def merge_weights(
         SpecError: If the file is no JSON object of numbers, or `out` is not empty.
         LayoutError: If a weight is missing or unknown.
     """
-    check_empty(out)
     content = _read_weights(weights) if isinstance(weights, Path) else weights
     groups = inputs.plan.parse_weights(content)
     title = f"Merge with {weights.name if isinstance(weights, Path) else 'given weights'}"
-    write_checkpoint(recipe_of(inputs), groups, out)
-    provenance = _provenance(inputs, groups, title)
-    _write_texts(provenance, out)
+    _write(inputs, groups, _provenance(inputs, groups, title), out)
+
+
+def _write(
+    inputs: StudyInputs,
+    groups: Mapping[str, Sequence[float]],
+    provenance: Provenance,
+    out: Path,
+) -> None:
+    """Write a checkpoint with its card and recipe, all of it or nothing."""
+    with whole_directory(out) as beside:
+        write_checkpoint(recipe_of(inputs), groups, beside)
+        _write_texts(provenance, beside)
 
 
 def _read_weights(path: Path) -> dict[str, float | list[float]]:
@@ -106,18 +111,6 @@ def recipe_of(inputs: StudyInputs) -> Recipe:
     """Return the sources and rules of a study's merges."""
     dtype: torch.dtype = getattr(torch, inputs.spec.models.dtype)
     return Recipe(inputs.base, inputs.experts, inputs.plan, dtype)
-
-
-def check_empty(out: Path) -> None:
-    """Refuse to write over something.
-
-    Raises:
-        SpecError: If `out` is a file or a directory with content.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SpecError(
-            f"--out must be a new or empty directory, but {out} is not. Choose another."
-        )
 
 
 def trial_of(study: optuna.Study, number: int) -> FrozenTrial:

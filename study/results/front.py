@@ -231,8 +231,8 @@ def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
     Raises:
         StudyError: If no trial is COMPLETE yet.
     """
-    given = [objective.reference for objective in spec.objectives]
-    return _report(study, spec.metric_names, given, spec.importance.trust)
+    names = metric_names(study, spec)
+    return _report(study, names, _asked(study, spec), spec.importance.trust)
 
 
 def plain_report(study: optuna.Study) -> FrontReport:
@@ -286,16 +286,36 @@ def measured_hypervolume(study: optuna.Study, spec: StudySpec) -> float | None:
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [t for t in complete if all(v <= 0 for v in t.constraints.values())]
-    anchors = _anchors(trials, spec.metric_names)
+    anchors = _anchors(trials, metric_names(study, spec))
     if len(anchors) < len(spec.models.experts) + 1:
         return None
     values = torch.tensor([t.values for t in trials], dtype=torch.double)
     flips = signs(study.directions)
     if len(flips) == 1:
         return float((values * flips).max() * flips[0])
-    given = [objective.reference for objective in spec.objectives]
-    reference = reference_of(study, values, trials, given)
+    reference = reference_of(study, values, trials, _asked(study, spec))
     return hypervolume(values, reference, study.directions)
+
+
+def metric_names(study: optuna.Study, spec: StudySpec) -> list[str]:
+    """Return the names under which the study's values were measured, whatever the spec says now.
+
+    Raises:
+        StudyError: If neither tells them.
+    """
+    names = study.metric_names or spec.metric_names
+    if len(names) != len(study.directions):
+        raise StudyError(
+            f"Study {study.study_name!r} has {len(study.directions)} objectives, and the spec "
+            f"names {len(names)}: {', '.join(names)}. Restore the spec's `objectives`."
+        )
+    return list(names)
+
+
+def _asked(study: optuna.Study, spec: StudySpec) -> list[float | None]:
+    """Return the spec's part of the reference point, for the study's own metrics."""
+    asked = dict(zip(spec.metric_names, (o.reference for o in spec.objectives), strict=True))
+    return [asked.get(name) for name in metric_names(study, spec)]
 
 
 def _uniform(denoised: Denoised) -> Tensor:

@@ -25,6 +25,8 @@ from ..spec.study_spec import StudySpec
 
 # How far beyond the worse parent the reference point lies, as a share of the parents' range.
 _MARGIN = 0.1
+# Differences below it are of arithmetic.
+_ROUNDING = 1e-9
 # Rows of tables, and models that a validation measures.
 _N_SHOWN = 5
 PHASE = "recommended"
@@ -87,6 +89,9 @@ def reference_of(
 ) -> list[float]:
     """Return the reference point; what the spec leaves open lies just beyond the worse parent.
 
+    Where the parents are equal in an objective, it lies beyond the worst value of the front:
+    something must lie beyond in every objective, or every volume is 0.
+
     Args:
         study: For its directions, and its spec.
         means: Denoised values of the trials, `n x m`-dim.
@@ -94,6 +99,7 @@ def reference_of(
         given: What the spec says. Defaults to None: as the study remembers it.
     """
     flips = signs(study.directions)
+    inferred = infer_reference_point(means * flips)
     parents = [
         row if "answers" in t.user_attrs else t.values  # of other questions: only equated ones fit
         for t, row in zip(trials, means.tolist(), strict=True)
@@ -101,14 +107,13 @@ def reference_of(
     ]
     if len(parents) > 1:
         rows = torch.tensor(parents, dtype=torch.double) * flips
-        worst, best = rows.amin(dim=0), rows.amax(dim=0)
-        inferred = (worst - _MARGIN * (best - worst)) * flips
-    else:
-        inferred = infer_reference_point(means * flips) * flips
+        worst, range_ = rows.amin(dim=0), rows.amax(dim=0) - rows.amin(dim=0)
+        beyond = worst - _MARGIN * range_
+        inferred = torch.where(range_ > _ROUNDING, beyond, torch.minimum(inferred, worst))
     if given is None:
         objectives = study.user_attrs.get(SPEC, {}).get("objectives", [])
         given = [o.get("reference") for o in objectives] or [None] * len(flips)
-    return [i if g is None else g for g, i in zip(given, inferred.tolist(), strict=True)]
+    return [i if g is None else g for g, i in zip(given, (inferred * flips).tolist(), strict=True)]
 
 
 def knee_of(adviser: Adviser | None, front: Sequence[FrozenTrial]) -> int | None:

@@ -1,6 +1,5 @@
 """How far a study is."""
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,18 +112,15 @@ def status_of(study: optuna.Study, spec: StudySpec, trials_asked: int | None = N
 
 
 def _running(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Running, ...]:
-    ledger, now = Ledger(study), datetime.datetime.now()
+    ledger = Ledger(study)
     with ledger.engine.begin() as connection:
-        silences = ledger.silences(connection)
+        in_hand = ledger.in_hand(connection)
     return tuple(
         Running(
-            trial.number,
-            str(trial.user_attrs.get("worker", "unknown")),
-            (now - (trial.datetime_start or now)).total_seconds(),
-            silences[trial._trial_id],
+            trial.number, str(trial.user_attrs.get("worker", "unknown")), *in_hand[trial._trial_id]
         )
         for trial in trials
-        if trial.state == TrialState.RUNNING and trial._trial_id in silences
+        if trial.state == TrialState.RUNNING and trial._trial_id in in_hand
     )
 
 

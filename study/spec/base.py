@@ -14,9 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A part of a spec: frozen, without unknown keys."""
+    """A part of a spec: frozen, without unknown keys or numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def resolve(folder: Path, path: str) -> Path:

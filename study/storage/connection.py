@@ -7,41 +7,45 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
-from sqlalchemy.engine import URL, Engine, make_url
+from optuna.storages import BaseStorage, get_storage
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from ...errors import StudyError
 from ..spec.study_spec import StudySpec
+from .engines import _engine as _engine
+from .engines import _full_url as _full_url
+from .engines import cannot_open, driver_missing, engine_options
+from .history import TableStorage
+from .identity import FINGERPRINT
 from .locks import AdvisoryLock, FileStudyLock, StudyLock
 from .outages import is_outage
+from .pooling import check_sessions
+from .urls import shown_url, sqlite_path
+
+__all__ = [
+    "artifact_store",
+    "check_storage",
+    "foreign",
+    "load_study",
+    "open_storage",
+    "shown_url",
+    "sqlite_path",
+    "state_dir",
+    "study_lock",
+    "wait_for_storage",
+    "wait_for_study",
+]
 
 logger = logging.getLogger(__name__)
 
-# A file that holds the database's password, as container engines mount secrets.
-PASSWORD_FILE = "MERGEFRONT_STORAGE_PASSWORD_FILE"
-# How long a process waits for another one's short write to the same SQLite file.
-_SQLITE_TIMEOUT_SECONDS = 60
 _POLL_SECONDS = 1.0
 _CREATE_ATTEMPTS, _CREATE_PAUSE = 10, 0.3  # seconds
-# A dead network is noticed within a minute instead of after the hours of TCP's own timers.
-_POSTGRESQL_CONNECTION = {
-    "connect_timeout": 10,
-    "keepalives": 1,
-    "keepalives_idle": 20,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 60_000,
-    # Optuna stores times without a zone; the server's clock is compared with them.
-    "options": "-c timezone=UTC",
-}
 
 
 def open_storage(url: str, create: bool = True) -> BaseStorage:
@@ -71,19 +75,25 @@ def open_storage(url: str, create: bool = True) -> BaseStorage:
             return _open(full, create)
         except (SQLAlchemyError, StorageInternalError) as error:
             if not (attempts and _was_created_meanwhile(error)):
-                raise _cannot_open(full, error) from error
+                raise cannot_open(full, error) from error
         time.sleep(_CREATE_PAUSE)
 
 
 def _open(url: URL, create: bool) -> BaseStorage:
     try:
-        rdb = RDBStorage(
+        rdb = TableStorage(
             url.render_as_string(hide_password=False),
-            engine_kwargs=_engine_options(url),
+            engine_kwargs=engine_options(url),
             skip_table_creation=not create,
         )
     except ImportError as error:
-        raise _driver_missing(url) from error
+        raise driver_missing(url) from error
+    except (RuntimeError, AssertionError) as error:  # Optuna's checks of its tables' version
+        raise StudyError(
+            f"The tables in {shown_url(url)} are of another version of Optuna than the installed "
+            f"{optuna.__version__}. Bring them up to date with `optuna storage upgrade --storage "
+            "URL` (make a copy before), or take another database."
+        ) from error
     return get_storage(rdb)
 
 
@@ -101,36 +111,28 @@ def check_storage(url: str) -> None:
     _make_sqlite_folder(url)
     full = _full_url(url)
     try:
-        _engine(full).connect().close()
+        engine = _engine(full)
+        engine.connect().close()
+        check_sessions(engine)
     except SQLAlchemyError as error:
-        raise _cannot_open(full, error) from error
+        raise cannot_open(full, error) from error
 
 
-def _full_url(url: str) -> URL:
-    """Return the URL with the driver and the secret file's password.
+def wait_for_storage(url: str, seconds: float) -> None:
+    """Wait until the storage can be connected to.
 
     Raises:
-        StudyError: If it is of another database, or the file cannot be read.
+        StudyError: Why it could not at the end.
     """
-    parsed = make_url(url)
-    backend = parsed.get_backend_name()
-    if backend not in ("sqlite", "postgresql"):
-        raise StudyError(
-            f"A storage must be sqlite:///FILE or postgresql://USER@HOST/DATABASE, but got "
-            f"{backend!r}. Correct `study.storage`."
-        )
-    if backend == "postgresql" and parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg2")
-    secret = os.environ.get(PASSWORD_FILE)
-    if backend == "postgresql" and secret and not parsed.password:
+    deadline = time.monotonic() + seconds
+    while True:
         try:
-            password = Path(secret).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise StudyError(
-                f"{PASSWORD_FILE} must name a readable file, but {secret}: {error.strerror}."
-            ) from error
-        parsed = parsed.set(password=password)
-    return parsed
+            return check_storage(url)
+        except StudyError as error:
+            if time.monotonic() > deadline:
+                raise
+            logger.info("waiting for the storage: %s", error)
+        time.sleep(min(_POLL_SECONDS, seconds))
 
 
 def url_of(study: optuna.Study) -> str:
@@ -139,60 +141,23 @@ def url_of(study: optuna.Study) -> str:
     return engine.url.render_as_string(hide_password=False)
 
 
-def shown_url(url: str) -> str:
-    """Return a URL without its password."""
-    return make_url(url).render_as_string(hide_password=True)
-
-
-def _engine_options(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": _SQLITE_TIMEOUT_SECONDS}}
-    # One idle connection a worker; three at most, with the heartbeat's and the lock's.
-    return {
-        "pool_pre_ping": True,
-        "pool_size": 1,
-        "max_overflow": 2,
-        "connect_args": _POSTGRESQL_CONNECTION,
-    }
-
-
-def _engine(url: URL) -> Engine:
-    """Return an engine that opens a connection a use, and closes it."""
-    options = {"connect_args": _engine_options(url)["connect_args"]}
-    try:
-        return sqlalchemy.create_engine(url, poolclass=NullPool, **options)
-    except ImportError as error:
-        raise _driver_missing(url) from error
-
-
-def _driver_missing(url: URL) -> StudyError:
-    return StudyError(
-        f"The driver for {url.drivername!r} is not installed; run "
-        "`pip install 'mergefront[postgres]'`."
-    )
-
-
-def _cannot_open(url: URL, error: Exception) -> StudyError:
-    return StudyError(
-        f"The storage {url.render_as_string(hide_password=True)} cannot be opened "
-        f"({type(error).__name__}). Check `study.storage`, and that the database runs."
-    )
-
-
 def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.Study:
     """Load the spec's study; create nothing.
 
     Raises:
-        StudyError: If it does not exist, or its storage cannot be opened.
+        StudyError: If it does not exist or is not of MergeFront, or its storage cannot be opened.
     """
     if storage is None:
         if not _has_tables(spec.study.storage):
             raise _missing(spec)
         storage = open_storage(spec.study.storage, create=False)
     try:
-        return optuna.load_study(study_name=spec.study.name, storage=storage)
+        study = optuna.load_study(study_name=spec.study.name, storage=storage)
     except KeyError:
         raise _missing(spec) from None
+    if FINGERPRINT not in study.user_attrs:
+        raise foreign(spec)
+    return study
 
 
 def _has_tables(url: str) -> bool:
@@ -203,7 +168,7 @@ def _has_tables(url: str) -> bool:
         # Optuna's last step of creation.
         return sqlalchemy.inspect(_engine(full)).has_table("alembic_version")
     except SQLAlchemyError as error:
-        raise _cannot_open(full, error) from error
+        raise cannot_open(full, error) from error
 
 
 def wait_for_study(spec: StudySpec, seconds: float, mark: str) -> optuna.Study:
@@ -230,11 +195,20 @@ def wait_for_study(spec: StudySpec, seconds: float, mark: str) -> optuna.Study:
             if not is_outage(caught):
                 raise
             # The connection was lost on the way: the server is starting, or stopping.
-            error = _cannot_open(_full_url(spec.study.storage), caught)
+            error = cannot_open(_full_url(spec.study.storage), caught)
         if time.monotonic() > deadline:
             raise error
         logger.info("waiting for the study: %s", error)
         time.sleep(min(_POLL_SECONDS, seconds))
+
+
+def foreign(spec: StudySpec) -> StudyError:
+    """Return the error about a study of the spec's name that another tool made."""
+    return StudyError(
+        f"The study {spec.study.name!r} in {shown_url(spec.study.storage)} was not made by "
+        "MergeFront, and nothing of it is touched. Give this one another `study.name`, or another "
+        "`study.storage`."
+    )
 
 
 def _missing(spec: StudySpec) -> StudyError:
@@ -242,14 +216,6 @@ def _missing(spec: StudySpec) -> StudyError:
         f"There is no study {spec.study.name!r} in {shown_url(spec.study.storage)} yet. Start it "
         "with `mergefront run`."
     )
-
-
-def sqlite_path(url: str) -> Path | None:
-    """Return the file of an SQLite URL; None for other databases."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        return None
-    return Path(parsed.database)
 
 
 def _make_sqlite_folder(url: str) -> None:
@@ -266,7 +232,8 @@ def _make_sqlite_folder(url: str) -> None:
 def state_dir(spec: StudySpec) -> Path:
     """Return the directory of the study's local files: beside an SQLite file, else in `runs/`."""
     path = sqlite_path(spec.study.storage)
-    root = Path("runs") if path is None else path.parent
+    # Links are followed: whoever reaches one file by two paths must find the same state.
+    root = Path("runs") if path is None else Path(os.path.realpath(path)).parent
     return root / f"{spec.study.name}.state"
 
 

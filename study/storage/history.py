@@ -9,19 +9,20 @@ import datetime
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 import sqlalchemy
 from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import or_, select
 from sqlalchemy.engine import Connection, Row
 
 from .optuna_tables import PARAMS, STEPS, SYSTEM_ATTRS, TRIALS, USER_ATTRS, VALUES
 
-# Numbers in one IN (...).
+# Trials whose rows are read at once: numbers in one IN (...), and rows in memory.
 _CHUNK = 500
 
 
@@ -45,22 +46,55 @@ class History:
         Args:
             connection: In a transaction. The trials are shared: not to be changed.
         """
-        rows = self._changed(connection)
-        details = _details(connection, [row.trial_id for row in rows])
-        for row in rows:
-            self._trials[row.trial_id] = _trial(row, details)
-            self._newest = max(self._newest, row.trial_id)
-            keep = self._unfinished.discard if row.state.is_finished() else self._unfinished.add
-            keep(row.trial_id)
+        for trial in read_trials(connection, self._study_id, self._newest, self._unfinished):
+            self._trials[trial._trial_id] = trial
+            self._newest = max(self._newest, trial._trial_id)
+            keep = self._unfinished.discard if trial.state.is_finished() else self._unfinished.add
+            keep(trial._trial_id)
         return sorted(self._trials.values(), key=lambda trial: trial.number)
 
-    def _changed(self, connection: Connection) -> Sequence[Row[Any]]:
-        new = TRIALS.c.trial_id > self._newest
-        known = TRIALS.c.trial_id.in_(self._unfinished)
-        statement = select(TRIALS).where(
-            TRIALS.c.study_id == self._study_id, or_(new, known) if self._unfinished else new
-        )
-        return connection.execute(statement).all()
+
+class TableStorage(RDBStorage):
+    """Optuna's storage, but for how it reads trials: from the tables' columns.
+
+    Its object mapper takes five times as long and four times the memory.
+    """
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        with self.engine.begin() as connection:
+            trials = read_trials(connection, study_id, trial_id_greater_than, included_trial_ids)
+        return [trial for trial in trials if states is None or trial.state in states]
+
+
+def read_trials(
+    connection: Connection, study_id: int, newest: int, unfinished: Collection[int]
+) -> list[FrozenTrial]:
+    """Return the trials of a study that are new or may have changed, as Optuna would.
+
+    Args:
+        connection: In a transaction.
+        study_id: Identifier in the database.
+        newest: Identifier of the newest known trial; -1 reads all.
+        unfinished: Identifiers of known trials to read again.
+    """
+    new = TRIALS.c.trial_id > newest
+    known = TRIALS.c.trial_id.in_(unfinished)
+    statement = select(TRIALS).where(
+        TRIALS.c.study_id == study_id, or_(new, known) if unfinished else new
+    )
+    rows = connection.execute(statement).all()
+    trials = []
+    for first in range(0, len(rows), _CHUNK):
+        chunk = rows[first : first + _CHUNK]
+        details = _details(connection, [row.trial_id for row in chunk])
+        trials += [_trial(row, details) for row in chunk]
+    return trials
 
 
 # Rows of the tables that describe trials, by table and identifier.
@@ -71,12 +105,10 @@ def _details(connection: Connection, trial_ids: Sequence[int]) -> _Details:
     details: _Details = {}
     for table in (PARAMS, VALUES, STEPS, USER_ATTRS, SYSTEM_ATTRS):
         rows = details[table] = defaultdict(list)
-        for first in range(0, len(trial_ids), _CHUNK):
-            chunk = trial_ids[first : first + _CHUNK]
-            key = next(iter(table.primary_key))
-            statement = select(table).where(table.c.trial_id.in_(chunk)).order_by(key)
-            for row in connection.execute(statement):
-                rows[row.trial_id].append(row)
+        key = next(iter(table.primary_key))
+        statement = select(table).where(table.c.trial_id.in_(trial_ids)).order_by(key)
+        for row in connection.execute(statement):
+            rows[row.trial_id].append(row)
     return details
 
 

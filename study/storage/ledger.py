@@ -6,9 +6,8 @@ or not at all, in a handful of statements. The tables are Optuna's own, so every
 and writes the same study.
 """
 
-import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +17,20 @@ from optuna.distributions import distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from .optuna_tables import HEARTBEATS, PARAMS, STUDIES, SYSTEM_ATTRS, TRIALS, USER_ATTRS, VALUES
+from ...errors import StudyError
+from .heartbeats import Heartbeats, insert, now
+from .identity import CREATED, created
+from .optuna_tables import (
+    PARAMS,
+    STUDIES,
+    STUDY_ATTRS,
+    SYSTEM_ATTRS,
+    TRIALS,
+    USER_ATTRS,
+    VALUES,
+)
 
 
 @dataclass(frozen=True)
@@ -41,19 +50,47 @@ class Ending:
     system_attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Ledger:
+class Ledger(Heartbeats):
     """Writes trials of one study.
 
     Every method works inside the transaction of the connection it is given.
 
     Args:
         study: In an SQLite or PostgreSQL storage.
+        mark: Of its creation. Defaults to None: what the database has now.
     """
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study_id = study._study_id
+    def __init__(self, study: optuna.Study, mark: str | None = None) -> None:
+        super().__init__(study._study_id)
+        mark = mark or study.user_attrs.get(CREATED)
+        self._created = (study.study_name, None if mark is None else json.dumps(mark))
         # Optuna wraps its RDBStorage in a cache.
         self.engine: Engine = study._storage._backend.engine  # type: ignore[attr-defined]
+
+    def check_study(self, connection: Connection) -> None:
+        """Check that the database still has this very study.
+
+        Raises:
+            StudyError: If it was deleted, or made anew, while this process ran.
+        """
+        if created(connection, self._study_id) != self._created:
+            raise StudyError(
+                f"The study {self._created[0]!r} was deleted or made anew while this worker ran. "
+                "Nothing is written to it; results that were not delivered lie in the folder "
+                "`spool` of the study's state. Start the worker again."
+            )
+
+    def describe(self, connection: Connection, attrs: Mapping[str, Any]) -> None:
+        """Add attributes to the study.
+
+        Raises:
+            IntegrityError: If it has one of them: another process was faster.
+        """
+        rows = [
+            {"study_id": self._study_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in attrs.items()
+        ]
+        connection.execute(STUDY_ATTRS.insert().values(rows))
 
     def add(self, connection: Connection, trial: FrozenTrial) -> FrozenTrial:
         """Insert a trial as it is; a running one gets its first heartbeat.
@@ -61,6 +98,7 @@ class Ledger:
         Returns:
             The trial with its number and identifier.
         """
+        self.check_study(connection)
         # Numbers are counted; Optuna takes the same row's lock before it counts.
         connection.execute(
             select(STUDIES.c.study_id)
@@ -70,8 +108,8 @@ class Ledger:
         row = {
             "study_id": self._study_id,
             "state": trial.state,
-            "datetime_start": None if trial.state == TrialState.WAITING else _now(),
-            "datetime_complete": _now() if trial.state.is_finished() else None,
+            "datetime_start": None if trial.state == TrialState.WAITING else now(connection),
+            "datetime_complete": now(connection) if trial.state.is_finished() else None,
         }
         statement = TRIALS.insert().values(row).returning(TRIALS.c.trial_id)
         trial_id = int(connection.execute(statement).scalar_one())
@@ -85,10 +123,26 @@ class Ledger:
         trial.number, trial._trial_id = number, trial_id
         return trial
 
-    def take(self, connection: Connection, trial: FrozenTrial, attrs: Mapping[str, Any]) -> bool:
-        """Start a queued trial; False if somebody else was faster."""
+    def take(
+        self,
+        connection: Connection,
+        trial: FrozenTrial,
+        attrs: Mapping[str, Any],
+        wish: FrozenTrial | None = None,
+    ) -> bool:
+        """Start a queued trial; False if somebody else was faster.
+
+        Args:
+            connection: In a transaction.
+            trial: As it is queued.
+            attrs: User attributes to add.
+            wish: With the parameters that the queued trial lacks. Defaults to None: it has all.
+        """
+        self.check_study(connection)
         if not self._move(connection, trial._trial_id, (TrialState.WAITING,), TrialState.RUNNING):
             return False
+        if wish is not None:
+            self._add_params(connection, trial._trial_id, wish, trial.params)
         self._set_attrs(connection, USER_ATTRS, trial._trial_id, attrs)
         self.beat(connection, trial._trial_id)
         return True
@@ -101,6 +155,7 @@ class Ledger:
         states: Sequence[TrialState] = (TrialState.RUNNING,),
     ) -> bool:
         """End a trial that is in one of the states; False, and no change, if it is in another."""
+        self.check_study(connection)
         if not self._move(connection, trial_id, states, ending.state):
             return False
         self._add_values(connection, trial_id, ending.values)
@@ -108,44 +163,9 @@ class Ledger:
         self._set_attrs(connection, SYSTEM_ATTRS, trial_id, ending.system_attrs)
         return True
 
-    def beat(self, connection: Connection, trial_id: int) -> None:
-        """Write a sign of life, by the database's clock."""
-        row = {"trial_id": trial_id, "heartbeat": func.current_timestamp()}
-        statement = _insert(connection, HEARTBEATS).values(row)
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["trial_id"], set_={"heartbeat": func.current_timestamp()}
-            )
-        )
-
-    def silences(self, connection: Connection) -> dict[int, float]:
-        """Return the seconds since the last sign of life of every running trial, by identifier.
-
-        A trial that never gave any counts from its start.
-        """
-        rows = connection.execute(
-            select(
-                TRIALS.c.trial_id,
-                TRIALS.c.datetime_start,
-                HEARTBEATS.c.heartbeat,
-                func.current_timestamp(type_=sqlalchemy.DateTime()),
-            )
-            .join(HEARTBEATS, HEARTBEATS.c.trial_id == TRIALS.c.trial_id, isouter=True)
-            .where(TRIALS.c.study_id == self._study_id, TRIALS.c.state == TrialState.RUNNING)
-        ).all()
-        return {
-            trial_id: (_naive(now) - (beat or start or datetime.datetime.min)).total_seconds()
-            for trial_id, start, beat, now in rows
-        }
-
-    def uptime(self, connection: Connection) -> float:
-        """Return for how many seconds the database has been answering; SQLite always has been."""
-        if connection.dialect.name != "postgresql":
-            return float("inf")
-        started = sqlalchemy.text(
-            "SELECT extract(epoch FROM clock_timestamp() - pg_postmaster_start_time())"
-        )
-        return float(connection.execute(started).scalar_one())
+    def note(self, connection: Connection, trial: FrozenTrial, attrs: Mapping[str, Any]) -> None:
+        """Set system attributes of a trial."""
+        self._set_attrs(connection, SYSTEM_ATTRS, trial._trial_id, attrs)
 
     def _number(self, connection: Connection, trial_id: int) -> int:
         earlier = (
@@ -167,11 +187,17 @@ class Ledger:
         statement = (
             TRIALS.update()
             .where(TRIALS.c.trial_id == trial_id, TRIALS.c.state.in_(states))
-            .values({"state": state, column: _now()})
+            .values({"state": state, column: now(connection)})
         )
         return connection.execute(statement).rowcount == 1
 
-    def _add_params(self, connection: Connection, trial_id: int, trial: FrozenTrial) -> None:
+    def _add_params(
+        self,
+        connection: Connection,
+        trial_id: int,
+        trial: FrozenTrial,
+        known: Container[str] = (),
+    ) -> None:
         rows = [
             {
                 "trial_id": trial_id,
@@ -180,6 +206,7 @@ class Ledger:
                 "distribution_json": distribution_to_json(trial.distributions[name]),
             }
             for name, value in trial.params.items()
+            if name not in known
         ]
         if rows:
             connection.execute(PARAMS.insert().values(rows))
@@ -212,25 +239,10 @@ class Ledger:
             {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
             for key, value in attrs.items()
         ]
-        statement = _insert(connection, table).values(rows)
+        statement = insert(connection, table).values(rows)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["trial_id", "key"],
                 set_={"value_json": statement.excluded.value_json},
             )
         )
-
-
-def _insert(connection: Connection, table: sqlalchemy.Table) -> Any:
-    """Return the dialect's INSERT, which knows ON CONFLICT."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
-
-
-def _now() -> datetime.datetime:
-    """Return the time as Optuna stores it: UTC, without a zone."""
-    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-
-
-def _naive(moment: datetime.datetime) -> datetime.datetime:
-    return moment.replace(tzinfo=None)

@@ -17,14 +17,19 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection
 
+from ...errors import StudyError
 from ...samplers import MEASURED
 from ..storage.history import History
 from ..storage.ledger import Ending, Ledger
 from .batches import BATCH, batch_view
 from .proposals import propose
+from .wishes import completed
 
 # Attempts at one candidate after its worker died; a point that kills every worker must end.
 MAX_RETRIES = 2
+
+# User attribute of a trial whose result is of an earlier attempt: that attempt's number.
+MEASURED_AS = "measured_as"
 
 _RETRIES = "retry_history"
 _FIRST = "failed_trial"
@@ -66,10 +71,11 @@ class Claims:
     def trials(self, connection: Connection) -> list[FrozenTrial]:
         """Return all trials as they are now; they are not to be changed."""
         with connection.begin():
+            self.ledger.check_study(connection)
             return self._history.read(connection)
 
     def claim(self, connection: Connection, worker: Mapping[str, Any]) -> FrozenTrial | Outcome:
-        """Take the next trial, queued ones first.
+        """Take the next trial, queued ones first, as long as the budget has room.
 
         Args:
             connection: Of the study's lock.
@@ -80,10 +86,10 @@ class Claims:
         n_measured = sum(count[state] for state in MEASURED)
         if n_measured >= self.budget:
             return Outcome.DONE
-        if (taken := self._take(connection, trials, worker)) is not None:
-            return taken
         if n_measured + count[TrialState.RUNNING] >= self.budget:
             return Outcome.WAIT
+        if (taken := self._take(connection, trials, worker)) is not None:
+            return taken
         trial = self._propose(trials)
         if trial is None:
             return Outcome.WAIT
@@ -106,12 +112,24 @@ class Claims:
         self, connection: Connection, trials: list[FrozenTrial], worker: Mapping[str, Any]
     ) -> FrozenTrial | None:
         for trial in trials:
-            if trial.state == TrialState.WAITING:
-                attrs = {**worker, "phase": trial.user_attrs.get("phase", "search")}
-                with connection.begin():
-                    if self.ledger.take(connection, trial, attrs):
-                        return _started(trial, attrs)
+            if trial.state != TrialState.WAITING:
+                continue
+            attrs = {"phase": "search", **trial.user_attrs, **worker}
+            added = {key: attrs[key] for key in ("phase", *worker)}
+            try:
+                wish = completed(trial, self.study, self.space, trials)
+            except StudyError as error:
+                self._refuse(connection, trial, str(error))
+                continue
+            with connection.begin():
+                if self.ledger.take(connection, trial, added, wish):
+                    return _started(wish or trial, trial, added)
         return None
+
+    def _refuse(self, connection: Connection, trial: FrozenTrial, reason: str) -> None:
+        ending = Ending(TrialState.FAIL, user_attrs={"failure": reason})
+        with connection.begin():
+            self.ledger.end(connection, trial._trial_id, ending, (TrialState.WAITING,))
 
     def reclaim(self, connection: Connection, dead: Collection[FrozenTrial]) -> None:
         """Queue again what dead workers were evaluating.
@@ -150,6 +168,25 @@ class Claims:
                 history = [*history, trial.number] if retry else history
                 self.ledger.add(connection, _clone(trial, history))
 
+    def forgive(self, connection: Connection, failed: Collection[FrozenTrial]) -> None:
+        """Queue again what failed for a cause outside the candidates; it counts as no attempt.
+
+        Args:
+            connection: Of the study's lock.
+            failed: Trials that a worker could not measure.
+        """
+        trials = self.trials(connection)
+        for trial in failed:
+            heir, history = (
+                _heir(trials, trials[trial.number]),
+                trial.system_attrs.get(_RETRIES, []),
+            )
+            with connection.begin():
+                if heir.state == TrialState.WAITING:
+                    self.ledger.note(connection, heir, {_RETRIES: history})
+                elif heir.state == TrialState.FAIL and self.space.keys() <= heir.params.keys():
+                    self.ledger.add(connection, _clone(heir, history))
+
     def adopt(self, connection: Connection, number: int, ending: Ending) -> bool:
         """Keep a result whose worker was taken for dead: its candidate was measured.
 
@@ -167,24 +204,27 @@ class Claims:
         """
         trials = self.trials(connection)
         heir = _heir(trials, trials[number])
+        measured = trials[number].user_attrs
         if heir.state in MEASURED:
             return False
-        measured = trials[number].user_attrs
-        note = {"measured_as": number, "worker": measured.get("worker", "")}
+        in_hand = sum(t.state in (*MEASURED, TrialState.RUNNING) for t in trials)
+        if heir.state != TrialState.RUNNING and in_hand >= self.budget:
+            return False
+        note = {MEASURED_AS: number, "worker": measured.get("worker", "")}
         ending = replace(ending, user_attrs={**ending.user_attrs, **note})
         with connection.begin():
             if not heir.state.is_finished():
                 states = (TrialState.WAITING, TrialState.RUNNING)
                 return self.ledger.end(connection, heir._trial_id, ending, states)
-            if sum(t.state != TrialState.FAIL for t in trials) >= self.budget:
-                return False
             self.ledger.add(connection, _completed(heir, ending))
             return True
 
 
-def _started(trial: FrozenTrial, attrs: Mapping[str, Any]) -> FrozenTrial:
-    taken = copy.deepcopy(trial)
+def _started(whole: FrozenTrial, queued: FrozenTrial, attrs: Mapping[str, Any]) -> FrozenTrial:
+    """Return a queued trial as it is once taken, with the parameters of the whole one."""
+    taken = copy.deepcopy(queued)
     taken.state = TrialState.RUNNING
+    taken.params, taken.distributions = dict(whole.params), dict(whole.distributions)
     taken.user_attrs.update(attrs)
     return taken
 

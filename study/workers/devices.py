@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -18,16 +19,17 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @contextmanager
 def claim_devices(
-    directory: Path, n: int = 1, n_visible: int | None = None
+    directory: Path, n: int = 1, n_visible: int | None = None, also: Path | None = None
 ) -> Iterator[tuple[int, ...]]:
-    """Hold GPUs that no other worker of this machine holds.
+    """Hold GPUs that no other process of this machine holds, whatever its study.
 
     Container engines give all replicas of a service the same GPUs.
 
     Args:
-        directory: Shared by the workers; holds the locks.
+        directory: Holds the locks; containers of this machine may share it.
         n: GPUs wanted.
         n_visible: GPUs there are. Defaults to None: ask PyTorch, which starts no context for it.
+        also: A second folder, whose locks are taken too. Defaults to None: one is enough.
 
     Yields:
         Indices among the visible ones; none where there is nothing to choose.
@@ -36,9 +38,11 @@ def claim_devices(
     if n_visible <= n:
         yield ()
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    folders = [directory] if also is None else [directory, also]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        taken = tuple(_take(directory, n, names(n_visible), stack))
+        taken = tuple(_take(folders, n, names(n_visible), stack))
         if len(taken) < n:
             stack.close()
             logger.warning("fewer than %d of %d GPUs are free; sharing the first", n, n_visible)
@@ -52,17 +56,25 @@ def names(n_visible: int) -> list[str]:
     return visible.split(",") if visible else [str(index) for index in range(n_visible)]
 
 
-def _take(directory: Path, n: int, devices: list[str], stack: ExitStack) -> list[int]:
+def machines_folder() -> Path:
+    """Return the folder for the locks of all processes of this machine and user."""
+    return Path(tempfile.gettempdir()) / f"mergefront-gpus-{os.getuid()}"
+
+
+def _take(folders: Sequence[Path], n: int, devices: list[str], stack: ExitStack) -> list[int]:
     machine = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "machine"
     taken: list[int] = []
     for index, name in enumerate(devices):
         if len(taken) == n:
             break
-        lock = FileLock(directory / f"gpu-{machine}-{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
-        stack.callback(lock.release)
+        with ExitStack() as one:
+            try:
+                for folder in folders:
+                    lock = FileLock(folder / f"gpu-{machine}-{name}.lock")
+                    lock.acquire(timeout=0)
+                    one.callback(lock.release)
+            except Timeout:
+                continue
+            stack.push(one.pop_all())
         taken.append(index)
     return taken

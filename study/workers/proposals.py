@@ -10,6 +10,8 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+# Where `study.enqueue_trial` keeps the values that its caller wishes for.
+FIXED = "fixed_params"
 # No database gives a trial this identifier.
 _DRAFT_ID = -1
 
@@ -72,7 +74,10 @@ class _DraftStorage:
 
 
 def propose(
-    study: optuna.Study, space: Mapping[str, BaseDistribution], trials: list[FrozenTrial]
+    study: optuna.Study,
+    space: Mapping[str, BaseDistribution],
+    trials: list[FrozenTrial],
+    fixed: Mapping[str, Any] | None = None,
 ) -> FrozenTrial:
     """Let the study's sampler propose a trial; write nothing of it.
 
@@ -80,12 +85,15 @@ def propose(
         study: With the sampler.
         space: Of the parameters.
         trials: All of the study, in the order of their numbers.
+        fixed: Values that the sampler has no say in. Defaults to None: it chooses all.
 
     Returns:
         A running trial with all its parameters and what the sampler noted, without a number or
         identifier that would last.
     """
     storage = _DraftStorage(study._storage, trials)
+    if fixed:
+        storage.draft.system_attrs[FIXED] = dict(fixed)
     scratch = optuna.Study(study.study_name, cast(BaseStorage, storage), study.sampler)
     scratch.ask(dict(space))
     return storage.draft

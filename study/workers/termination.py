@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
+from ...errors import Interrupted
 
-class Interrupted(BaseException):
-    """The process was asked to stop (SIGTERM); like KeyboardInterrupt, not an error."""
+__all__ = ["Interrupted", "Termination", "undisturbed"]
 
 
 class Termination:
@@ -50,7 +50,25 @@ class Termination:
         finally:
             self._now = False
 
+    def heed(self) -> None:
+        """Raise `Interrupted` if the signal has come."""
+        with self.at_once():
+            pass
+
     def sleep(self, seconds: float) -> None:
         """Sleep, but for the signal."""
         with self.at_once():
             time.sleep(seconds)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C inside the block, such as a second one while a trial is given back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -3,13 +3,15 @@
 import logging
 import os
 import socket
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import optuna
+import torch
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,13 +22,15 @@ from ...objectives.evaluation.rotation import answers_attribute
 from ..seeding import fingerprint_of, is_uniform, search_space
 from ..spec.inputs import StudyInputs
 from ..storage.connection import artifact_store, state_dir, study_lock
+from ..storage.identity import identity_of
 from ..storage.ledger import Ending
 from ..storage.outages import through_outages
 from .claims import Claims, Outcome
 from .liveness import LocalWorkers, Pulse, dead_trials
 from .racing import NUMBERS, race_against
+from .room import NO_ROOM, Room
 from .spool import Result, Spool
-from .termination import Interrupted, Termination
+from .termination import Interrupted, Termination, undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +38,15 @@ logger = logging.getLogger(__name__)
 MAX_FAILURES = 3
 # While all that is left is in other hands; many that look often would keep the lock busy.
 _SHORTEST_POLL, _LONGEST_POLL = 0.5, 4.0
+
+# What is no candidate's fault: the machine, or what is installed on it.
+OUTSIDE = (
+    MemoryError,
+    torch.OutOfMemoryError,
+    ImportError,
+    ConnectionError,
+    sqlite3.OperationalError,
+)
 
 T = TypeVar("T")
 
@@ -104,7 +117,8 @@ class Worker:
         space = search_space(spec, self.inputs.plan)
         self._claims = Claims(self.study, spec.study.trials, space, spec.sampler.batch)
         self._local = LocalWorkers(directory / "workers")
-        self._spool = Spool(directory / "spool", artifact_store(spec))
+        self._spool = Spool(directory / "spool", artifact_store(spec), identity_of(self.study))
+        self._room = Room(directory)
         self._lock = study_lock(spec)
         self._pulse = Pulse(self.study, spec.study.heartbeat_seconds)
         self._fingerprint = fingerprint_of(self.study)
@@ -119,7 +133,7 @@ class Worker:
             StudyError: If `MAX_FAILURES` trials in a row could not be measured.
             Interrupted: After SIGTERM, with the trial in hand queued again.
         """
-        failures: list[str] = []
+        failures: list[tuple[FrozenTrial, str]] = []
         with self._local.register(self.name), self._termination, self._pulse:
             pause = _SHORTEST_POLL
             while (claimed := self._persist(self._claim)) is not Outcome.DONE:
@@ -129,22 +143,32 @@ class Worker:
                     continue
                 pause = _SHORTEST_POLL
                 failure = self._evaluate(claimed)
-                failures = [*failures, failure] if failure else []
+                failures = [*failures, (claimed, failure)] if failure else []
                 if len(failures) >= MAX_FAILURES:
-                    raise StudyError(
-                        f"{MAX_FAILURES} trials in a row could not be measured; the last one: "
-                        f"{failure} Mend the cause and start the study again: it resumes."
-                    )
+                    self._give_up(failures)
+
+    def _give_up(self, failures: list[tuple[FrozenTrial, str]]) -> NoReturn:
+        """End the worker; its candidates are queued again, for the cause is not theirs."""
+        self._persist(lambda: self._forgive([trial for trial, _ in failures]))
+        raise StudyError(
+            f"{MAX_FAILURES} trials in a row could not be measured; the last one: "
+            f"{failures[-1][1]} Fix the cause and start the study again: it resumes."
+        )
+
+    def _forgive(self, failed: list[FrozenTrial]) -> None:
+        with self._lock.hold(self._termination.heed) as connection:
+            self._claims.forgive(connection, failed)
 
     def _claim(self) -> FrozenTrial | Outcome:
         start = time.perf_counter()
+        self._room.check()
         self._spool.deliver_for_the_dead(self._claims, self._lock, self._local.is_alive)
         grace = self.inputs.spec.study.grace_seconds
         # Also reads what is new: it need not be read while others wait for the lock.
         with self._claims.ledger.engine.connect() as connection:
             dead = dead_trials(self._claims, connection, self._local, grace)
             self._claims.reclaim(connection, dead)
-        with self._lock.hold() as connection:
+        with self._lock.hold(self._termination.heed) as connection:
             who = {"worker": self.name, "host": socket.gethostname()}
             claimed = self._claims.claim(connection, who)
         if isinstance(claimed, FrozenTrial):
@@ -167,6 +191,12 @@ class Worker:
             raise
         except EngineError as error:
             return self._try_again(trial, str(error))
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                self._no_room(trial, error)
+            return self._try_again(trial, f"{type(error).__name__}: {error}")
+        except OUTSIDE as error:
+            return self._try_again(trial, f"{type(error).__name__}: {error}")
         except Exception as error:  # the one broad except: whatever happens, the study goes on
             return self._fail(trial, f"{type(error).__name__}: {error}")
         self._deliver(trial, measurement)
@@ -182,12 +212,17 @@ class Worker:
             return race_against(self._claims.trials(connection), self.objective, settings)
 
     def _try_again(self, trial: FrozenTrial, reason: str) -> str:
-        """Queue a candidate again whose engine failed; it may not be its fault."""
+        """Queue a candidate again that failed for a cause outside itself."""
         logger.warning("trial %d: %s", trial.number, reason)
         self._pulse.follow(None)
         self._persist(lambda: self._requeue(trial, reason, retry=True))
         self.reporter.failed(trial, reason)
         return reason
+
+    def _no_room(self, trial: FrozenTrial, error: OSError) -> NoReturn:
+        """End the worker before it spends more candidates on a disk that cannot be written."""
+        self._give_back(trial, f"its worker's disk could not be written ({error.strerror})")
+        raise self._room.error(error.strerror or str(error)) from error
 
     def _requeue(self, trial: FrozenTrial, reason: str, retry: bool) -> None:
         with self._claims.ledger.engine.connect() as connection:
@@ -209,7 +244,10 @@ class Worker:
             {name: violation for name, (violation, _) in measurement.constraints.items()},
             measurement.pruned,
         )
-        path = self._spool.write(result)
+        try:
+            path = self._spool.write(result)
+        except OSError as error:
+            self._no_room(trial, error)
         self._persist(lambda: self._spool.deliver(self._claims, self._lock, path, result))
         self._pulse.follow(None)
         self.timings.merge += measurement.merge_seconds
@@ -233,7 +271,8 @@ class Worker:
         """Queue a trial again at once; if the database is away, its heartbeat's end will do it."""
         self._pulse.follow(None)
         try:
-            self._requeue(trial, reason, retry=False)
+            with undisturbed():
+                self._requeue(trial, reason, retry=False)
         except SQLAlchemyError as error:
             logger.warning("trial %d was not given back: %s", trial.number, error)
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,7 +26,8 @@ from mergefront.study.storage.connection import load_study
 from postgres import Server, programs, serve
 from small_study import write_spec
 
-DOCKER = Path(__file__).parents[2] / "docker"
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
 # The binary itself: the package's script always exits with 0.
 COMPOSE = Path(compose.__file__).with_name("docker-compose")
 PASSWORD = "Ga7-long-random-text"
@@ -54,7 +57,7 @@ def test_services(profile: str) -> None:
     order = {name: s.get("depends_on", {}) for name, s in services.items()}
     assert order["init"]["postgres"]["condition"] == "service_healthy"
     assert order[worker]["init"]["condition"] == "service_completed_successfully"
-    assert (services["init"]["restart"], services[worker]["restart"]) == ("no", "on-failure")
+    assert (services["init"]["restart"], services[worker]["restart"]) == ("no", "on-failure:3")
     assert services[worker]["stop_grace_period"] == "1m0s"
     assert ("deploy" in services[worker]) is (profile == "gpu")
 
@@ -65,6 +68,44 @@ def test_the_password_is_a_secret_and_in_no_environment() -> None:
         assert PASSWORD not in json.dumps(service)
         assert [secret["source"] for secret in service["secrets"]] == ["postgres_password"]
     assert config["secrets"]["postgres_password"]["environment"] == "POSTGRES_PASSWORD"
+
+
+def test_an_empty_password_is_refused_and_named() -> None:
+    line = [str(COMPOSE), "-f", str(DOCKER / "compose.yaml"), "config"]
+    environment = {"PATH": os.environ["PATH"], "POSTGRES_PASSWORD": ""}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "POSTGRES_PASSWORD is missing a value: set it in docker/.env" in done.stderr
+
+
+def test_one_profile_in_the_settings_serves_every_command() -> None:
+    example = (DOCKER / ".env.example").read_text()
+    assert "\nCOMPOSE_PROFILES=gpu\n" in example
+    names = set(re.findall(r"\${([A-Z_]+)", (DOCKER / "compose.yaml").read_text()))
+    assert names - {"MERGEFRONT_IMAGE", "MERGEFRONT_NEVER_SET"} <= set(
+        re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)
+    )
+
+
+def test_a_change_of_the_code_installs_no_package_again() -> None:
+    lines = (DOCKER / "Dockerfile").read_text().splitlines()
+    assert not lines[0].startswith("# syntax")  # needs a registry, for nothing that is used
+    first_code = next(i for i, line in enumerate(lines) if line.startswith("COPY src"))
+    assert any("-r /opt/mergefront/requirements.txt" in line for line in lines[:first_code])
+    assert sum("pip install" in line for line in lines[first_code:]) == 1
+    (last,) = [line for line in lines[first_code:] if "pip install" in line]
+    assert "--no-deps" in last
+
+
+def test_the_images_requirements_are_the_projects() -> None:
+    line = [sys.executable, str(DOCKER / "requirements.py"), str(ROOT / "pyproject.toml")]
+    printed = subprocess.run([*line, "postgres,eval"], capture_output=True, text=True, check=True)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    expected = [*project["dependencies"], *extras["postgres"], *extras["eval"]]
+    assert sorted(printed.stdout.splitlines()) == sorted(expected)
+    wrong = subprocess.run([*line, "postgre"], capture_output=True, text=True)
+    assert wrong.returncode != 0 and "there are" in wrong.stderr
 
 
 def test_the_file_with_the_password_is_ignored_by_git() -> None:
@@ -170,7 +211,7 @@ def test_the_services_commands_run_a_study_through_stop_and_up(
     _wait_for_complete(spec, 3)
     for worker in workers:
         worker.send_signal(signal.SIGTERM)  # docker compose stop
-    assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=60) for worker in workers] == [143, 143]
     states = [t.state for t in load_study(spec).get_trials()]
     assert TrialState.RUNNING not in states
 

@@ -57,9 +57,9 @@ class Server:
         log = str(self.directory / "log")
         self._run("pg_ctl", "-D", self._data, "-w", "-t", "60", "-l", log, "-o", options, "start")
 
-    def stop(self) -> None:
-        """Cut off every client, as a crash does."""
-        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+    def stop(self, mode: str = "immediate") -> None:
+        """Cut off every client: as a crash does, or (`fast`) in good order."""
+        self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "stop")
 
     def restart(self, away_seconds: float = 0.0) -> None:
         """Stop it, and start it again after a while."""

@@ -112,7 +112,7 @@ def compare(  # noqa: PLR0913 - a command's options
     from ...comparison.variants import Variant
 
     parsed = read_spec(spec, storage, trials)
-    variants = [Variant.parse(text) for texts in presets for text in texts.split(",")]
+    variants = [variant for text in presets for variant in Variant.parse_all(text)]
     numbers = _seeds(seeds)
     check(parsed, variants, split)
     if simulate is None and (variation is not None or suggest_seconds):
@@ -140,7 +140,7 @@ def _seeds(text: str) -> list[int]:
         raise SpecError(
             f"--seeds must be how many, e.g. 5, or a list of them, e.g. 0,1,2, but got {text!r}."
         )
-    return numbers
+    return list(dict.fromkeys(numbers))
 
 
 def _search_all(

@@ -62,10 +62,13 @@ def select(  # noqa: PLR0913 - a command's options
 
     Example: mergefront select catalogue.yaml --probes probes.jsonl --storage sqlite:///runs/all.db
     """
+    from ...results.beside import check_writable
     from ...selection.catalogue import read_catalogue
     from ...selection.select import read_probes, write_specs
     from ...selection.select import select as rank
 
+    if out is not None:
+        check_writable(out)
     prompts = [] if probes is None else read_probes(probes)
     examples = _examples([*([storage] if storage else []), *train])
     found = read_catalogue(catalogue)

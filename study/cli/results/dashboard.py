@@ -29,6 +29,14 @@ def dashboard(
             help="Pause between two redraws of the pictures.",
         ),
     ] = 30.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="Name under which browsers may ask, such as a proxy's; again for more.",
+        ),
+    ] = None,
 ) -> None:
     """Serve optuna-dashboard with the study's note, pictures and artifacts.
 
@@ -37,7 +45,8 @@ def dashboard(
     from ...results.report.dashboard import serve
 
     parsed = read_spec(spec, storage)
-    typer.echo(
-        f"Serving {parsed.study.name!r} at http://{host}:{port} (Ctrl-C ends it).", err=True
-    )
-    serve(parsed, host, port, refresh)
+
+    def announce(address: str) -> None:
+        typer.echo(f"Serving {parsed.study.name!r} at {address} (Ctrl-C ends it).", err=True)
+
+    serve(parsed, host, port, refresh, allow_host or (), announce)

@@ -1,12 +1,21 @@
 """`mergefront init`."""
 
+from typing import Annotated
+
 import typer
 
 from ..app import STUDY, SpecArgument, StorageOption, command, read_spec
 
 
 @command("init", panel=STUDY)
-def init(spec: SpecArgument, storage: StorageOption = None) -> None:
+def init(
+    spec: SpecArgument,
+    storage: StorageOption = None,
+    wait: Annotated[
+        float,
+        typer.Option("--wait", min=0, metavar="SECONDS", help="For the database to answer."),
+    ] = 0.0,
+) -> None:
     """Check the spec, create its study and queue the parents and uniform merges.
 
     Harmless where the study exists with the same settings.
@@ -15,6 +24,9 @@ def init(spec: SpecArgument, storage: StorageOption = None) -> None:
     """
     from ...seeding import init_study
     from ...spec.inputs import StudyInputs
+    from ...storage.connection import wait_for_storage
 
-    study = init_study(StudyInputs.of(read_spec(spec, storage)))
+    inputs = StudyInputs.of(read_spec(spec, storage))
+    wait_for_storage(inputs.spec.study.storage, wait)
+    study = init_study(inputs)
     typer.echo(f"Study {study.study_name!r} has {len(study.get_trials(deepcopy=False))} trials.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...spec.study_spec import StudySpec
 
 
-@command("run", panel=STUDY)
+@command("run", panel=STUDY, stopped=0)
 def run(  # noqa: PLR0913 - a command's options
     spec: Annotated[
         list[str],

@@ -45,12 +45,15 @@ def status(
     """
     from ...results.status import status_of
     from ...storage.connection import load_study
+    from ...storage.outages import through_outages
 
     parsed = read_spec(spec, storage)
     study = load_study(parsed)
 
     def look() -> "Status":
-        return status_of(study, parsed, trials)
+        if not watch:
+            return status_of(study, parsed, trials)
+        return through_outages(lambda: status_of(study, parsed, trials))
 
     if watch and format is Format.TABLE:
         _watch(look, parsed.metric_names)

@@ -24,6 +24,9 @@ def worker(
 ) -> None:
     """Join a study that exists as one more worker, until its budget is complete.
 
+    Exits with 143 after SIGTERM, the trial in hand queued again, so that Kubernetes and other
+    orchestrators start it anew elsewhere.
+
     Example: mergefront worker examples/demo.yaml
     """
     from ...run import work

@@ -5,24 +5,30 @@ again at each of a browser's polls. It is also the one writer of the note and th
 lie in the study's attributes, so that a stock dashboard on the same database shows them too.
 """
 
+import ipaddress
 import logging
+import os
+import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from socketserver import ThreadingMixIn
 from typing import Any
+from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from ....errors import MissingExtraError, StudyError
+from ....errors import MergefrontError, MissingExtraError, StudyError
 from ....samplers import MEASURED
 from ...seeding import SPEC, importance_of
 from ...spec.study_spec import StudySpec
 from ...storage.connection import artifact_store, load_study, study_lock
+from ...storage.outages import reason_of
 from ..front import front_report
 
 logger = logging.getLogger(__name__)
@@ -30,7 +36,14 @@ logger = logging.getLogger(__name__)
 _DRAWN = "mergefront:drawn_after"
 
 
-def serve(spec: StudySpec, host: str, port: int, refresh_seconds: float) -> None:
+def serve(
+    spec: StudySpec,
+    host: str,
+    port: int,
+    refresh_seconds: float,
+    allowed: Collection[str] = (),
+    announce: Callable[[str], None] = logger.info,
+) -> None:
     """Serve the dashboard until the process is stopped.
 
     Args:
@@ -38,6 +51,8 @@ def serve(spec: StudySpec, host: str, port: int, refresh_seconds: float) -> None
         host: Address to listen on; the dashboard has no password.
         port: To listen on.
         refresh_seconds: Between two looks for new trials to draw.
+        allowed: Further names under which it may be asked.
+        announce: Told the address once it listens.
 
     Raises:
         MissingExtraError: If optuna-dashboard is not installed.
@@ -45,12 +60,49 @@ def serve(spec: StudySpec, host: str, port: int, refresh_seconds: float) -> None
     """
     wsgi = _wsgi()
     study = load_study(spec)
-    with _listen(host, port, wsgi(_storage(study), artifact_store(spec))) as server:
+    application = only_for(wsgi(_storage(study), artifact_store(spec)), {host, *allowed})
+    with _listen(host, port, application) as server:
         painter = threading.Thread(
             target=_paint_for_ever, args=(spec, refresh_seconds), daemon=True
         )
         painter.start()
+        # There is nothing to bring in order, and an exception may get lost.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+        announce(f"http://{shown}:{port}")
         server.serve_forever()
+
+
+def only_for(application: Callable[..., Any], allowed: Collection[str]) -> Callable[..., Any]:
+    """Answer only browsers that ask for this machine by an address or a name of its own.
+
+    A web page may let its own name point to 127.0.0.1 and then read, and delete, what is served
+    there; its browser still sends that name as `Host`.
+
+    Args:
+        application: WSGI.
+        allowed: Further names.
+    """
+    names = {"localhost", socket.gethostname(), socket.getfqdn(), *allowed}
+    known = {name.lower() for name in names}
+
+    def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        host = environ.get("HTTP_HOST", "localhost")
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if name in known or _is_address(name):
+            return application(environ, start_response)
+        start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"Not served under the name {name!r}; see --allow-host.\n".encode()]
+
+    return checked
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _wsgi() -> Callable[..., Any]:
@@ -91,12 +143,15 @@ def _listen(host: str, port: int, application: Callable[..., Any]) -> WSGIServer
 
 def _paint_for_ever(spec: StudySpec, seconds: float) -> None:
     pause = threading.Event()
-    study = load_study(spec)  # of its own: the server's storage belongs to other threads
+    study: optuna.Study | None = None  # of its own: the server's storage belongs to other threads
     while True:
         try:
+            study = study or load_study(spec)
             paint(study, spec)
-        except SQLAlchemyError as error:
-            logger.warning("the pictures were not drawn: %s", error)
+        except (SQLAlchemyError, StorageInternalError, MergefrontError) as error:
+            logger.warning("the pictures were not drawn: %s", reason_of(error))
+        except Exception:  # whatever happens, the next look may succeed
+            logger.warning("the pictures were not drawn", exc_info=True)
         pause.wait(seconds)
 
 

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from ....objectives.evaluation import SPLITS
 from ...seeding import importance_of
 from ...spec.study_spec import StudySpec
+from ..beside import check_writable
 from ..front import FrontReport, front_report
 from ..validation_study import last_validation
 from .figures import plot_front, plot_hypervolume, plot_importance, plot_weights
@@ -45,7 +46,9 @@ def write_report(study: optuna.Study, spec: StudySpec, out: Path) -> list[Path]:
 
     Raises:
         StudyError: If no trial is COMPLETE yet, or none keeps to the constraints.
+        SpecError: If `out` cannot be written.
     """
+    check_writable(out)
     report = front_report(study, spec)
     report.check_models()
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
 """In place and on disk."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +17,11 @@ from mergefront.objectives.merging import (
     MergeSettings,
     ModuleSink,
     Recipe,
+    sinks,
     stream,
     write_checkpoint,
 )
+from mergefront.objectives.merging.sinks import _write_all
 
 
 def _llama(directory: Path, seed: int, tied: bool = False) -> Checkpoint:
@@ -178,3 +182,28 @@ def test_a_checkpoint_with_values_that_are_not_finite_is_refused(
     with pytest.raises(LayoutError, match=r"layers\.1\.mlp\.up_proj\.weight' has"):
         write_checkpoint(recipe, GROUPS, tmp_path / "out")
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+class _Slow(io.RawIOBase):
+    """Takes some bytes at a time, as the system does of what is larger than two gigabytes."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def write(self, data: Any) -> int:
+        self.taken += bytes(data[:7])
+        return len(data[:7])
+
+
+def test_a_part_is_written_whole_however_little_is_taken_at_once() -> None:
+    part, out = torch.arange(20, dtype=torch.int16).view(4, 5), _Slow()
+    _write_all(out, part)
+    assert out.taken == part.numpy().tobytes()
+
+
+def test_a_file_that_is_shorter_than_its_header_says_is_an_error(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "_write_all", lambda out, part: out.write(b"short"))
+    with pytest.raises(OSError, match="bytes written"):
+        write_checkpoint(recipe, GROUPS, tmp_path / "out")

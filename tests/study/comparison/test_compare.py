@@ -14,6 +14,7 @@ from mergefront.errors import SpecError
 from mergefront.objectives import MergeObjective
 from mergefront.objectives.evaluation import Answer
 from mergefront.study import StudySpec
+from mergefront.study.cli.research.compare import _seeds
 from mergefront.study.comparison.compare import Clock, recorded_seconds, score, search
 from mergefront.study.comparison.simulation import SPAN
 from mergefront.study.comparison.variants import Variant
@@ -145,3 +146,28 @@ def test_a_simulated_search_shares_answers_and_goes_on_after_an_interruption(
     assert all(start < end for start, end in (trial.user_attrs[SPAN] for trial in recorded))
     scores = score([found, other])
     assert all(s.igd_plus >= 0 and s.n_front > 0 for s in scores)
+
+
+def test_variants_are_read_with_lists_and_refused_in_one_line(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    first, second = Variant.parse_all("random:merge.bounds=[0, 1.5],ties")
+    assert first.spec(spec, 0).merge.bounds == (0, 1.5)
+    assert second.label == "ties"
+    for text in ("random:merge.bounds=[0", "random:merge.bounds={"):
+        with pytest.raises(SpecError, match="must be YAML"):
+            Variant.parse_all(text)
+    with pytest.raises(SpecError, match="is a list"):
+        Variant.parse("random:objectives.x=1").spec(spec, 0)
+
+
+def test_a_long_variant_has_a_name_that_files_may_have(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    labels = [f"random:importance.kind={' ' * 300}none:merge.seed={k}" for k in range(2)]
+    names = {Variant.parse(label).spec(spec, 0).study.name for label in labels}
+    assert len(names) == 2
+    assert all(len(name) < 120 for name in names)
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("1,1,2,1", [1, 2])])
+def test_a_seed_counts_once(text: str, seeds: list[int]) -> None:
+    assert _seeds(text) == seeds

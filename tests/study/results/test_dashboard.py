@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,10 +16,18 @@ import pytest
 from optuna_dashboard import get_note
 
 from mergefront.study import StudySpec
-from mergefront.study.results.report.dashboard import paint, study_note
+from mergefront.study.results.report.dashboard import (
+    _drawn,
+    _paint_for_ever,
+    only_for,
+    paint,
+    study_note,
+)
 from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
+from mergefront.study.storage.outages import through_outages
+from postgres import serve
 from small_study import write_spec
 
 
@@ -135,3 +144,51 @@ def test_graphs_carry_the_front_reports_numbers(finished: Path, graph: str) -> N
     else:
         assert traces.keys() == {"prior importance", "relevance: accuracy", "relevance: tokens"}
         assert max(traces["relevance: tokens"].y) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (None, "200 OK"),
+        ("127.0.0.1:8080", "200 OK"),
+        ("[::1]:8080", "200 OK"),
+        ("localhost", "200 OK"),
+        ("LOCALHOST:8080", "200 OK"),
+        (socket.gethostname(), "200 OK"),
+        ("proxy.example", "200 OK"),
+        ("attacker.example:8080", "403 Forbidden"),
+        ("127.0.0.1.attacker.example", "403 Forbidden"),
+        ("", "403 Forbidden"),
+    ],
+)
+def test_it_answers_under_names_of_its_own_alone(host: str | None, status: str) -> None:
+    def application(environ: object, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return []
+
+    answers: list[str] = []
+    environ = {} if host is None else {"HTTP_HOST": host}
+    only_for(application, {"proxy.example"})(environ, lambda line, headers: answers.append(line))
+    assert answers == [status]
+
+
+def test_the_painter_outlives_an_absence_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serve() as server:
+        inputs = load_inputs(write_spec(tmp_path, study={"storage": server.new_database()}))
+        study = init_study(inputs)
+        server.stop()
+        painter = threading.Thread(target=_paint_for_ever, args=(inputs.spec, 0.5), daemon=True)
+        painter.start()
+        for _ in range(100):
+            if "the pictures were not drawn" in caplog.text:
+                break
+            time.sleep(0.1)
+        server.start()
+        for _ in range(100):
+            if through_outages(lambda: _drawn(study)) is not None:
+                return
+            time.sleep(0.1)
+    raise AssertionError("nothing was drawn after the outage")

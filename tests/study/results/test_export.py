@@ -9,12 +9,15 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergefront.errors import LayoutError, SpecError, StudyError
+from mergefront.errors import Interrupted, LayoutError, SpecError, StudyError
 from mergefront.objectives.evaluation import Models, Sampling
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
 from mergefront.study import StudySpec
+from mergefront.study.results import export
+from mergefront.study.results.beside import whole_directory
 from mergefront.study.results.export import export_trial, merge_weights
+from mergefront.study.results.report.page import write_report
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -134,3 +137,49 @@ def test_weight_files_are_checked_before_anything_is_written(
     with pytest.raises(error, match=message):
         merge_weights(load_inputs(spec_path), tmp_path / "weights.json", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def _left(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), Interrupted(), OSError(28, "No space left")]
+)
+def test_an_interrupted_export_leaves_nothing_and_can_be_started_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    inputs, study = load_inputs(finished), load_study(StudySpec.from_yaml(finished))
+
+    def cut_off(recipe: object, groups: object, out: Path) -> None:
+        (out / "model.safetensors").write_bytes(b"half")
+        assert not (tmp_path / "out").exists()  # nobody can take it for a checkpoint
+        raise error
+
+    expected = SpecError if isinstance(error, OSError) else type(error)
+    with monkeypatch.context() as patch, pytest.raises(expected):
+        patch.setattr(export, "write_checkpoint", cut_off)
+        export_trial(inputs, study, 0, tmp_path / "out")
+    assert _left(tmp_path) == []
+    (tmp_path / ".out.partial-of-a-killed-one").mkdir()
+    export_trial(inputs, study, 0, tmp_path / "out")
+    assert {"config.json", "model.safetensors", "README.md"} <= set(_left(tmp_path / "out"))
+
+
+def test_an_empty_folder_that_is_used_is_filled(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with whole_directory(Path(".")) as beside:
+        (beside / "file").touch()
+    assert _left(tmp_path) == ["file"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    study, spec = load_study(StudySpec.from_yaml(finished)), StudySpec.from_yaml(finished)
+    for out in (tmp_path / "file" / "out", Path("/proc/out")):
+        with pytest.raises(SpecError, match="--out must be a directory that can be written"):
+            export_trial(load_inputs(finished), study, 0, out)
+        with pytest.raises(SpecError, match="--out must be a directory that can be written"):
+            write_report(study, spec, out)

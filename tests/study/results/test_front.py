@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+import yaml
 from matplotlib.image import imread
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
@@ -24,6 +25,7 @@ from mergefront.study.results.validation_study import open_validation, record
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
+from small_study import write_spec
 
 
 @pytest.mark.parametrize(
@@ -199,3 +201,54 @@ def test_reports_of_one_and_three_objectives(
     report = front_report(study, changed)
     assert math.isfinite(report.hypervolume)
     assert len(write_report(study, changed, tmp_path)) == 5
+
+
+def _parents_and_others(
+    spec: StudySpec, parents: list[list[float]], others: list[list[float]]
+) -> optuna.Study:
+    study = optuna.create_study(directions=spec.directions)
+    rows = [*parents, *others]
+    for number, values in enumerate(rows):
+        labels = {"phase": "parent", "label": ["base", "expert"][number]} if number < 2 else {}
+        trial = create_trial(
+            values=values,
+            params={"w": number / len(rows)},
+            distributions={"w": FloatDistribution(0, 1)},
+            user_attrs={"standard_errors": [0.01] * len(values), **labels},
+        )
+        study.add_trial(trial)
+    return study
+
+
+@pytest.mark.parametrize("third", [0.0, 0.05])
+def test_tied_and_constant_objectives_leave_volume_and_knee_to_the_others(
+    tmp_path: Path, third: float
+) -> None:
+    metrics = ["accuracy", "tokens", "truncation", "think_tokens"]
+    path = write_spec(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["objectives"] = [{"metric": metric} for metric in metrics]
+    spec = StudySpec.parse(content, tmp_path)
+    parents = [[0.2, 10.0, 0.0, 0.0], [0.9, 50.0, 0.0, 0.0]]
+    others = [[0.3 + 0.1 * k, 15.0 + 5 * k, third * (k % 2), 0.0] for k in range(5)]
+    report = front_report(_parents_and_others(spec, parents, others), spec)
+    assert report.hypervolume > 0
+    assert report.reference_point[2] > 0 and report.reference_point[3] > 0
+    balanced = next(trial for trial in report.trials if trial.number == report.knee)
+    assert 0.3 < balanced.user_attrs["denoised"][0] < 0.85
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_the_studys_own_metrics_rule(finished: Path, tmp_path: Path) -> None:
+    study, spec = load_study(StudySpec.from_yaml(finished)), StudySpec.from_yaml(finished)
+    content = spec.model_dump(mode="json")
+    content["objectives"] = [
+        {"metric": "tokens", "reference": 60.0},
+        {"metric": "accuracy"},
+        {"metric": "truncation"},
+    ]
+    report = front_report(study, StudySpec.parse(content, spec.folder))
+    expected = front_report(study, spec)
+    assert report.metric_names == ["accuracy", "tokens"]
+    assert report.anchors == expected.anchors
+    assert report.reference_point == [expected.reference_point[0], 60.0]

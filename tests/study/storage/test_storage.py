@@ -6,28 +6,39 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
 from command import invoke
 from mergefront.errors import StudyError
 from mergefront.examples.demo import BASE
 from mergefront.objectives.checkpoints import Checkpoint
-from mergefront.study import StudySpec
-from mergefront.study.seeding import FINGERPRINT, init_study
+from mergefront.study import StudySpec, seeding
+from mergefront.study.results.report.dashboard import study_note
+from mergefront.study.seeding import FINGERPRINT, SPEC, init_study
 from mergefront.study.spec.hashing import cached_hash
-from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.storage.connection import (
+    _engine,
+    _full_url,
     load_study,
     open_storage,
     sqlite_path,
     state_dir,
     wait_for_study,
 )
-from postgres import serve
+from mergefront.study.storage.ledger import Ledger
+from mergefront.study.storage.outages import through_outages
+from postgres import Server, serve
 from small_study import write_spec
 
 
@@ -188,3 +199,145 @@ def test_reading_a_database_that_is_not_there_creates_nothing(tmp_path: Path) ->
     done = invoke("select", tmp_path / "catalogue.yaml", "--storage", f"sqlite:///{path}")
     assert (done.exit_code, "nothing was created" in done.stderr) == (1, True)
     assert not list(tmp_path.iterdir())
+
+
+PASSWORD = "Ga7pass"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://user:{PASSWORD}@{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://user:{PASSWORD}@127.0.0.1:{PASSWORD}/db",
+        f"postgresql//user:{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://127.0.0.1:1/db?user=u&password={PASSWORD}",
+    ],
+)
+def test_no_error_shows_a_password(url: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        open_storage(url)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_a_password_in_the_query_is_not_stored(tmp_path: Path, secured: Server) -> None:
+    url = secured.new_database() + f"?password={PASSWORD}"
+    study = init_study(load_inputs(write_spec(tmp_path, study={"storage": url})))
+    assert PASSWORD not in json.dumps(study.user_attrs)
+    assert PASSWORD not in study_note(study)
+    assert "?password=***" in study.user_attrs[SPEC]["study"]["storage"]
+    wrong = url.replace(PASSWORD, "wrong-text")
+    with pytest.raises(StudyError, match="password authentication failed") as caught:
+        open_storage(wrong)
+    assert "wrong-text" not in str(caught.value)
+
+
+@pytest.fixture
+def secured() -> Iterator[Server]:
+    with serve(password=PASSWORD) as server:
+        yield server
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:"])
+def test_a_study_needs_a_file(url: str) -> None:
+    with pytest.raises(StudyError, match="outlives its process"):
+        open_storage(url)
+
+
+def test_the_home_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_path("sqlite:///~/runs/a.db") == tmp_path / "runs" / "a.db"
+    open_storage("sqlite:///~/runs/a.db")
+    assert [p.name for p in tmp_path.iterdir()] == ["runs"]
+
+
+def test_one_file_by_two_paths_has_one_state(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    (tmp_path / "study.db").touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.db").symlink_to(tmp_path / "study.db")
+    linked = spec.with_overrides(storage=f"sqlite:///{tmp_path}/elsewhere/link.db")
+    assert state_dir(linked) == state_dir(spec)
+
+
+def test_a_study_of_another_tool_is_left_as_it_is(tmp_path: Path, storage_url: str) -> None:
+    inputs = load_inputs(write_spec(tmp_path, study={"storage": storage_url}))
+    directions = list(reversed(inputs.spec.directions))
+    for name, queued in (("small", True), ("reversed", False)):
+        spec = inputs.spec.model_copy(update={"study": inputs.spec.study.model_copy()})
+        spec.study.__dict__["name"] = name
+        ours = replace(inputs, spec=spec)
+        foreign = optuna.create_study(
+            study_name=name,
+            storage=open_storage(storage_url),
+            directions=inputs.spec.directions if queued else directions,
+        )
+        if queued:
+            foreign.ask({"x": optuna.distributions.FloatDistribution(0, 1)})
+            foreign.enqueue_trial({"x": 0.5})
+        before = [(t.state, t.user_attrs) for t in foreign.get_trials()]
+        with pytest.raises(StudyError, match="was not made by MergeFront"):
+            init_study(ours)
+        with pytest.raises(StudyError, match="was not made by MergeFront"):
+            load_study(spec)
+        assert [(t.state, t.user_attrs) for t in foreign.get_trials()] == before
+        assert (foreign.user_attrs, foreign.metric_names) == ({}, None)
+
+
+def test_without_a_lock_that_holds_the_seeds_are_queued_once(
+    tmp_path: Path, storage_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inputs = load_inputs(write_spec(tmp_path, study={"storage": storage_url}))
+    open_storage(storage_url)
+    together = threading.Barrier(3)
+
+    class NoLock:
+        def __init__(self) -> None:
+            self.engine = _engine(_full_url(storage_url))
+
+        @contextmanager
+        def hold(self) -> Iterator[Connection]:
+            with self.engine.connect() as connection:
+                yield connection
+
+    def slow(inputs: StudyInputs) -> None:
+        together.wait()
+
+    begun = init_study(inputs, queue=False)
+    optuna.delete_study(study_name="small", storage=begun._storage)
+    optuna.create_study(
+        study_name="small", storage=begun._storage, directions=inputs.spec.directions
+    )
+    monkeypatch.setattr(seeding, "study_lock", lambda spec: NoLock())
+    monkeypatch.setattr(seeding, "compute_importance", slow)
+    with ThreadPoolExecutor(3) as pool:
+        studies = list(pool.map(lambda _: init_study(inputs), range(3)))
+    assert [len(study.get_trials()) for study in studies] == [8] * 3
+
+
+def test_tables_of_another_version_are_one_line(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    open_storage(url)
+    with _engine(_full_url(url)).begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'v9.9.9.a'"))
+    with pytest.raises(StudyError, match="another version of Optuna"):
+        open_storage(url)
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("no database\n" * 100)
+    with pytest.raises(StudyError, match="file is not a database"):
+        open_storage(f"sqlite:///{tmp_path}/study.db")
+
+
+def test_a_file_that_is_gone_is_no_outage(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = optuna.create_study(storage=open_storage(url))
+    (tmp_path / "study.db").unlink()
+    ledger = Ledger(study, "mark")
+    with pytest.raises(OperationalError, match="no such table"):
+        through_outages(
+            lambda: ledger.check_study(_engine(_full_url(url)).connect()),
+            lambda seconds: pytest.fail("waited"),
+        )

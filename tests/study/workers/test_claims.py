@@ -13,10 +13,11 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Connection
 
+from mergefront.errors import StudyError
 from mergefront.study.storage.connection import open_storage
 from mergefront.study.storage.ledger import Ending, Ledger
 from mergefront.study.workers.claims import MAX_RETRIES, Claims, Outcome
-from mergefront.study.workers.liveness import LocalWorkers, dead_trials
+from mergefront.study.workers.liveness import LocalWorkers, dead_trials, excludes_others
 
 SPACE: dict[str, BaseDistribution] = {
     "layer_000": FloatDistribution(0, 1),
@@ -282,3 +283,110 @@ def test_a_running_trial_that_never_gave_a_sign_counts_from_its_start(
     with _connect(study) as connection, connection.begin():
         (silence,) = Ledger(study).silences(connection).values()
     assert 0 < silence < 60
+
+
+def _queue(study: optuna.Study, **params: object) -> None:
+    study.enqueue_trial({name.replace("__", "."): value for name, value in params.items()})
+
+
+def test_a_wish_of_the_user_is_measured_as_wished(study: optuna.Study) -> None:
+    _queue(study, layer_000=0.25, layer_001=0.75)
+    trial = _taken(study)
+    assert trial.params == {"layer_000": 0.25, "layer_001": 0.75}
+    (stored,) = study.get_trials()
+    assert (stored.params, stored.distributions) == (trial.params, SPACE)
+    assert stored.user_attrs == trial.user_attrs == {"phase": "search", "worker": "me"}
+
+
+def test_what_a_wish_leaves_open_is_proposed(study: optuna.Study) -> None:
+    _queue(study, layer_001=1)
+    trial = _taken(study)
+    assert trial.params["layer_001"] == 1
+    assert 0 < trial.params["layer_000"] < 1
+    assert study.get_trials()[0].params == trial.params
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("layer_00", 0.5, "did you mean 'layer_00"),
+        ("layer_000", 1.5, "to 1.5, not within"),
+        ("layer_000", "half", "to 'half', not within"),
+        ("layer_000", float("nan"), "to nan, not within"),
+    ],
+)
+def test_a_wish_outside_the_study_fails_with_the_reason_and_the_next_is_taken(
+    study: optuna.Study, name: str, value: object, reason: str
+) -> None:
+    study.enqueue_trial({name: value})
+    _queue(study, layer_000=0.1, layer_001=0.2)
+    assert _taken(study).number == 1
+    assert _states(study) == ["FAIL", "RUNNING"]
+    assert reason in study.get_trials()[0].user_attrs["failure"]
+
+
+def test_a_budget_below_what_is_queued_is_exact(study: optuna.Study) -> None:
+    for level in (0.0, 0.25, 0.5, 0.75, 1.0):
+        _queue(study, layer_000=level, layer_001=level)
+    taken = [_taken(study, budget=3) for _ in range(3)]
+    assert _claim(study, budget=3) is Outcome.WAIT
+    for trial in taken:
+        _end(study, trial)
+    assert _claim(study, budget=3) is Outcome.DONE
+    assert _states(study) == ["COMPLETE"] * 3 + ["WAITING"] * 2
+
+
+def test_what_failed_for_a_cause_outside_itself_is_queued_again_and_not_counted(
+    study: optuna.Study,
+) -> None:
+    first, second = _taken(study, budget=9), _taken(study, budget=9)
+    with _connect(study) as connection:
+        Claims(study, 9, SPACE).requeue(connection, first, "no memory", retry=True)
+    _end(study, second, Ending(TrialState.FAIL, user_attrs={"failure": "ValueError"}))
+    with _connect(study) as connection:
+        Claims(study, 9, SPACE).forgive(connection, [first, second])
+    trials = study.get_trials()
+    assert _states(study) == ["FAIL", "FAIL", "WAITING", "WAITING"]
+    assert [t.params for t in trials[2:]] == [t.params for t in trials[:2]]
+    assert [t.system_attrs["retry_history"] for t in trials[2:]] == [[], []]
+
+
+def test_a_lock_of_another_machine_says_nothing(
+    study: optuna.Study, local: LocalWorkers, tmp_path: Path
+) -> None:
+    with local.register("other"):
+        pass  # it is free now, as it seems from another machine
+    place = tmp_path / "workers" / "other.place"
+    assert local.is_dead("other")
+    place.write_text('{"kernel": "another", "device": 1}')
+    assert not local.is_dead("other")
+    _taken(study, worker="other")
+    with _connect(study) as connection:
+        claims = Claims(study, 2, SPACE)
+        assert dead_trials(claims, connection, local, grace_seconds=60) == []
+        time.sleep(0.2)
+        assert len(dead_trials(claims, connection, local, grace_seconds=0.1)) == 1
+
+
+def test_locks_that_do_not_hold_between_processes_are_refused(
+    local: LocalWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "free").touch()
+    assert not excludes_others(tmp_path / "free")
+    with local.register("me"):
+        assert excludes_others(tmp_path / "workers" / "me.lock")
+    # A file system without locks lets every process have them.
+    monkeypatch.setattr("fcntl.flock", lambda *arguments: None)
+    with pytest.raises(StudyError, match=r"do not hold in .*workers .*disk of this machine"):
+        local.register("you")
+
+
+def test_a_study_made_anew_gets_nothing_of_the_old_one(study: optuna.Study) -> None:
+    trial = _taken(study)
+    ledger = Ledger(study)
+    optuna.delete_study(study_name=study.study_name, storage=study._storage)
+    with ledger.engine.begin() as connection:
+        with pytest.raises(StudyError, match="deleted or made anew"):
+            ledger.end(connection, trial._trial_id, COMPLETE)
+        with pytest.raises(StudyError, match="deleted or made anew"):
+            ledger.add(connection, trial)

@@ -42,3 +42,13 @@ def test_where_there_is_nothing_to_choose_nothing_is_written(tmp_path: Path) -> 
         with claim_devices(tmp_path, wanted, visible) as devices:
             assert devices == ()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_studies_of_one_machine_do_not_share_a_gpu(tmp_path: Path) -> None:
+    machine = tmp_path / "machine"
+    with claim_devices(tmp_path / "one", 1, 2, also=machine) as first:
+        with claim_devices(tmp_path / "two", 1, 2, also=machine) as second:
+            assert (first, second) == ((0,), (1,))
+        # Containers that share one folder, but not the machine's.
+        with claim_devices(tmp_path / "one", 1, 2, also=tmp_path / "other") as third:
+            assert third == (1,)

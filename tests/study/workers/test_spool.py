@@ -1,6 +1,8 @@
 """Results survive between evaluation and storage."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,13 @@ ANSWERS = (
     Answer("t/1", "t", 1.0, 2, "stop", "9"),
     Answer("t/2", "t", 0.0, 48, "length", "<think>a"),
 )
+STUDY = {
+    "storage": "postgresql:1/2",
+    "study_id": 1,
+    "name": "small",
+    "created": "a1",
+    "fingerprint": {"models": "m"},
+}
 RESULT = Result(0, "me", (0.5, 25.0), {"standard_errors": [0.1, 1.0]}, ANSWERS)
 
 
@@ -34,7 +43,7 @@ def store(tmp_path: Path) -> FileSystemArtifactStore:
 
 @pytest.fixture
 def spool(tmp_path: Path, store: FileSystemArtifactStore) -> Spool:
-    return Spool(tmp_path / "spool", store)
+    return Spool(tmp_path / "spool", store, STUDY)
 
 
 @pytest.fixture
@@ -86,6 +95,8 @@ def test_delivery_completes_the_trial_with_everything(
         "text": "<think>a",
         "n_think_tokens": 0,
         "seconds": 0.0,
+        "repeat": 0,
+        "cluster": "",
     }
     assert list((tmp_path / "spool").iterdir()) == []
 
@@ -154,3 +165,131 @@ def test_only_the_deads_results_are_delivered_for_them_and_by_one_worker(
 def test_half_a_file_is_no_result(spool: Spool, tmp_path: Path) -> None:
     (tmp_path / "spool" / "trial-00000.tmp").write_text('{"number": 0')
     assert list(spool.pending()) == []
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"created": "b2"},
+        {"study_id": 2},
+        {"fingerprint": {"models": "other"}},
+        {"name": "other"},
+        {"storage": "sqlite:/nowhere/study.db", "created": "b2"},
+    ],
+)
+def test_a_result_of_another_study_is_put_aside_and_named(
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    store: FileSystemArtifactStore,
+    tmp_path: Path,
+    changed: dict[str, object],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = Spool(tmp_path / "spool", store, {**STUDY, **changed}).write(RESULT)
+    Spool(tmp_path / "spool", store, STUDY).deliver_for_the_dead(claims, lock, lambda _: False)
+    assert study.trials[0].state == TrialState.RUNNING
+    assert path.name in caplog.text and "another study" in caplog.text
+    assert len(_names(tmp_path / "spool" / "put-aside")) == 1
+
+
+def test_a_result_of_another_database_waits_for_its_own_workers(
+    spool: Spool,
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    store: FileSystemArtifactStore,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "copy.db").touch()
+    copy = {**STUDY, "storage": f"sqlite:{tmp_path}/copy.db"}
+    path = Spool(tmp_path / "spool", store, copy).write(RESULT)
+    for _ in range(2):
+        spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].state == TrialState.RUNNING
+    assert path.exists()
+    assert caplog.text.count("copy.db") == 1
+    (tmp_path / "copy.db").unlink()  # the file was moved: it is this one
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].values == [0.5, 25.0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(RESULT, worker="you"),
+        replace(RESULT, number=7),
+        replace(RESULT, number=-1),
+        replace(RESULT, values=(1.0,)),
+    ],
+)
+def test_an_attempt_that_the_study_does_not_have_is_put_aside(
+    spool: Spool,
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    tmp_path: Path,
+    other: Result,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = spool.write(other)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].state == TrialState.RUNNING
+    assert path.name in caplog.text
+    assert len(_names(tmp_path / "spool" / "put-aside")) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"null", b'{"number": 0}', b"\xff\xfe", b"[" * 5000]
+)
+def test_a_broken_file_is_put_aside_and_the_next_is_delivered(
+    spool: Spool,
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    tmp_path: Path,
+    content: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "spool" / "trial-00000-a.json").write_bytes(content)
+    spool.write(RESULT)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    assert study.trials[0].values == [0.5, 25.0]
+    assert "trial-00000-a.json was not delivered: it cannot be read" in caplog.text
+    (kept,) = (tmp_path / "spool" / "put-aside").iterdir()
+    assert kept.read_bytes() == content
+
+
+def test_two_that_deliver_one_result_leave_it_once(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    with lock.hold() as connection:
+        claims.reclaim(connection, study.trials)
+    path = spool.write(RESULT)
+    (first, result), *_ = spool.pending()
+    spool.deliver(claims, lock, path, result)
+    spool.deliver(claims, lock, first, result)  # found before the other had removed it
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
+    assert [p.name for p in (tmp_path / "spool").iterdir() if p.is_dir()] == []
+
+
+def test_two_workers_results_of_one_number_do_not_overwrite_each_other(spool: Spool) -> None:
+    paths = {spool.write(RESULT), spool.write(replace(RESULT, worker="you"))}
+    assert {path for path, _ in spool.pending()} == paths and len(paths) == 2
+
+
+def test_nothing_of_a_result_is_left_on_a_full_disk(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        spool.write(RESULT)
+    assert list((tmp_path / "spool").iterdir()) == []

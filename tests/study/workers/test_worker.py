@@ -1,6 +1,9 @@
 """Killed anywhere and started again: nothing lost, nothing twice, the budget exact."""
 
+import errno
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,12 +12,14 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from mergefront.errors import EngineError, StudyError
 from mergefront.objectives import Measurement, MergeObjective
 from mergefront.study import StudySpec
 from mergefront.study.run import make_sampler, run
+from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study, state_dir
 from mergefront.study.workers.worker import MAX_FAILURES, SilentReporter
@@ -291,3 +296,79 @@ def test_a_candidate_whose_engine_failed_is_tried_again_twice(
     (again,) = [t for t in trials if t.system_attrs.get("retry_history") == [1]]
     assert again.params == trials[1].params
     assert trials[1].user_attrs["failure"].startswith("The engine failed")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), ValueError("no template")])
+def test_seeds_that_failed_in_a_row_are_measured_once_the_cause_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = write_spec(tmp_path, study={"trials": 5}, sampler={"preset": "random"})
+    with monkeypatch.context() as patch:
+
+        def broken(*arguments: object) -> None:
+            raise error
+
+        patch.setattr(MergeObjective, "measure", broken)
+        for _ in range(3):
+            with pytest.raises(StudyError, match="3 trials in a row"):
+                run(load_inputs(path))
+    run(load_inputs(path))
+    trials = load_study(StudySpec.from_yaml(path)).get_trials()
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    assert len(complete) == 5
+    assert {t.user_attrs["label"] for t in complete if "label" in t.user_attrs} >= {
+        "base",
+        "expert",
+    }
+
+
+def test_a_full_disk_gives_the_candidate_back_and_spends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_spec(tmp_path, study={"trials": 2}, sampler={"preset": "random"})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StudyError, match=r"cannot be written .*No space left.*make room"):
+            run(load_inputs(path))
+    usage = type(shutil.disk_usage(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda directory: usage(2**30, 2**30, 0))
+        for _ in range(4):  # an orchestrator that starts it again and again
+            with pytest.raises(StudyError, match=r"0\.0 MiB are free"):
+                run(load_inputs(path))
+    study = load_study(StudySpec.from_yaml(path))
+    assert [t.state.name for t in study.get_trials()] == ["FAIL", "WAITING", "WAITING"]
+    run(load_inputs(path))
+    trials = study.get_trials()
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[2].params == trials[0].params
+
+
+def test_a_worker_that_was_stopped_is_to_be_started_again(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, n_questions=320, evaluation={"batch_size": 1})
+    init_study(load_inputs(path))
+    process = _cli("worker", str(path))
+    _wait_for(path, TrialState.RUNNING, 1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    states = [t.state for t in load_study(StudySpec.from_yaml(path)).get_trials()]
+    assert TrialState.RUNNING not in states
+
+
+def test_ctrl_c_twice_ends_all_workers_in_good_order(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, n_questions=320, evaluation={"batch_size": 1})
+    line = [sys.executable, "-m", "mergefront", "run", str(path), "--workers", "2"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _wait_for(path, TrialState.RUNNING, 2)
+    for _ in range(2):  # as a terminal sends it: to all of them
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    states = [t.state for t in load_study(StudySpec.from_yaml(path)).get_trials()]
+    assert TrialState.RUNNING not in states

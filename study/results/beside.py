@@ -1,0 +1,89 @@
+"""Folders that appear when all of their content is there."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...errors import SpecError
+
+
+@contextmanager
+def whole_directory(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` to write into; it becomes `out` at the end of the block.
+
+    Whatever ends the block before leaves nothing; a process that is killed leaves a folder
+    `.NAME.partial-...` beside `out`, and `out` may be written again.
+
+    Args:
+        out: New, or an empty directory.
+
+    Raises:
+        SpecError: If `out` is a file or a directory with content, or cannot be written.
+    """
+    check_empty(out)
+    check_writable(out)
+    beside = out.with_name(f".{out.resolve().name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        _appear(beside, out)
+    except OSError as error:
+        raise SpecError(
+            f"--out {out} could not be written: {error.strerror or error}. Make room, or choose "
+            "another directory; nothing is left of this one."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _appear(beside: Path, out: Path) -> None:
+    try:
+        beside.replace(out)
+    except OSError:
+        if not out.is_dir():
+            raise
+        # A mount, or the folder that this runs in: it cannot be replaced, its content can.
+        for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
+            shutil.move(path, out / path.name)
+
+
+def check_empty(out: Path) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        SpecError: If `out` is a file or a directory with content.
+    """
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if taken:
+        raise SpecError(
+            f"--out must be a new or empty directory, but {out} is not. Choose another."
+        )
+
+
+def check_writable(out: Path) -> None:
+    """Refuse what cannot be written, before anything is computed for it.
+
+    Raises:
+        SpecError: If no file can be made in `out`, or `out` cannot be made.
+    """
+    try:
+        near = out.absolute()
+        while not near.exists():
+            near = near.parent
+        probe = near / f".writable-{uuid.uuid4().hex[:8]}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> SpecError:
+    return SpecError(
+        f"--out must be a directory that can be written, but {out}: {error.strerror}. Choose "
+        "another."
+    )

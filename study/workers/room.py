@@ -1,0 +1,48 @@
+"""Room on the disk that results are written to, looked for before a candidate is taken."""
+
+import errno
+import shutil
+import uuid
+from pathlib import Path
+
+from ...errors import StudyError
+
+# What a write says that will not succeed a moment later either.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+# Answers of one candidate: some thousands of questions of some thousand characters.
+_NEEDED = 16 * 2**20
+
+
+class Room:
+    """The disk of a study's local files.
+
+    Args:
+        directory: That exists.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def check(self) -> None:
+        """Check that a result could be written.
+
+        Raises:
+            StudyError: If the disk is full, or cannot be written.
+        """
+        free = shutil.disk_usage(self._directory).free
+        if free < _NEEDED:
+            raise self.error(f"{free / 2**20:.1f} MiB are free, {_NEEDED // 2**20} are needed")
+        probe = self._directory / f"room-{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            probe.write_bytes(b"0")
+        except OSError as error:
+            raise self.error(error.strerror or str(error)) from error
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def error(self, reason: str) -> StudyError:
+        """Return the error about this disk."""
+        return StudyError(
+            f"Results cannot be written to {self._directory} ({reason}). No candidate was spent; "
+            "make room and start the worker again."
+        )

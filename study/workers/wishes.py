@@ -1,0 +1,55 @@
+"""Candidates that a user asks for: `study.enqueue_trial({"layer_000": 0.4})`."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
+
+from ...errors import StudyError
+from .proposals import FIXED, propose
+
+
+def completed(
+    trial: FrozenTrial,
+    study: optuna.Study,
+    space: Mapping[str, BaseDistribution],
+    trials: list[FrozenTrial],
+) -> FrozenTrial | None:
+    """Return a queued trial with all its parameters; what it leaves open, the sampler chooses.
+
+    Args:
+        trial: Queued.
+        study: With the sampler.
+        space: Of the study's parameters.
+        trials: All of the study, in the order of their numbers.
+
+    Returns:
+        None for a trial that has them all.
+
+    Raises:
+        StudyError: If it names what the study does not search.
+    """
+    if space.keys() <= trial.params.keys():
+        return None
+    fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    for name, value in fixed.items():
+        _check_wish(name, value, space)
+    return propose(study, space, trials, fixed)
+
+
+def _check_wish(name: str, value: Any, space: Mapping[str, BaseDistribution]) -> None:
+    if name not in space:
+        near = difflib.get_close_matches(name, space, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise StudyError(f"The queued trial sets {name!r}, which this study does not search{hint}")
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not _fits(value, space[name]):
+        raise StudyError(f"The queued trial sets {name} to {value!r}, not within {space[name]}.")
+
+
+def _fits(value: float, distribution: BaseDistribution) -> bool:
+    return math.isfinite(value) and distribution._contains(distribution.to_internal_repr(value))
