@@ -17,6 +17,7 @@ from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
 from .seeding import first_trials
 from .spec.inputs import StudyInputs
+from .spec.readiness import check_ready, differences
 from .spec.study_spec import StudySpec
 
 _GIB = 1 << 30
@@ -35,8 +36,10 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
     with TemporaryDirectory() as folder:
         inputs = StudyInputs.of(spec, partial(outline_model, into=Path(folder)))
         warning = inputs.greedy_warning
+        check_ready(inputs)
         return [
             ("models", _models(inputs)),
+            *(("parents differ", line) for line in differences(inputs)),
             ("search", _search(inputs)),
             ("trials", _trials(inputs)),
             ("questions", _questions(inputs)),

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from ..errors import StudyError
+from ..objectives.checkpoints.configs import config_hash, stop_tokens
 from ..objectives.evaluation.backends.vllm_backend import check_version
 from ..objectives.evaluation.scorers import SCORERS
 from ..objectives.merging import MergePlan
@@ -24,6 +25,7 @@ from ..objectives.merging.plan import DENSITY
 from ..samplers import uniform_levels
 from .importance import compute_importance
 from .spec.inputs import StudyInputs
+from .spec.readiness import check_ready
 from .spec.study_spec import StudySpec
 from .storage.connection import check_storage, foreign, open_storage, shown_url, study_lock
 from .storage.identity import CREATED, FINGERPRINT
@@ -67,8 +69,10 @@ def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
         MissingExtraError: If its workers could not run for want of a package.
         StudyError: If a study of this name was made with other models, tasks or settings, or by
             another tool.
+        SpecError: If its models cannot be asked its questions, or merged by its operator.
     """
     spec = inputs.spec
+    check_ready(inputs)
     check_extras(spec)
     check_storage(spec.study.storage)
     with study_lock(spec).hold() as connection:
@@ -158,7 +162,8 @@ def check_same_study(study: optuna.Study, inputs: StudyInputs) -> None:
     Raises:
         StudyError: With the differing fields and both values.
     """
-    stored, ours = study.user_attrs[FINGERPRINT], json.loads(json.dumps(inputs.fingerprint()))
+    ours = json.loads(json.dumps(inputs.fingerprint()))
+    stored = {**_unsaid(inputs), **study.user_attrs[FINGERPRINT]}
     differing = [
         key for key in sorted(stored.keys() | ours.keys()) if stored.get(key) != ours.get(key)
     ]
@@ -170,6 +175,14 @@ def check_same_study(study: optuna.Study, inputs: StudyInputs) -> None:
             f"Study {study.study_name!r} was made with other settings: {shown}. Give this one "
             "another `study.name`, or restore the settings."
         )
+
+
+def _unsaid(inputs: StudyInputs) -> dict[str, object]:
+    """Return what studies of earlier versions do not say: they obeyed the base's stop tokens."""
+    return {
+        "models.config": config_hash(inputs.base.directory),
+        "models.stop_tokens": sorted(stop_tokens(inputs.base.directory)),
+    }
 
 
 def _short(value: object) -> str:

@@ -4,21 +4,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from ...errors import SpecError
+from .configs import check_same_forward
 from .lora import LoraCheckpoint
 from .reader import Checkpoint
-
-# Compared in this order, so that the first difference named is the most telling one.
-_SHAPE_KEYS = (
-    "model_type",
-    "num_hidden_layers",
-    "hidden_size",
-    "vocab_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "tie_word_embeddings",
-)
+from .tokenizers import load_tokenizer
 
 
 def text_config(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -33,28 +22,18 @@ def is_tied(checkpoint: Checkpoint) -> bool:
 
 
 def check_mergeable(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
-    """Check architecture, tensors and vocabulary of every expert against the base.
+    """Check configuration, tensors and vocabulary of every expert against the base.
 
     Raises:
         SpecError: At the first difference, with both values.
     """
+    base.shapes()  # every header is read: what is broken is said before anything else
     for expert in experts:
         if isinstance(expert, LoraCheckpoint):
             continue  # checked against the base when it was opened
-        _check_architecture(base, expert)
+        check_same_forward(base.directory, expert.directory)
         _check_tensors(base, expert)
         _check_vocabulary(base, expert)
-
-
-def _check_architecture(base: Checkpoint, expert: Checkpoint) -> None:
-    ours, theirs = text_config(base), text_config(expert)
-    for key in _SHAPE_KEYS:
-        if ours.get(key) != theirs.get(key):
-            raise SpecError(
-                f"An expert must have the base's architecture, but {key} is {ours.get(key)!r} in "
-                f"{base.directory} and {theirs.get(key)!r} in {expert.directory}. Choose models "
-                "fine-tuned from one ancestor."
-            )
 
 
 def _check_tensors(base: Checkpoint, expert: Checkpoint) -> None:
@@ -75,7 +54,7 @@ def _check_tensors(base: Checkpoint, expert: Checkpoint) -> None:
 
 
 def _check_vocabulary(base: Checkpoint, expert: Checkpoint) -> None:
-    ours, theirs = _vocabulary(base), _vocabulary(expert)
+    ours, theirs = (load_tokenizer(c.directory).get_vocab() for c in (base, expert))
     differing = {
         token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)
     }
@@ -85,26 +64,6 @@ def _check_vocabulary(base: Checkpoint, expert: Checkpoint) -> None:
             f"{len(differing)} token(s): {_some(differing)} ({base.directory}, "
             f"{expert.directory}). Align them first, e.g. with mergekit-tokensurgeon."
         )
-
-
-def _vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
-    from transformers import AutoTokenizer
-
-    # Without any of these, transformers builds an empty tokenizer and says nothing.
-    files = ("tokenizer.json", "tokenizer.model", "vocab.json")
-    if not any((checkpoint.directory / name).is_file() for name in files):
-        raise SpecError(
-            f"A model needs its tokenizer, but {checkpoint.directory} has none of "
-            f"{', '.join(files)}. Copy the tokenizer's files there."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise SpecError(
-            f"A model needs its tokenizer, but the one in {checkpoint.directory} cannot be loaded "
-            f"({type(error).__name__}). Copy its files again."
-        ) from error
-    return dict(tokenizer.get_vocab())
 
 
 def _some(names: set[str], limit: int = 3) -> str:

@@ -1,6 +1,5 @@
 """LoRA experts: adapters in PEFT's format, merged into the base as they are read."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
+from .json_files import read_json
 from .reader import Checkpoint, FileTensor, parse_header
 
 _CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -137,7 +137,7 @@ def is_adapter(directory: Path) -> bool:
 
 
 def _read_settings(directory: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((directory / _CONFIG).read_text())
+    settings = read_json(directory / _CONFIG)
     if not (directory / ADAPTER_WEIGHTS).is_file():
         raise SpecError(
             f"An adapter must have {ADAPTER_WEIGHTS}, but {directory} has none. Save it with "

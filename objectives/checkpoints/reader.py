@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import SpecError
+from .json_files import read_json
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -112,14 +113,53 @@ class FileTensor:
 
 
 def parse_header(path: Path) -> dict[str, FileTensor]:
-    """Read a file's header: safetensors' own, eight bytes of length and then JSON."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        content: dict[str, Any] = json.loads(file.read(length))
+    """Read a file's header: safetensors' own, eight bytes of length and then JSON.
+
+    Raises:
+        SpecError: If it is no safetensors file, or not all of one.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.read(8)
+            length = int.from_bytes(first, "little")
+            text = file.read(length) if len(first) == 8 and 8 + length <= size else None
+    except OSError as error:
+        raise SpecError(
+            f"A model's weights must be readable, but {path}: {error.strerror}. Fetch the file."
+        ) from error
+    content = _parsed(text)
+    if content is None:
+        raise _no_weights(path, first)
     content.pop("__metadata__", None)
-    entries = sorted(content.items(), key=lambda item: item[1]["data_offsets"])
-    owner = _File(path)
-    return {name: _file_tensor(owner, 8 + length, name, entry) for name, entry in entries}
+    try:
+        entries = sorted(content.items(), key=lambda item: item[1]["data_offsets"])
+        owner = _File(path)
+        tensors = {n: _file_tensor(owner, 8 + length, n, entry) for n, entry in entries}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _no_weights(path, first) from None
+    if any(t.offset + t.numel() * t.dtype.itemsize > size for t in tensors.values()):
+        raise SpecError(f"{path} ends before its last tensor. Fetch the file again.")
+    return tensors
+
+
+def _parsed(text: bytes | None) -> dict[str, Any] | None:
+    try:
+        content = json.loads(text or b"")
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _no_weights(path: Path, first: bytes) -> SpecError:
+    if first == b"version ":
+        return SpecError(
+            f"{path} is a pointer of Git LFS, not the weights. Run `git lfs pull` in its folder."
+        )
+    return SpecError(
+        f"A model's weights must be safetensors, but {path} is none, or cut off. Fetch the file "
+        "again."
+    )
 
 
 def _file_tensor(file: _File, start: int, name: str, entry: dict[str, Any]) -> FileTensor:
@@ -156,19 +196,52 @@ class Checkpoint:
                 f"A model must have model.safetensors or {_INDEX}, but {directory} has neither. "
                 "Convert its weights with `save_pretrained(..., safe_serialization=True)`."
             )
+        self._check_one_way()
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The parsed `config.json`."""
-        return cast(dict[str, Any], json.loads((self.directory / "config.json").read_text()))
+        return read_json(self.directory / "config.json")
 
     @cached_property
     def layout(self) -> dict[str, str]:
         """Tensor name -> file name, in the order of the files."""
         if (self.directory / _INDEX).is_file():
-            index = json.loads((self.directory / _INDEX).read_text())
-            return cast(dict[str, str], index["weight_map"])
+            return self._checked(read_json(self.directory / _INDEX).get("weight_map"))
         return dict.fromkeys(self._headers(_SINGLE), _SINGLE)
+
+    def _check_one_way(self) -> None:
+        """Refuse a file beside shards: transformers reads it, and others the shards."""
+        both = (self.directory / _SINGLE).is_file() and (self.directory / _INDEX).is_file()
+        if both and set(self.layout.values()) != {_SINGLE}:
+            raise SpecError(
+                f"A model must be stored once, but {self.directory} has {_SINGLE} and the shards "
+                f"of {_INDEX}. Remove whichever is stale."
+            )
+
+    def _checked(self, weight_map: object) -> dict[str, str]:
+        """Return an index that names what is in the files, and nothing else.
+
+        Raises:
+            SpecError: At the first file or tensor that is missing on one side.
+        """
+        path = self.directory / _INDEX
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise SpecError(f"{path} must have a `weight_map` of tensors. Fetch it again.")
+        places = {str(name): str(file) for name, file in weight_map.items()}
+        for file in dict.fromkeys(places.values()):
+            if not (self.directory / file).is_file():
+                raise SpecError(
+                    f"A model must have all its files, but the shard {file} is missing in "
+                    f"{self.directory}. Fetch it again."
+                )
+            named = {name for name, place in places.items() if place == file}
+            if differing := sorted(named ^ self._headers(file).keys()):
+                raise SpecError(
+                    f"An index must name the tensors of its files, but {differing[0]!r} is only "
+                    f"in one of {path} and {file!r}. Fetch the model again."
+                )
+        return places
 
     @property
     def files(self) -> list[str]:

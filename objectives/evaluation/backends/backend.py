@@ -23,6 +23,8 @@ class Models:
         dtype: Name of the torch dtype that all are loaded in.
         merge: How candidates are parametrised.
         reasoning: How an answer's reasoning is told from its final answer.
+        stop_tokens: Ids that end an answer. Defaults to (): those of all parents.
+        chat_template: Its source. Defaults to None: the base's.
     """
 
     base: Path
@@ -30,6 +32,8 @@ class Models:
     dtype: str = "bfloat16"
     merge: MergeSettings = field(default_factory=MergeSettings)
     reasoning: Reasoning = field(default_factory=Reasoning)
+    stop_tokens: tuple[int, ...] = ()
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True)

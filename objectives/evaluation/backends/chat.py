@@ -1,13 +1,18 @@
 """Prompts to token ids and token ids to answers, the same for every engine."""
 
+import json
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ....errors import EvaluationError
+from ...checkpoints.configs import stop_tokens as stop_tokens_of
+from ...checkpoints.tokenizers import load_tokenizer
 from .backend import Completion, Models, Sampling, final_answer
 from .reasoning import Reasoning, answer_start, opening_of
 
@@ -16,36 +21,54 @@ _MARGIN = 8
 # Tokens at a prompt's end that may hold a marker of reasoning and what a template adds to it.
 _OPENING = 64
 _MESSAGE = "0"
+# The date that a template is told: prompts of one study must not change at midnight.
+_TODAY = datetime(2025, 1, 1)
+_DATED = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class Chat:
-    """The base's tokenizer, chat template and stop tokens.
+    """How parents' merges are asked, by the base's tokenizer, and where their answers end.
 
     Args:
         directory: Of the base.
-        experts: Their directories: an expert that reasons may do so under the base's template.
+        experts: Their directories: merges may stop and reason as they do.
         reasoning: How it is told from the final answer. Defaults to None: `Reasoning()`.
+        stop_tokens: Ids that end an answer. Defaults to (): those of all parents.
+        template: Source of the chat template. Defaults to None: the base's.
 
     Raises:
-        EvaluationError: If the model names no stop token.
+        EvaluationError: If no parent names a stop token.
     """
 
     def __init__(
-        self, directory: Path, experts: Sequence[Path] = (), reasoning: Reasoning | None = None
+        self,
+        directory: Path,
+        experts: Sequence[Path] = (),
+        reasoning: Reasoning | None = None,
+        stop_tokens: Sequence[int] = (),
+        template: str | None = None,
     ) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(directory, padding_side="left")
+        self.tokenizer: Any = load_tokenizer(directory)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.stop_tokens = _stop_tokens(directory)
+        if template is not None:
+            self.tokenizer.chat_template = template
+        if isinstance(self.tokenizer.chat_template, str):
+            self.tokenizer.chat_template = _dateless(self.tokenizer.chat_template)
+        self.stop_tokens = frozenset(stop_tokens) or _stop_tokens([directory, *experts])
         self._reasoning = reasoning or Reasoning()
         self._cut_is_reasoning = self._reasoning.cut_is_reasoning([directory, *experts])
 
     @classmethod
     def of(cls, models: Models) -> "Chat":
         """Return how these parents' merges are asked and answer."""
-        return cls(models.base, models.experts, models.reasoning)
+        return cls(
+            models.base,
+            models.experts,
+            models.reasoning,
+            models.stop_tokens,
+            models.chat_template,
+        )
 
     def render(self, prompt: str, chat: bool = True) -> list[int]:
         """Return the token ids of one prompt.
@@ -66,13 +89,25 @@ class Chat:
     def conversation(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Return messages as one text; without a generation prompt the last one stays open."""
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages),
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-            tokenize=False,
-        )
+        """Return messages as one text; without a generation prompt the last one stays open.
+
+        Raises:
+            EvaluationError: If the template fails.
+        """
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                list(messages),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+                tokenize=False,
+            )
+        except Exception as error:  # a template may raise whatever it likes
+            reason = " ".join(str(error).split())
+            raise EvaluationError(
+                f"The chat template must render a conversation, but fails with "
+                f"{type(error).__name__}: {reason:.200}. Correct it, or choose another by "
+                "`models.chat_template`."
+            ) from error
         return text
 
     def is_over(self, ids: Sequence[int], stop: Sequence[str] = ()) -> bool:
@@ -155,18 +190,33 @@ def check_length(longest_prompt: int, max_new_tokens: int, limit: int) -> None:
         )
 
 
-def _stop_tokens(directory: Path) -> frozenset[int]:
-    """Return the ids that end an answer: the generation config's, else the model config's."""
-    from transformers import AutoConfig, GenerationConfig
+def _dateless(template: str) -> str:
+    """Return a chat template that says the same on any day.
 
-    configured = None
-    if (directory / "generation_config.json").is_file():
-        configured = GenerationConfig.from_pretrained(directory).eos_token_id
-    if configured is None:
-        configured = AutoConfig.from_pretrained(directory).get_text_config().eos_token_id
-    if configured is None:
+    Raises:
+        EvaluationError: If it asks for the date in a way that cannot be seen through.
+    """
+    pinned = _DATED.sub(lambda found: json.dumps(_TODAY.strftime(found[2])), template)
+    if "strftime_now(" in pinned.replace(" ", ""):
+        raise EvaluationError(
+            "A chat template must render the same prompt on any day, but this one asks for the "
+            "date by `strftime_now` with a format of its own making. Write the date into a copy "
+            "and name that by `models.chat_template`."
+        )
+    return pinned
+
+
+def _stop_tokens(parents: Iterable[Path]) -> frozenset[int]:
+    """Return the ids that end an answer of any parent: a merge may answer as each of them does.
+
+    Raises:
+        EvaluationError: If no parent has one.
+    """
+    found = frozenset[int]().union(*map(stop_tokens_of, parents))
+    if not found:
         raise EvaluationError(
             "A model must name its stop token, but neither generation_config.json nor config.json "
-            "has eos_token_id. Add it to the base's generation_config.json."
+            "of any parent has eos_token_id. Add it to the base's generation_config.json, or name "
+            "it under `models.stop_tokens`."
         )
-    return frozenset(configured if isinstance(configured, Iterable) else [configured])
+    return found

@@ -1,22 +1,20 @@
 """The reference engine: a transformers model whose parameters are overwritten in place."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ....errors import EvaluationError
-from ...checkpoints import Checkpoint
-from ...merging import OPERATORS, MergePlan, ModuleSink
+from ...merging import MergePlan, ModuleSink
 from ...merging.merger import checksum
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous_batching import Answering, Rows, fits
 from .drawing import Chooser, Draws, one_hot
-from .loading import default_device, load_expert, load_model
+from .loading import check_names, default_device, load_expert, load_model
 
 
 class TransformersBackend:
@@ -47,7 +45,7 @@ class TransformersBackend:
         experts = [load_expert(path, *common) for path in models.experts]
         tied = bool(self._model.config.get_text_config().tie_word_embeddings)
         self._sink = ModuleSink(self._model, experts, models.merge, tied)
-        _check_names(self._sink.parameters, models)
+        check_names(self._sink.parameters, models)
         self._rows = Rows(self._model, self.batch_size) if fits(self._model) else None
 
     @property
@@ -162,20 +160,3 @@ class TransformersBackend:
             )
         answers: list[list[int]] = output[:, width:].tolist()
         return answers
-
-
-def _check_names(names: Iterable[str], models: Models) -> None:
-    """Refuse operators that look at whole tensors where loading has fused tensors.
-
-    Raises:
-        EvaluationError: If the live tensors are not the checkpoint's.
-    """
-    operator = OPERATORS[models.merge.operator]
-    if operator.elementwise and operator.sparsify is None:
-        return
-    fused = sorted(set(names) - Checkpoint(models.base).layout.keys())
-    if fused:
-        raise EvaluationError(
-            f"Operator {operator.name!r} works on the checkpoint's own tensors, but loading fused "
-            f"some, e.g. {fused[0]!r}. Use an elementwise operator such as 'linear'."
-        )

@@ -73,7 +73,9 @@ class HarnessSource:
     cluster: str | None = None
 
 
-def load_harness_task(source: HarnessSource, base: Path, default: Sampling | int) -> Task:
+def load_harness_task(
+    source: HarnessSource, base: Path, default: Sampling | int, template: str | None = None
+) -> Task:
     """Load a task of the harness.
 
     Args:
@@ -81,11 +83,12 @@ def load_harness_task(source: HarnessSource, base: Path, default: Sampling | int
         base: Directory of the base, whose tokenizer and chat template render the prompts.
         default: How answers are drawn, or their limit alone, which holds where neither the source
             nor the task says.
+        template: Source of another chat template. Defaults to None: the base's.
 
     Raises:
         SpecError: If the task is unknown, not generative, or its data are not at hand.
     """
-    chat = Chat(base)
+    chat = Chat(base, template=template)
     default = Sampling(default) if isinstance(default, int) else default
     with _seeded():
         task = _open(source)

@@ -1,0 +1,85 @@
+"""How merges are asked and where their answers end, as `models` says: by whose rules."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import SpecError
+from ...objectives.checkpoints import Checkpoint
+from ...objectives.checkpoints.configs import stop_tokens
+from ...objectives.checkpoints.tokenizers import load_tokenizer
+from .base import resolve
+from .study_spec import StudySpec
+
+
+def stop_tokens_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> tuple[int, ...]:
+    """Return the ids that end an answer.
+
+    Args:
+        spec: With `models.stop_tokens`.
+        parents: The base first.
+
+    Raises:
+        SpecError: If there are none.
+    """
+    chosen = spec.models.stop_tokens
+    if not isinstance(chosen, str):
+        return tuple(sorted(_token_id(token, parents[0]) for token in chosen))
+    whose = [p.directory for p in parents]
+    if chosen != "all":
+        whose = [_directory("stop_tokens", chosen, spec, parents)]
+    found = frozenset[int]().union(*map(stop_tokens, whose))
+    if not found:
+        raise SpecError(
+            "A model must name its stop token, but neither generation_config.json nor "
+            f"config.json of {' or '.join(map(str, whose))} has eos_token_id. Name it under "
+            "`models.stop_tokens`, e.g. ['<|im_end|>']."
+        )
+    return tuple(sorted(found))
+
+
+def chat_template_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> str | None:
+    """Return the source of the chat template that is not the base's; None if the base's is used.
+
+    Raises:
+        SpecError: If whoever is to give it has none.
+    """
+    chosen = spec.models.chat_template
+    if chosen == "base":
+        return None
+    file = resolve(spec.folder, chosen)
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    directory = _directory("chat_template", chosen, spec, parents)
+    template = load_tokenizer(directory).chat_template
+    if not isinstance(template, str):
+        raise SpecError(
+            f"`models.chat_template` must name a model with one chat template, but {directory} "
+            "has none. Give the path of a .jinja file."
+        )
+    return template
+
+
+def _token_id(token: int | str, base: Checkpoint) -> int:
+    vocabulary = load_tokenizer(base.directory).get_vocab()
+    known = token in vocabulary if isinstance(token, str) else token in vocabulary.values()
+    if not known:
+        raise SpecError(
+            f"`models.stop_tokens` must name tokens of the base's vocabulary, but {token!r} is "
+            f"none of {base.directory}."
+        )
+    return int(vocabulary[token]) if isinstance(token, str) else token
+
+
+def _directory(key: str, chosen: str, spec: StudySpec, parents: Sequence[Checkpoint]) -> Path:
+    """Return whose rules count: `base`, `expert`, `expert@2`, or a model's directory."""
+    roles = {"base": parents[0], "expert": parents[1]}
+    roles |= {f"expert@{k}": parent for k, parent in enumerate(parents[1:], start=1)}
+    if chosen in roles:
+        return roles[chosen].directory
+    directory = resolve(spec.folder, chosen)
+    if not directory.is_dir():
+        raise SpecError(
+            f"`models.{key}` must be one of {', '.join(roles)} or a path, but {chosen!r} is "
+            f"neither (looked in {spec.folder})."
+        )
+    return directory

@@ -1,0 +1,84 @@
+"""What a run would stop at, found before anything is created: prompts, lengths, operators."""
+
+from ...errors import EvaluationError, SpecError
+from ...objectives import questions_of
+from ...objectives.checkpoints import Checkpoint, LoraCheckpoint
+from ...objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
+from ...objectives.checkpoints.identity import is_same_model
+from ...objectives.checkpoints.tokenizers import load_tokenizer
+from ...objectives.evaluation import SPLITS
+from ...objectives.evaluation.backends.chat import Chat, check_length
+from ...objectives.evaluation.backends.loading import check_operator_fits
+from .inputs import StudyInputs
+
+
+def check_ready(inputs: StudyInputs) -> None:
+    """Check that a study's models can be asked its questions and merged by its operator.
+
+    Raises:
+        SpecError: If an expert is the base, the chat template fails, or an operator does not fit.
+        EvaluationError: If a prompt and its answer do not fit the model's positions.
+    """
+    for expert in inputs.experts:
+        if is_same_model(inputs.base, expert):
+            raise SpecError(
+                f"An expert must differ from the base, but {expert.directory} holds the very "
+                f"weights of {inputs.base.directory}: all merges would be one model. Correct "
+                "`models.experts`."
+            )
+    check_operator_fits(inputs.models)
+    _check_prompts(inputs)
+
+
+def _check_prompts(inputs: StudyInputs) -> None:
+    chat = Chat.of(inputs.models)
+    limit = _limit(inputs)
+    default = inputs.sampling
+    for split in SPLITS:
+        for asked in questions_of(inputs.tasks, split):
+            sampling = asked.sampling or default
+            length = len(chat.render(asked.question.prompt, sampling.chat))
+            if limit is not None:
+                check_length(length, sampling.max_new_tokens, limit)
+            if length == 0:
+                raise EvaluationError(
+                    f"A prompt must have tokens, but that of question {asked.question.id!r} has "
+                    "none. Correct the question or the chat template."
+                )
+
+
+def _limit(inputs: StudyInputs) -> int | None:
+    """Return how many tokens a prompt and its answer may have."""
+    known = positions(inputs.base.directory)
+    evaluation = inputs.spec.evaluation
+    chosen = evaluation.engine.max_model_len if evaluation.backend == "vllm" else None
+    return min((n for n in (known, chosen) if n is not None), default=None)
+
+
+def differences(inputs: StudyInputs) -> list[str]:
+    """Return what parents differ in besides weights, and whose rules count: one line each."""
+    parents = {"base": inputs.base}
+    many = len(inputs.experts) > 1
+    parents |= {f"expert@{k}" if many else "expert": e for k, e in enumerate(inputs.experts, 1)}
+    of_files = {k: p for k, p in parents.items() if not isinstance(p, LoraCheckpoint)}
+    found = []
+    stops = {name: sorted(stop_tokens(parent.directory)) for name, parent in of_files.items()}
+    if len({tuple(ids) for ids in stops.values()}) > 1:
+        used = ", ".join(map(str, inputs.stop_tokens))
+        found.append(f"stop tokens: {_each(stops)}; used: {used} (models.stop_tokens)")
+    templates = {name: _template(parent) for name, parent in of_files.items()}
+    if len(set(templates.values())) > 1:
+        chosen = inputs.spec.models.chat_template
+        found.append(f"chat templates differ; used: {chosen} (models.chat_template)")
+    lengths = {name: positions(parent.directory) for name, parent in of_files.items()}
+    if len(set(lengths.values())) > 1:
+        found.append(f"{POSITIONS}: {_each(lengths)}; used: the base's")
+    return found
+
+
+def _each(values: dict[str, object] | dict[str, list[int]] | dict[str, int | None]) -> str:
+    return ", ".join(f"{value} ({name})" for name, value in values.items())
+
+
+def _template(checkpoint: Checkpoint) -> str:
+    return str(load_tokenizer(checkpoint.directory).chat_template)

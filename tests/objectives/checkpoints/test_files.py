@@ -1,0 +1,104 @@
+"""Files of models that are missing, cut off or something else: one line that names the file."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from mergefront.errors import SpecError
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint, check_mergeable
+from mergefront.objectives.checkpoints.identity import is_same_model
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
+
+
+def _sharded(directory: Path) -> None:
+    """Write a model's tensors in two shards and their index."""
+    tensors = load_file(directory / SINGLE)
+    names = sorted(tensors)
+    files = {"a.safetensors": names[:40], "b.safetensors": names[40:]}
+    for file, members in files.items():
+        save_file({name: tensors[name] for name in members}, directory / file)
+    places = {name: file for file, members in files.items() for name in members}
+    (directory / INDEX).write_text(json.dumps({"weight_map": places}))
+    (directory / SINGLE).unlink()
+
+
+def _cut(path: Path, n: int) -> None:
+    path.write_bytes(path.read_bytes()[:n])
+
+
+def _moved(directory: Path) -> None:
+    index = json.loads((directory / INDEX).read_text())
+    index["weight_map"]["lm_head.weight"] = "b.safetensors"
+    index["weight_map"].pop("model.norm.weight")
+    (directory / INDEX).write_text(json.dumps(index))
+
+
+BROKEN: dict[str, tuple[bool, Callable[[Path], object], str]] = {
+    "pointer": (
+        False,
+        lambda d: (d / SINGLE).write_bytes(POINTER),
+        "pointer of Git LFS.*lfs pull",
+    ),
+    "pointers": (True, lambda d: (d / "b.safetensors").write_bytes(POINTER), "pointer of Git LFS"),
+    "empty": (False, lambda d: _cut(d / SINGLE, 0), "must be safetensors.*Fetch"),
+    "short": (False, lambda d: _cut(d / SINGLE, 5), "must be safetensors"),
+    "header": (False, lambda d: _cut(d / SINGLE, 900), "must be safetensors"),
+    "half": (False, lambda d: _cut(d / SINGLE, 800_000), "ends before its last tensor"),
+    "noise": (False, lambda d: (d / SINGLE).write_bytes(b"\x07" + b"\0" * 99), "safetensors"),
+    "list": (False, lambda d: (d / SINGLE).write_bytes(b"\2" + b"\0" * 7 + b"[]"), "safetensors"),
+    "absent": (
+        True,
+        lambda d: (d / "b.safetensors").unlink(),
+        "all its files.*shard b.safetensors is missing",
+    ),
+    "moved": (True, _moved, "must name the tensors of its files"),
+    "index": (True, lambda d: (d / INDEX).write_text("{"), "index.json must be JSON.*again"),
+    "map": (True, lambda d: (d / INDEX).write_text("{}"), "must have a `weight_map`"),
+    "both": (True, lambda d: shutil.copy(EXPERT / SINGLE, d), "stored once.*Remove whichever"),
+    "config": (False, lambda d: (d / "config.json").write_text("{"), "config.json must be JSON"),
+    "config-list": (False, lambda d: (d / "config.json").write_text("[]"), "hold a JSON object"),
+    "config-pointer": (
+        False,
+        lambda d: (d / "config.json").write_bytes(POINTER),
+        "pointer of Git LFS",
+    ),
+    "tokenizer": (False, lambda d: (d / "tokenizer.json").write_text("{"), "needs its tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str) -> None:
+    sharded, damage, message = BROKEN[name]
+    expert = tmp_path / "expert"
+    shutil.copytree(EXPERT, expert)
+    if sharded:
+        _sharded(expert)
+        check_mergeable(Checkpoint(BASE), [Checkpoint(expert)])
+    damage(expert)
+    with pytest.raises(SpecError, match=message) as caught:
+        check_mergeable(Checkpoint(BASE), [Checkpoint(expert)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
+    expert = tmp_path / "expert"
+    shutil.copytree(EXPERT, expert)
+    text = (expert / "config.json").read_text()
+    (expert / "config.json").write_text(text, encoding="utf-8-sig")
+    assert Checkpoint(expert).config == json.loads(text)
+
+
+def test_an_expert_that_is_the_base_is_seen_however_it_is_stored(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(BASE, copy)
+    assert is_same_model(Checkpoint(BASE), Checkpoint(copy))
+    _sharded(copy)
+    assert is_same_model(Checkpoint(BASE), Checkpoint(copy))
+    assert not is_same_model(Checkpoint(BASE), Checkpoint(EXPERT))
