@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...errors import SpecError
 from .json_files import read_json
-from .reader import Checkpoint, FileTensor, parse_header
+from .reader import Checkpoint
+from .tensor_files import FileTensor, parse_header
 
 _CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

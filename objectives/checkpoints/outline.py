@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .hub import SMALL_FILES, download, find_model, not_fetched
 from .lora import is_adapter
-from .reader import DTYPES
+from .tensor_files import DTYPES
 
 # A tensor's type, in safetensors' letters, and its shape.
 TensorOutline = tuple[str, Sequence[int]]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ...errors import LayoutError
 from ..checkpoints.lora import LoraTensor, with_cast
-from ..checkpoints.reader import DTYPE_NAMES, TOKENIZER_FILES, Checkpoint, FileTensor
+from ..checkpoints.reader import TOKENIZER_FILES, Checkpoint
+from ..checkpoints.tensor_files import DTYPE_NAMES, FileTensor
 from .merger import Merger, ParentTensors, Resident, check_finite, chunk_for
 from .plan import MergePlan, MergeSettings, Weights
 from .threads import one_thread

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ....checkpoints.lora import LoraTensor
-from ....checkpoints.reader import FileTensor
+from ....checkpoints.tensor_files import FileTensor
 from ....merging import Recipe, Resident
 from ..vllm_memory import LEFT_FREE
 
