@@ -15,9 +15,9 @@ from ..objectives.checkpoints import is_tied
 from ..objectives.checkpoints.outline import outline_model
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
+from .readiness import check_ready, differences
 from .seeding import first_trials
 from .spec.inputs import StudyInputs
-from .spec.readiness import check_ready, differences
 from .spec.study_spec import StudySpec
 
 _GIB = 1 << 30

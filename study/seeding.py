@@ -24,8 +24,8 @@ from ..objectives.merging import MergePlan
 from ..objectives.merging.plan import DENSITY
 from ..samplers import uniform_levels
 from .importance import compute_importance
+from .readiness import check_ready
 from .spec.inputs import StudyInputs
-from .spec.readiness import check_ready
 from .spec.study_spec import StudySpec
 from .storage.connection import check_storage, foreign, open_storage, shown_url, study_lock
 from .storage.identity import CREATED, FINGERPRINT

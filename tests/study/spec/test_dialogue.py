@@ -11,8 +11,8 @@ from mergefront.errors import EvaluationError, MergefrontError, SpecError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.study.dry_run import plan_study
+from mergefront.study.readiness import check_ready
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
-from mergefront.study.spec.readiness import check_ready
 from mergefront.study.spec.study_spec import StudySpec
 from small_study import write_spec
 

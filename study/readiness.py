@@ -1,15 +1,15 @@
 """What a run would stop at, found before anything is created: prompts, lengths, operators."""
 
-from ...errors import EvaluationError, SpecError
-from ...objectives import questions_of
-from ...objectives.checkpoints import Checkpoint, LoraCheckpoint
-from ...objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
-from ...objectives.checkpoints.identity import is_same_model
-from ...objectives.checkpoints.tokenizers import load_tokenizer
-from ...objectives.evaluation import SPLITS
-from ...objectives.evaluation.backends.chat import Chat, check_length
-from ...objectives.evaluation.backends.loading import check_operator_fits
-from .inputs import StudyInputs
+from ..errors import EvaluationError, SpecError
+from ..objectives import questions_of
+from ..objectives.checkpoints import Checkpoint, LoraCheckpoint
+from ..objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
+from ..objectives.checkpoints.identity import is_same_model
+from ..objectives.checkpoints.tokenizers import load_tokenizer
+from ..objectives.evaluation import SPLITS
+from ..objectives.evaluation.backends.chat import Chat, check_length
+from ..objectives.evaluation.backends.loading import check_operator_fits
+from .spec.inputs import StudyInputs
 
 
 def check_ready(inputs: StudyInputs) -> None:
