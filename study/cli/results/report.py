@@ -30,5 +30,5 @@ def report(
 
     parsed = read_spec(spec, storage)
     folder = out or state_dir(parsed).with_suffix(".report")
-    for path in write_report(load_study(parsed), parsed, folder):
+    for path in write_report(load_study(parsed), parsed, folder, str(spec)):
         typer.echo(Path(path))

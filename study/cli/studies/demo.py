@@ -49,7 +49,7 @@ def demo(
     study = load_study(spec)
     report = front_report(study, spec)
     print_front(report)
-    page, *_ = write_report(study, spec, out / "report")
+    page, *_ = write_report(study, spec, out / "report", str(path))
     typer.echo(f"report: {page}")
     steps = [
         ("validate --split test", "do the gains hold on fresh questions?"),

@@ -85,7 +85,8 @@ def test_the_command(finished: Path) -> None:
     shown = invoke("pick", finished, "--weight", "accuracy=2", "--format", "json")
     content = json.loads(shown.stdout)
     assert content["weights"] == {"accuracy": 2.0}
-    number, low, high = content["pick"]["number"], *content["pick"]["interval"]
+    number = content["pick"]["number"]
+    low, high = content["pick"]["interval"]
     assert low <= content["pick"]["utility"] <= high
     table = invoke("pick", finished, "--weight", "accuracy=2")
     assert f"trial {number} is the best balance of accuracy (weight 2) and tokens" in table.stdout

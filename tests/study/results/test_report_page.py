@@ -1,0 +1,189 @@
+"""The report's page in a real browser: it draws, picks, sorts and copies without a network."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import mergefront
+from mergefront.study.results.choice import Wish, choose
+from mergefront.study.results.report.page import write_report
+from mergefront.study.results.report.page_data import as_script, page_data
+from mergefront.study.storage.connection import load_study
+from small_study import write_spec
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    found = [path for name in _BROWSERS if (path := shutil.which(name))]
+    if not found:
+        pytest.skip(f"needs a browser: one of {', '.join(_BROWSERS)}")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found[0], args=_FLAGS)
+        yield running
+        running.close()
+
+
+@dataclass
+class Opened:
+    """A page, what it complained of and what it asked the network for."""
+
+    page: Any
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+def _open(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    opened = Opened(context.new_page())
+    page = opened.page
+    page.on("console", lambda m: opened.errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: opened.errors.append(str(error)))
+    page.on("request", lambda request: opened.requests.append(request.url))
+    page.goto(path.as_uri())
+    return opened
+
+
+@pytest.fixture(scope="module")
+def report(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a validated study with two objectives."""
+    study = mergefront.load_study(finished)
+    mergefront.validate(study)
+    out = tmp_path_factory.mktemp("report")
+    spec = mergefront.StudySpec.from_yaml(finished)
+    return write_report(study, spec, out, "my spec.yaml")[0]
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(400, "light"), (900, "light"), (1280, "light"), (1280, "dark")]
+)
+def test_it_fits_any_width_without_errors_and_without_a_network(
+    browser: Any, report: Path, width: int, scheme: str, tmp_path: Path
+) -> None:
+    opened = _open(browser, report, width, scheme)
+    picture = Path(os.environ.get("REPORT_SCREENSHOTS", tmp_path)) / f"two-{width}-{scheme}.png"
+    opened.page.screenshot(path=picture, full_page=True)
+    assert picture.stat().st_size > 20_000
+    assert opened.errors == []
+    assert [url for url in opened.requests if not url.startswith(("file:", "data:"))] == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    background = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red = int(background.removeprefix("rgb(").split(",")[0])
+    assert (red < 80) is (scheme == "dark")
+
+
+def test_the_sliders_pick_what_the_command_picks(
+    browser: Any, report: Path, finished: Path
+) -> None:
+    page = _open(browser, report).page
+    front = mergefront.front(finished)
+    tokens = sorted(trial.user_attrs["denoised"][1] for trial in front.trials)
+    for limit in (tokens[-2], tokens[len(tokens) // 2]):
+        page.locator("#limit-1").evaluate(
+            "(s, value) => { s.value = value; s.dispatchEvent(new Event('input')); }", limit
+        )
+        expected = choose(front, Wish({"tokens": limit}, {})).best.trial.number
+        assert page.locator("#picked").inner_text().startswith(f"Pick: trial {expected}")
+        assert f"--trial {expected} " in page.locator("#command").inner_text()
+    page.locator("#reset").click()
+    expected = choose(front, Wish({}, {})).best.trial.number
+    assert page.locator("#picked").inner_text().startswith(f"Pick: trial {expected}")
+
+
+def test_the_command_is_copied(browser: Any, report: Path) -> None:
+    page = _open(browser, report).page
+    page.locator("#copy").click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("mergefront export 'my spec.yaml' --trial ")
+    assert page.locator("#copy").inner_text() == "copied"
+
+
+def test_the_table_sorts_and_is_linked_to_the_picture(browser: Any, report: Path) -> None:
+    page = _open(browser, report).page
+
+    def column() -> list[float]:
+        cells = page.locator("#models tbody tr td:nth-child(6)")
+        return [float(value) for value in cells.evaluate_all("c => c.map(x => x.dataset.value)")]
+
+    button = page.locator("#models th button", has_text="tokens").first
+    button.click()
+    assert column() == sorted(column(), reverse=True)
+    assert button.get_attribute("aria-sort") == "descending"
+    button.click()
+    assert column() == sorted(column())
+    row = page.locator("#models tbody tr").last
+    row.click()
+    number = row.get_attribute("data-n")
+    assert "on" in page.locator(f"g.mark[data-n='{number}']").first.get_attribute("class")
+    assert page.locator("#model h2").inner_text().startswith(f"trial {number}")
+    shown = page.locator("#model").inner_text()
+    assert "believed" in shown
+    assert "validation" in shown
+
+
+def test_models_are_reached_by_pointing_and_by_the_keyboard(browser: Any, report: Path) -> None:
+    page = _open(browser, report).page
+    marks = page.locator("g.mark:has(.front)")
+    first, second = (marks.nth(place).get_attribute("data-n") for place in (0, 1))
+    marks.nth(1).dispatch_event("mouseenter")
+    assert page.locator("#model h2").inner_text().startswith(f"trial {second}")
+    page.locator(f"g.mark[data-n='{first}']").focus()
+    assert page.locator("#model h2").inner_text().startswith(f"trial {first}")
+    page.keyboard.press("ArrowRight")
+    moved = page.evaluate("document.activeElement.dataset.n")
+    assert moved != first
+    page.keyboard.press("Enter")
+    assert f"--trial {moved} " in page.locator("#command").inner_text()
+    assert "accuracy" in page.locator("g.mark").first.get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("names", [["accuracy"], ["accuracy", "tokens", "truncation"]])
+def test_one_and_three_objectives(browser: Any, names: list[str], tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": 5})
+    content = yaml.safe_load(path.read_text())
+    content["objectives"] = [{"metric": name} for name in names]
+    path.write_text(yaml.safe_dump(content))
+    study = mergefront.run(path)
+    page_path, *_ = write_report(study, mergefront.StudySpec.from_yaml(path), tmp_path / "out")
+    for width in (400, 1280):
+        opened = _open(browser, page_path, width)
+        picture = (
+            Path(os.environ.get("REPORT_SCREENSHOTS", tmp_path)) / f"{len(names)}-{width}.png"
+        )
+        opened.page.screenshot(path=picture, full_page=True)
+        assert opened.errors == []
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+        n_panels = {1: 2, 3: 3}[len(names)]
+        assert opened.page.locator("#panels svg").count() == n_panels
+        assert opened.page.locator("#parallel svg").count() == (len(names) == 3)
+        assert opened.page.locator(".stairs").count() == 0  # no front of two where there are three
+        assert ("hypervolume" in opened.page.locator(".cards").inner_text()) is (len(names) > 1)
+
+
+def test_texts_cannot_end_the_script(finished: Path) -> None:
+    spec = mergefront.StudySpec.from_yaml(finished)
+    front = mergefront.front(load_study(spec))
+    data = page_data(front, [], "</script><b>&.yaml")
+    text = as_script(data)
+    assert "<" not in text
+    assert json.loads(text)["spec"] == "</script><b>&.yaml"
