@@ -20,7 +20,8 @@ def rounded(value: float, error: float) -> str:
     if not math.isfinite(error):
         return f"{value:.3g}"
     digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
-    return f"{value:.{min(digits, 6)}f} ± {error:.{min(digits, 6)}f}"
+    digits = min(digits, 6)
+    return f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # never -0.00
 
 
 def role(trial: FrozenTrial) -> str:

@@ -193,7 +193,12 @@ def _mark_knee(axes: Axes, report: FrontReport, x: int, y: int) -> None:
 
 
 def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
-    """Draw the hypervolume after each trial, by what is believed of the trials now."""
+    """Draw the hypervolume after each trial, by what is believed of the trials now.
+
+    For one objective: the best value instead.
+    """
+    if len(report.metric_names) == 1:
+        return _plot_best(report)
     figure, axes = _axes(8.0, 3.4)
     means = report.denoised.means
     numbers = range(1, len(means) + 1)
@@ -207,6 +212,20 @@ def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     axes.set_xlim(0, len(means) + 1)
     axes.set_xlabel("COMPLETE trials (shaded: parents and uniform merges)")
     axes.set_ylabel("hypervolume of denoised values")
+    axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def _plot_best(report: FrontReport) -> Figure:
+    figure, axes = _axes(8.0, 3.4)
+    values = report.denoised.means[:, 0].numpy()
+    follow = np.maximum if report.directions[0] == "maximize" else np.minimum
+    numbers = range(1, len(values) + 1)
+    best = follow.accumulate(values)
+    axes.step(numbers, best, where="post", color=FRONT, linewidth=1.8, label="best so far")
+    axes.plot(numbers, values, "o", color=OTHER, markersize=4, label="each trial")
+    axes.set_xlabel("COMPLETE trials")
+    axes.set_ylabel(axis_label(report.metric_names[0]))
     axes.legend(frameon=False, loc="lower right")
     return figure
 

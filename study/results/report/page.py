@@ -206,7 +206,9 @@ def _cards(
     if len(report.metric_names) > 1:
         facts += _volumes(report, bool(validations))
     else:
-        facts.append(("search", report.summary()))
+        best = report.trials[0].user_attrs
+        value = rounded(best["denoised"][0], best["denoised_errors"][0])
+        facts.append((f"best {report.metric_names[0]}, trial {report.knee}", value))
     facts.append(("measured trials", str(states.count(TrialState.COMPLETE))))
     if states.count(TrialState.FAIL):
         facts.append(("failed trials", str(states.count(TrialState.FAIL))))

@@ -16,8 +16,9 @@ const element = (name, attributes = {}, text = "") => {
 };
 // Two digits of the error, as many as mean something.
 const digits = (error) => (error > 0 ? Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(error)))) : 3);
+const plain = (value, places) => value.toFixed(places).replace(/^-(0(\.0*)?)$/, "$1");
 const number = (value, error) =>
-  value == null ? "" : error == null ? value.toPrecision(3) : `${value.toFixed(digits(error))} ± ${error.toFixed(digits(error))}`;
+  value == null ? "" : error == null ? value.toPrecision(3) : `${plain(value, digits(error))} ± ${error.toFixed(digits(error))}`;
 const name = (model) => `trial ${model.n}${model.role && model.role !== "search" ? `, ${model.role}` : ""}`;
 const spoken = (model) =>
   `${name(model)}: ${metrics.map((metric, j) => `${metric.name} ${number(model.believed[j], model.errors[j])}`).join(", ")}`;
@@ -38,12 +39,13 @@ const panels =
     : metrics.flatMap((_, j) => metrics.slice(j + 1).map((_, k) => ({ x: objective(j + 1 + k), y: objective(j), plane: [j + 1 + k, j], curve: true })));
 
 function scale(values, from, to) {
+  const most = Math.max(2, Math.min(6, Math.floor(Math.abs(to - from) / 52)));
   let [low, high] = [Math.min(...values), Math.max(...values)];
   const pad = (high - low || Math.abs(high) || 1) * 0.06;
   [low, high] = [low - pad, high + pad];
-  const step = [1, 2, 5, 10].map((f) => f * 10 ** Math.floor(Math.log10((high - low) / 5))).find((s) => (high - low) / s <= 6);
+  const step = [1, 2, 5, 10, 20].map((f) => f * 10 ** Math.floor(Math.log10((high - low) / 5))).find((s) => (high - low) / s <= most) ?? high - low;
   const ticks = [];
-  for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(Number(t.toPrecision(6)));
+  for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(Math.abs(t) < step * 1e-6 ? 0 : Number(t.toPrecision(6)));
   return { at: (value) => from + ((value - low) / (high - low)) * (to - from), ticks };
 }
 
