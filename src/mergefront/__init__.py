@@ -14,12 +14,12 @@ and may change without notice.
 
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__
+
 if TYPE_CHECKING:
     from .study import recommend as recommend
     from .study.api import export, front, load_study, merge, run, validate
     from .study.spec.study_spec import StudySpec
-
-__version__ = "0.2.0"
 
 __all__ = [
     "StudySpec",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ... import __version__
+from ..._version import __version__
 from ...errors import STOPPED, Interrupted, MergefrontError
 
 if TYPE_CHECKING:

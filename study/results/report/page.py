@@ -15,7 +15,7 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.trial import TrialState
 
-from .... import __version__
+from ...._version import __version__
 from ....objectives.evaluation import SPLITS
 from ...seeding import importance_of
 from ...spec.study_spec import StudySpec
