@@ -11,7 +11,7 @@ from ....objectives.evaluation.metrics import metric_of
 from ...seeding import is_uniform
 from ..front import FrontReport
 from ..front_table import role
-from .figures import mean_weight
+from .front_figures import mean_weight
 
 
 def page_data(

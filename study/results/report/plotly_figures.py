@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 
 from ...seeding import is_uniform
 from ..front import FrontReport, hypervolume
-from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label, mean_weight
+from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label
+from .front_figures import mean_weight
 
 # The legend below: beside it, half of the dashboard's narrow cards would be legend.
 _LAYOUT = {

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from mergefront import StudySpec
 from mergefront.study.results.front import FrontReport, front_report
-from mergefront.study.results.report.figures import plot_front, plot_weights
+from mergefront.study.results.report.figures import plot_weights
+from mergefront.study.results.report.front_figures import plot_front
 from mergefront.study.results.report.plotly_figures import front_graph
 from mergefront.study.storage.connection import load_study
 

@@ -2,7 +2,8 @@
 
 import torch
 
-from backend_suite import BASE, EXPERT, PLAN
+from backend_suite import PLAN
+from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.evaluation.backends.vllm_swap.parents import (
     DeviceRecipe,

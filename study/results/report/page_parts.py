@@ -1,0 +1,171 @@
+"""The parts of the report's page as HTML: headline, controls, table and validations."""
+
+import datetime
+import html
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from ...._version import __version__
+from ..front import FrontReport
+from ..front_table import errors_of, role, rounded
+
+Validations = list[dict[str, Any]]
+
+
+def lead(report: FrontReport) -> str:
+    """Return what the page is about, in one line."""
+    names = " against ".join(html.escape(name) for name in report.metric_names)
+    return f"Layer-wise merges: {names}. Made by MergeFront {__version__}."
+
+
+def key(validated: bool, several: bool) -> str:
+    """Return the legend of the picture."""
+    entries = [
+        ("front", "●", "front" if several else "best"),
+        ("other", "●", "other searched merges"),
+        ("uniform", "■", "uniform merges"),
+        ("parent", "▲", "parents"),
+    ]
+    if validated:
+        entries.append(("validated", "◇", "validated on fresh questions"))
+    return " ".join(
+        f'<span><b style="color: var(--{colour})">{mark}</b> {text}</span>'
+        for colour, mark, text in entries
+    )
+
+
+def toggles(validations: Validations) -> str:
+    """Return check boxes for the kinds of values that may be hidden."""
+    boxes = [("measured", "as measured", False)]
+    if validations:
+        boxes.append(("validated", f"validated ({validations[-1]['split']})", True))
+    return "".join(
+        f'<label><input type="checkbox" id="show-{kind}"{" checked" if on else ""}> '
+        f"{html.escape(text)}</label>"
+        for kind, text, on in boxes
+    )
+
+
+def slider(report: FrontReport, place: int) -> str:
+    """Return a slider over one objective's values on the front, at its loosest end."""
+    values = [trial.user_attrs["denoised"][place] for trial in report.trials]
+    low, high = min(values), max(values)
+    best_is_high = report.directions[place] == "maximize"
+    return (
+        f"<label>{html.escape(report.metric_names[place])}: "
+        f'<output id="shown-{place}" for="limit-{place}">no limit</output>'
+        f'<input type="range" id="limit-{place}" min="{low}" max="{high}" '
+        f'step="any" value="{low if best_is_high else high}"></label>\n'
+    )
+
+
+def cards(
+    report: FrontReport, study: optuna.Study, validations: Validations
+) -> list[tuple[str, str]]:
+    """Return the headline's facts: what fresh questions say first, where they were asked."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    facts = [(f"gain on fresh questions ({v['split']})", _gain(v)) for v in validations[-1:]]
+    if len(report.metric_names) > 1:
+        facts += _volumes(report, bool(validations))
+    else:
+        best = report.trials[0].user_attrs
+        value = rounded(best["denoised"][0], best["denoised_errors"][0])
+        facts.append((f"best {report.metric_names[0]}, trial {report.knee}", value))
+    facts.append(("measured trials", str(states.count(TrialState.COMPLETE))))
+    if states.count(TrialState.FAIL):
+        facts.append(("failed trials", str(states.count(TrialState.FAIL))))
+    return [(html.escape(key), value) for key, value in facts]
+
+
+def _gain(content: dict[str, Any]) -> str:
+    """Return the validated gain over the uniform merges with its interval."""
+    uniform = content["hypervolume"]["uniform"]
+    gain = content["hypervolume"]["front"] - uniform
+    bounds = content["interval"]["difference"]
+    if uniform <= 0:
+        return f"{gain:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
+    low, high = (100 * bound / uniform for bound in bounds)
+    return f"{100 * gain / uniform:+.0f} % [{low:+.0f}, {high:+.0f}]"
+
+
+def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
+    uniform = report.hypervolume_uniform
+    gain = f"{100 * (report.hypervolume / uniform - 1):+.0f} %" if uniform > 0 else "none measured"
+    pairs = zip(report.metric_names, report.reference_point, strict=True)
+    reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+    where = "gain on the search's own questions" if validated else "gain, not validated yet"
+    return [
+        (where, gain),
+        ("hypervolume; uniform merges alone", f"{report.hypervolume:.3f}; {uniform:.3f}"),
+        ("reference point", reference),
+    ]
+
+
+def validation(content: dict[str, Any]) -> str:
+    """Return what a validation found, as a paragraph."""
+    front, uniform = (content["hypervolume"][name] for name in ("front", "uniform"))
+    interval = content["interval"]
+    shown = ", ".join(
+        f"{title} {value:.3f} [{interval[name][0]:.3f}, {interval[name][1]:.3f}]"
+        for title, name, value in (
+            ("front", "front", front),
+            ("uniform merges alone", "uniform", uniform),
+            ("difference", "difference", front - uniform),
+        )
+    )
+    survives = content["survives"]
+    share = "" if survives is None else f" {100 * survives:.0f} % of the search's gain survives."
+    members = [model for model in content["models"] if model["in_front"]]
+    beyond = f"{sum(model['distinguishable'] for model in members)} of the front's {len(members)}"
+    return (
+        f"<p>On {content['n_questions']} questions of the split "
+        f"<b>{html.escape(content['split'])}</b>, hypervolume with 95 % intervals: {shown}."
+        f"{share} {beyond} models are beyond the uniform curve.</p>\n"
+    )
+
+
+def footer(study: optuna.Study) -> str:
+    """Return when and by what the page was written."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    tokens = sum(t.user_attrs.get("generated_tokens", 0) for t in study.get_trials(deepcopy=False))
+    return f"Written {now} by MergeFront {__version__}; {tokens:,} tokens were generated."
+
+
+def table(report: FrontReport, validations: Validations) -> str:
+    """Return the models of the front as a table that the script can sort."""
+    heads = ["trial", "role"]
+    for name in report.metric_names:
+        heads += [name, f"{name}, measured", *(f"{name}, {v['split']}" for v in validations)]
+    if validations:
+        heads.append("beyond the curve")
+    columns = "".join(
+        f'<th><button type="button" data-column="{place}">{html.escape(head)}</button></th>'
+        for place, head in enumerate(heads)
+    )
+    rows = "".join(_row(report, index, validations) for index in range(len(report.trials)))
+    return f'<table id="models"><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table>\n'
+
+
+def _row(report: FrontReport, index: int, validations: Validations) -> str:
+    trial = report.trials[index]
+    attributes, errors = trial.user_attrs, errors_of(trial)
+    fresh = [{m["number"]: m for m in v["models"]}.get(trial.number) for v in validations]
+    cells = [_cell(str(trial.number), trial.number), _cell(html.escape(role(trial)))]
+    for place, name in enumerate(report.metric_names):
+        pairs = [
+            (attributes["denoised"][place], attributes["denoised_errors"][place]),
+            (trial.values[place], errors[place]),
+            *((m["values"][name], m["standard_errors"][name]) if m else None for m in fresh),
+        ]
+        cells += [_cell(rounded(*pair), pair[0]) if pair else _cell("") for pair in pairs]
+    if validations:
+        beyond = bool(fresh[-1] and fresh[-1]["distinguishable"])
+        cells.append(_cell("yes" if beyond else "", int(beyond)))
+    return f'<tr tabindex="0" data-n="{trial.number}">{"".join(cells)}</tr>\n'
+
+
+def _cell(shown: str, value: float | None = None) -> str:
+    """Return a cell; what it is sorted by stands beside what it shows."""
+    return f'<td data-value="{shown if value is None else value}">{shown}</td>'
