@@ -53,7 +53,8 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("mergefront").setLevel(logging.ERROR)
-    start, seed, losses = time.monotonic(), arguments.seed, []
+    start, seed = time.monotonic(), arguments.seed
+    losses: list[Loss] = []
     while not losses or time.monotonic() - start < 60 * arguments.minutes:
         with serve() as server, tempfile.TemporaryDirectory(prefix="chaos.") as work:
             losses.append(one_study(server, Path(work), arguments.trials, seed))

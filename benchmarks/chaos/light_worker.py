@@ -63,5 +63,5 @@ def _light(inputs: StudyInputs, split: str = "search", devices: Sequence[int] = 
 
 if __name__ == "__main__":
     run.make_objective = _light  # type: ignore[assignment]
-    Spool.write = _noted(Spool.write)  # type: ignore[method-assign]
+    Spool.write = _noted(Spool.write)  # type: ignore[method-assign,assignment]
     app()

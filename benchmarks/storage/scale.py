@@ -99,7 +99,7 @@ def _finished(rng: np.random.Generator, number: int) -> optuna.trial.FrozenTrial
             float(20 * x[4:40].mean() + rng.normal()),
         ],
         params=dict(zip(SPACE, x.tolist(), strict=True)),
-        distributions=SPACE,
+        distributions=dict(SPACE),
         user_attrs={
             "standard_errors": [0.05, 1.0],
             "phase": phase,
