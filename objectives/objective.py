@@ -39,7 +39,7 @@ class Measurement:
     Args:
         values: One a metric, each in its own direction and unit.
         standard_errors: Aligned with `values`.
-        answers: One a question, or several; those of a question follow one another.
+        answers: One per question, or several; those of a question follow one another.
         merge_seconds: Time of the in-place merge.
         evaluate_seconds: Time of generation and scoring.
         constraints: Name -> by how much it is violated (kept: at most 0), and the standard error.

@@ -61,10 +61,10 @@ class BMMSettings:
 
 
 class BMMSampler(SIPSampler):
-    """The published Bayesian optimizers of layer-wise merges, their defects mended.
+    """The published Bayesian optimizers of layer-wise merges, with known bugs fixed.
 
     SIP-BMM and AP-BMM (arXiv 2512.09972) and BAMBO: Sobol points, then a Matérn-5/2
-    process an objective and the expected improvement of the hypervolume. Different from the
+    process per objective and the expected improvement of the hypervolume. Different from the
     released code: measured noise instead of an invented one, bounds that do not move with the
     data, a reference point inferred from the front, every variable moves its own layer, pending
     trials of every worker are known, a failed trial is no measurement.

@@ -46,7 +46,7 @@ Acquisition = Literal["knowledge-gradient", "qlognehvi"]
 class SIPSampler(CubeSampler):
     """Proposes what to evaluate next, knowing the noise, the running trials and the layers.
 
-    The surrogate is one Gaussian process an objective on the unit cube over the parameters'
+    The surrogate is one Gaussian process per objective on the unit cube over the parameters'
     bounds, with the trials' own standard errors as known noise, and lengthscale priors shifted
     by importance (SIP-BMM, arXiv 2512.09972; here a prior with a learned trust, not an initial
     value). Parameters whose names differ in one number alone are taken for layers: the surrogate
@@ -80,7 +80,7 @@ class SIPSampler(CubeSampler):
     Args:
         importance: Parameter name -> importance in [0, 1], larger matters more. Parameters not
             named get the mean. Defaults to None: no prior knowledge.
-        reference_point: One value an objective, in its own direction; points that do not beat
+        reference_point: One value per objective, in its own direction; points that do not beat
             it in all objectives are worth nothing. Defaults to None: inferred from the
             denoised front at every suggestion.
         n_startup_trials: Trials before the surrogate is used. Defaults to 8.
@@ -127,7 +127,7 @@ class SIPSampler(CubeSampler):
         """Return one value for every parameter of the space, and publish them as pending.
 
         Raises:
-            ValueError: If `reference_point` does not have one value an objective.
+            ValueError: If `reference_point` does not have one value per objective.
         """
         params = super().sample_relative(study, trial, search_space)
         if params:
@@ -201,7 +201,7 @@ class SIPSampler(CubeSampler):
             return infer_reference_point(means)
         if len(self._reference_point) != len(study.directions):
             raise ValueError(
-                f"reference_point must have one value an objective, but got "
+                f"reference_point must have one value per objective, but got "
                 f"{self._reference_point} for {len(study.directions)} objective(s)."
             )
         given = torch.tensor(self._reference_point, dtype=torch.double)

@@ -177,6 +177,7 @@ def test_blocks_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folder)
+    shutil.rmtree(folder / "merged", ignore_errors=True)  # another page's export
     namespace: dict[str, Any] = {}
     for block in _blocks(document):
         try:

@@ -3,7 +3,7 @@
     python benchmarks/demo/presets.py --seeds 5 --out runs/presets
 
 Every run has the demo's budget and starts from the same parents and uniform merges; every front
-is denoised by the same surrogate, whoever proposed its points. One row a preset: hypervolume on
+is denoised by the same surrogate, whoever proposed its points. One row per preset: hypervolume on
 the 640 questions of `test`, mean over seeds with its standard error; below, what the uniform
 merges of the same studies reach on the same questions. Finished runs are resumed, not repeated.
 """

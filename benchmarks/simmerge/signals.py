@@ -1,7 +1,7 @@
 """Compute the signals of all pairs of the catalogue on the tasks that their merges are scored on.
 
 ``python benchmarks/simmerge/signals.py --catalogue runs/catalogue --out DIR`` writes
-``DIR/signals.csv``: one row a pair and task, one column a feature.
+``DIR/signals.csv``: one row per pair and task, one column a feature.
 """
 
 import argparse

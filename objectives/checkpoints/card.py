@@ -16,7 +16,7 @@ class Provenance:
         parents: Role (`base`, `expert 1`, ...) -> name and hash of the weights.
         operator: Of the merge.
         dtype: Of the merge's inputs and output.
-        weights: Search variable -> one number an expert.
+        weights: Search variable -> one number per expert.
         settings: What else decides the bytes: granularity, rules of embeddings and head, density,
             parameters, seed.
         scores: Metric -> (value, standard error), as measured; empty for an unmeasured merge.

@@ -65,7 +65,7 @@ def means(numbers: Numbers, counts: Numbers) -> Numbers:
     """Return the mean under each row of counts.
 
     Args:
-        numbers: `q`-dim, one an answer.
+        numbers: `q`-dim, one per answer.
         counts: `r x q`-dim: how often each answer counts in each of `r` resamples.
     """
     result: Numbers = counts @ numbers / counts.sum(axis=1)
@@ -132,7 +132,7 @@ def _percentile_error(share: float) -> Callable[[Numbers, Clusters | None], floa
 
 @dataclass(frozen=True)
 class Metric:
-    """A number a candidate gets from all answers of a task.
+    """A number that a candidate gets from all answers of a task.
 
     Args:
         name: The name used in specs.
@@ -153,7 +153,7 @@ class Metric:
     normalized: bool = False
 
     def numbers(self, answers: Sequence[Answer]) -> Numbers:
-        """Return one number an answer."""
+        """Return one number per answer."""
         return np.array([self.per_answer(answer) for answer in answers], dtype=np.float64)
 
     def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:

@@ -19,8 +19,8 @@ def find_blocks(
     Fisher-Jenks). Values are first scaled to [0, 1].
 
     Args:
-        values: One a layer: how far fine-tuning moved it.
-        n_blocks: Number of blocks; as many as layers or more gives one a layer.
+        values: One per layer: how far fine-tuning moved it.
+        n_blocks: Number of blocks; as many as layers or more gives one per layer.
         balance: At least 0.
     """
     n = len(values)

@@ -33,7 +33,7 @@ def mergekit_yaml(
 
     Args:
         plan: Of the study.
-        groups: The weights of every search variable, one number an expert.
+        groups: The weights of every search variable, one number per expert.
         models: Base and experts, as paths or hub ids.
         dtype: Of the merged model; mergekit computes in float32, as we do.
 
@@ -103,7 +103,7 @@ _METHODS = {"linear": _linear, "slerp": _slerp, "nearswap": _slerp}
 def _filters(
     plan: MergePlan, values: Mapping[str, Sequence[float]], k: int
 ) -> list[dict[str, Any]]:
-    """Return one entry a layer where its tensors agree, else one a tensor."""
+    """Return one entry per layer where its tensors agree, else one per tensor."""
     by_layer: dict[str, set[float]] = {}
     for name, row in values.items():
         by_layer.setdefault(_place(plan, name), set()).add(row[k])

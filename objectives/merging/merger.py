@@ -119,7 +119,7 @@ class Merger:
         seed: Of the random masks; with the tensor's name and the expert's place it decides each
             mask, so the order of tensors never matters.
         remember: Whether to keep the masks for the next candidate: they do not depend on its
-            weights. Costs one byte an element and expert.
+            weights. Costs one byte per element and expert.
         chunk: Elements merged at once: few enough for a CPU's cache, many for a GPU, where
             every chunk costs launches.
     """
@@ -143,7 +143,7 @@ class Merger:
 
         Args:
             inputs: The tensor in all models.
-            weights: One number an expert. All 0 copies the base; one expert at 1 copies it,
+            weights: One number per expert. All 0 copies the base; one expert at 1 copies it,
                 where the operator says that this is what it means.
             out: Receives the result: contiguous, any floating dtype, no alias of an input.
             density: Share of each task vector that is kept.

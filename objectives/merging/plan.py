@@ -23,7 +23,7 @@ EdgeRule = Literal["base", "expert", "merge", "search"]
 DENSITY = "density"
 _NO_LAYERS = ("embeddings", "head", DENSITY)
 
-# One number an expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
+# One number per expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
 Weights = tuple[float, ...]
 
 
@@ -146,7 +146,7 @@ class MergePlan:
         return groups | {name: (float(params[name]),) for name in expected if name == DENSITY}
 
     def parse_weights(self, content: Mapping[str, object]) -> dict[str, Weights]:
-        """Read a weight file's content: one number, or a list of one an expert, for each group.
+        """Read a weight file's content: one number, or a list of one per expert, for each group.
 
         `{"uniform": w}` gives every group the same weights.
 
@@ -186,16 +186,16 @@ class MergePlan:
         ]
         if len(numbers) != len(listed) or len(numbers) != self.settings.n_experts:
             raise LayoutError(
-                f"A weight must be {self.settings.n_experts} finite number(s), one an expert, but "
-                f"{group!r} has {value!r}."
+                f"A weight must be {self.settings.n_experts} finite number(s), one per expert, "
+                f"but {group!r} has {value!r}."
             )
         return tuple(numbers)
 
     def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights]:
-        """Return the weights of every tensor, one number an expert.
+        """Return the weights of every tensor, one number per expert.
 
         Args:
-            groups: The weights of every search variable, one number an expert.
+            groups: The weights of every search variable, one number per expert.
         """
         layers = [w for group, w in groups.items() if group not in _NO_LAYERS]
         mean = tuple(fmean(column) for column in zip(*layers, strict=True))

@@ -28,7 +28,7 @@ _COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 class ModuleSink:
     """Overwrites a live module's parameters with merges of its parents, which stay resident.
 
-    Masks of sparsifying operators are kept between candidates, one byte an element and expert.
+    Masks of sparsifying operators are kept between candidates, one byte per element and expert.
 
     Args:
         module: The module to overwrite; holds the base's weights when passed in.
@@ -73,7 +73,7 @@ class ModuleSink:
         threads inside an operation would wait for each other after every chunk.
 
         Args:
-            groups: The weights of every search variable, one number an expert.
+            groups: The weights of every search variable, one number per expert.
         """
         weights = self.plan.tensor_weights(groups)
         size = {name: tensor.numel() for name, tensor in self.parameters.items()}
@@ -109,7 +109,7 @@ def _check_same_names(models: Sequence[Mapping[str, Tensor]]) -> None:
             raise LayoutError(f"Models must have the same parameters, but differ in {differing}.")
 
 
-# A tensor's weights, one an expert, and the share of its task vectors that is kept.
+# A tensor's weights, one per expert, and the share of its task vectors that is kept.
 _Rule = tuple[Weights, float]
 
 
@@ -148,7 +148,7 @@ def stream(
 
     Args:
         recipe: The sources and the rule of every tensor.
-        groups: The weights of every search variable, one number an expert.
+        groups: The weights of every search variable, one number per expert.
         names: Which tensors, in which order; all of them by default.
         merger: Of the recipe's settings, where masks are kept between candidates.
 
@@ -198,7 +198,7 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
 
     Args:
         recipe: The sources and the rule of every tensor.
-        groups: The weights of every search variable, one number an expert.
+        groups: The weights of every search variable, one number per expert.
         out: The directory; created.
 
     Raises:

@@ -147,7 +147,7 @@ def compare(first: Sequence[Seen], second: Sequence[Seen]) -> Signals:
       prompts' last positions alone, where the answer begins;
     - `entropy`: of `a` at the last positions, at least 0, mean in nats.
 
-    Profiles, one number a layer:
+    Profiles, one number per layer:
 
     - `hidden_cosine` in [-1, 1]: of hidden states behind the layer, mean over positions;
     - `cka` in [0, 1]: linear centred kernel alignment (Kornblith et al. 2019) over positions;

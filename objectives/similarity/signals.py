@@ -19,11 +19,11 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Signals:
-    """Numbers of a pair: single ones, and profiles with one number a layer.
+    """Numbers of a pair: single ones, and profiles with one number per layer.
 
     Args:
         scalars: Name -> number.
-        profiles: Name -> one number a layer, in depth.
+        profiles: Name -> one number per layer, in depth.
     """
 
     scalars: Mapping[str, float] = field(default_factory=dict)

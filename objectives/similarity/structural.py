@@ -82,7 +82,7 @@ def structural_signals(
 ) -> dict[Pair, Signals]:
     """Compare the weights of every two models, layer by layer.
 
-    Profiles, one number a layer:
+    Profiles, one number per layer:
 
     - `weight_cosine` in [-1, 1], and `weight_distance` in [0, 2], `|a - b|` in units of the mean
       norm;

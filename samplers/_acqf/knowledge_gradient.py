@@ -8,7 +8,7 @@ some users pick better. The knowledge gradient (Frazier et al. 2009) is the expe
     KG(x) = mean_w ( E_z max_{a in A + x} u_w(mu(a) + sigma(a, x) z) - max_{a in A} u_w(mu(a)) ),
 
 where `A` are the points evaluated or in flight, `sigma(a, x) = cov(f(a), f(x)) / sqrt(var f(x) +
-noise)` and `z` is standard normal, one an objective. Unlike expected improvement it counts what a
+noise)` and `z` is standard normal, one per objective. Unlike expected improvement it counts what a
 measurement tells about *other* points and what noise hides, so measuring a promising point
 again competes with measuring a new one. Its cost does not depend on the number of pending points
 but through the size of `A`, which is cut to those that could be picked.

@@ -63,7 +63,7 @@ def _lengthscale(rank: float) -> float:
 
 
 def fit_published(observations: Observations, lengthscales: Lengthscales) -> ModelListGP:
-    """Fit one process an objective.
+    """Fit one process per objective.
 
     Args:
         observations: At least two trials; jumps between layers are not used.

@@ -1,4 +1,4 @@
-"""One Gaussian process an objective, with the measured noise of every trial.
+"""One Gaussian process per objective, with the measured noise of every trial.
 
 Notation: `n` trials, `d` columns of the unit cube, `m` objectives, all maximized.
 """
@@ -54,7 +54,7 @@ class Surrogate:
     """The fitted processes.
 
     Args:
-        fits: One an objective.
+        fits: One per objective.
     """
 
     fits: tuple[Fit, ...]
@@ -100,7 +100,7 @@ class Surrogate:
 def fit_surrogate(
     observations: Observations, trust: Trust = "learned", priors: Priors | None = None
 ) -> Surrogate:
-    """Fit one process an objective by maximizing the posterior of the hyperparameters.
+    """Fit one process per objective by maximizing the posterior of the hyperparameters.
 
     Args:
         observations: At least one trial.

@@ -1,4 +1,4 @@
-"""Every error that a user can mend.
+"""Errors that a user can fix.
 
 The command line prints these as one line and exits with 1; anything else is a defect and keeps
 its traceback. Each type also derives from the builtin that a caller would naturally catch.

@@ -28,7 +28,7 @@ class Evaluated:
     """What one evaluation gave.
 
     Args:
-        values: One an objective.
+        values: One per objective.
         attributes: User attributes.
         seconds: That it takes on the simulated clock.
         constraints: Name -> violation.

@@ -1,4 +1,4 @@
-"""A front as rows: for data frames, notebooks and terminals. One row a model."""
+"""A front as rows: for data frames, notebooks and terminals. One row per model."""
 
 import html
 import math
@@ -36,7 +36,7 @@ def errors_of(trial: FrozenTrial) -> list[float]:
 
 
 def data_frame(trials: Sequence[FrozenTrial], names: Sequence[str]) -> "pd.DataFrame":
-    """Return one row a model, by trial number: believed and measured values, and weights.
+    """Return one row per model, by trial number: believed and measured values, and weights.
 
     Raises:
         MissingExtraError: If pandas is not installed.

@@ -14,7 +14,7 @@ from .front import measured_hypervolume
 
 # Trials that rates are taken over.
 _RECENT = 10
-# Workers whose last sign of life is older are not counted, in heartbeats.
+# Workers whose last heartbeat is older are not counted, in heartbeats.
 _MISSED = 3
 
 
@@ -26,7 +26,7 @@ class Running:
         number: Of the trial.
         worker: Who evaluates it.
         seconds: Since its start.
-        silence: Seconds since the worker's last sign of life.
+        silence: Seconds since the worker's last heartbeat.
     """
 
     number: int
@@ -45,7 +45,7 @@ class Status:
         counts: Trials by state.
         running: Trials in hand.
         failures: Numbers of failed trials and their reasons, newest last.
-        workers: How many gave a sign of life lately.
+        workers: Number of workers with a recent heartbeat.
         trials_per_hour: Over the last ten measured trials or all there are, or None. Pauses in
             which nobody worked do not count.
         hours_left: At this rate, or None.

@@ -47,7 +47,7 @@ class Step:
     Args:
         base: Weight 0.
         experts: One, or both models where the base is their ancestor.
-        weights: One an expert, such that the right model has its share in the result.
+        weights: One per expert, such that the right model has its share in the result.
         method: The operator and its settings.
     """
 

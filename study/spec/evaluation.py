@@ -70,7 +70,7 @@ class TaskSection(Section):
         check_choice("scorer", self.scorer, list(SCORERS))
         given = [bool(self.files), self.path is not None, self.lm_eval is not None]
         if sum(given) != 1:
-            raise ValueError("a task needs one of `files`, one a split, `path` or `lm_eval`")
+            raise ValueError("a task needs one of `files`, one per split, `path` or `lm_eval`")
         if self.files and "search" not in self.files:
             raise ValueError("`files` must name a file for the split 'search'")
         fields = type(self).model_fields

@@ -188,7 +188,7 @@ class Claims:
                     self.ledger.add(connection, _clone(heir, history))
 
     def adopt(self, connection: Connection, number: int, ending: Ending) -> bool:
-        """Keep a result whose worker was taken for dead: its candidate was measured.
+        """Keep a result whose worker was considered dead: its candidate was measured.
 
         The newest attempt at the candidate ends with it, queued or running; where that
         has failed too, a trial is added if the budget has room.

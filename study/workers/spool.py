@@ -44,7 +44,7 @@ class Result:
     Args:
         number: The trial's number.
         worker: Who evaluated it.
-        values: One an objective.
+        values: One per objective.
         attributes: User attributes of the trial.
         answers: Rows of the per-question table.
         constraints: Name -> by how much it is violated.
@@ -137,7 +137,7 @@ class Spool:
     def deliver(self, claims: Claims, lock: StudyLock, path: Path, result: Result) -> None:
         """Bring a result into the storage and remove it from disk.
 
-        If its worker was taken for dead meanwhile, the newest attempt at the same candidate gets
+        If its worker was considered dead meanwhile, the newest attempt at the same candidate gets
         it (`Claims.adopt`). A second measurement of a candidate is moved to `superseded/`.
         """
         trials = _trials(claims)

@@ -144,7 +144,7 @@ class Backend(Protocol):
         """Make the engine's model the candidate; return the seconds it took.
 
         Args:
-            weights: For every group of the merge plan, one number an expert.
+            weights: For every group of the merge plan, one number per expert.
         """
 
     def generate(

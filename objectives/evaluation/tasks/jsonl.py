@@ -20,7 +20,7 @@ class TaskSource:
 
     Args:
         name: Names the task in tables and errors.
-        files: One file a split; or
+        files: One file per split; or
         path: one file for all splits, divided by `fractions` of a fixed, hashed order.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference.

@@ -10,7 +10,7 @@ from ....errors import SpecError
 
 Options = Mapping[str, float]
 
-# (base, inputs, weights, options) -> merged, all float32 of one shape, one weight an expert. The
+# (base, inputs, weights, options) -> merged, all float32 of one shape, one weight per expert. The
 # inputs are the experts' tensors, or their task vectors where `Operator.on_deltas` says so.
 Combine = Callable[[Tensor, Sequence[Tensor], Sequence[float], Options], Tensor]
 

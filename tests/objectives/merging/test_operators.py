@@ -59,7 +59,7 @@ OURS: dict[str, tuple[list[str], list[float], float, dict[str, float]]] = {
 
 
 class _OneStream(Merger):
-    """Draws all masks from one generator, as mergekit does; ours has one a tensor and expert."""
+    """Draws all masks from one generator, as mergekit does; ours has one per tensor and expert."""
 
     def _sparsify(self, inputs: ParentTensors, k: int, density: float) -> Any:
         original = torch.Generator.manual_seed

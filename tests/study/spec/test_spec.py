@@ -71,7 +71,7 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
             "evaluation",
             "tasks",
             [{"name": "t"}],
-            "one of `files`, one a split, `path` or `lm_eval`",
+            "one of `files`, one per split, `path` or `lm_eval`",
         ),
         (
             "evaluation",
