@@ -137,6 +137,8 @@ class EngineSection(Section):
         max_model_len: Longest prompt and answer together, in tokens. Defaults to None: the
             model's own.
         max_num_seqs: Number of answers generated at the same time.
+        batch_invariant: Whether answers must not depend on what else is in the batch, at some
+            cost in speed (`VLLM_BATCH_INVARIANT`).
     """
 
     tensor_parallel_size: int = Field(default=1, ge=1)
