@@ -105,7 +105,7 @@ _Function = Callable[..., None]
 def command(name: str, panel: str, stopped: int = STOPPED) -> Callable[[_Function], _Function]:
     """Register a function as a command, with `--debug` and errors as one line.
 
-    Exit codes: 1 for errors that the user can mend, 2 for wrong usage, 130 after Ctrl-C, and after
+    Exit codes: 1 for errors that the user can fix, 2 for wrong usage, 130 after Ctrl-C, and after
     SIGTERM `stopped` (the trial in hand has been queued again).
 
     Args:

@@ -23,7 +23,7 @@ class Heartbeats:
         self._study_id = study_id
 
     def beat(self, connection: Connection, trial_id: int) -> None:
-        """Write a sign of life, by the database's clock."""
+        """Write a heartbeat, by the database's clock."""
         moment = now(connection)
         row = {"trial_id": trial_id, "heartbeat": moment}
         statement = insert(connection, HEARTBEATS).values(row)
@@ -36,7 +36,7 @@ class Heartbeats:
     def in_hand(self, connection: Connection) -> dict[int, tuple[float, float]]:
         """Return how long every running trial has run, and been silent, by identifier.
 
-        Both in seconds of the database's clock. A trial that never gave a sign of life has been
+        Both in seconds of the database's clock. A trial that never gave a heartbeat has been
         silent since its start.
         """
         rows = connection.execute(
@@ -56,7 +56,7 @@ class Heartbeats:
         }
 
     def silences(self, connection: Connection) -> dict[int, float]:
-        """Return the seconds since the last sign of life of every running trial."""
+        """Return the seconds since the last heartbeat of every running trial."""
         return {key: silence for key, (_, silence) in self.in_hand(connection).items()}
 
     def uptime(self, connection: Connection) -> float:

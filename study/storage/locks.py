@@ -78,7 +78,7 @@ class AdvisoryLock:
     """For many machines: a session's advisory lock, freed by PostgreSQL when its client is gone.
 
     A client that is stopped, not gone, would keep it for ever. Whoever waits longer than the
-    patience ends the session of a holder that has given no sign of life for as long: neither
+    patience ends the session of a holder that has given no heartbeat for as long: neither
     through the session that holds the lock, nor, while it computes, through a second one.
 
     Args:
