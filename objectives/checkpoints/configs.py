@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpecError
-from .json_files import read_json
+from .text_files import read_json
 
 # Differences named first, because they explain the others.
 _ARCHITECTURE = (

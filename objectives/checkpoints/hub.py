@@ -58,9 +58,16 @@ def _is_complete(directory: Path) -> bool:
 
 
 def _find_directory(reference: str, folder: Path) -> Path | None:
-    for candidate in (folder / Path(reference).expanduser(), Path(reference)):
-        if candidate.is_dir():
-            return candidate.resolve()
+    try:
+        places = (folder / Path(reference).expanduser(), Path(reference))
+        found = next((place for place in places if place.is_dir()), None)
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, too long, not readable
+        raise SpecError(
+            f"A model must be a directory or a hub id, but {reference!r:.200} cannot be looked up "
+            f"({error!s:.80}). Correct the path under `models`."
+        ) from error
+    if found is not None:
+        return found.resolve()
     if not _HUB_ID.match(reference) or reference.startswith("."):
         raise SpecError(
             f"A model must be a directory or a hub id, but {reference!r} is neither (looked in "

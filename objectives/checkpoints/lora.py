@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from .json_files import read_json
 from .reader import Checkpoint
 from .tensor_files import FileTensor, parse_header
+from .text_files import read_json
 
 _CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

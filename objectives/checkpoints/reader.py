@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpecError
-from .json_files import read_json
 from .tensor_files import FileTensor, parse_header
+from .text_files import read_json
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

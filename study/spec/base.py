@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import SpecError
+from ...objectives.checkpoints.text_files import read_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -19,9 +20,67 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+# A spec has hundreds of nodes; aliases of aliases can stand for billions.
+_MOST_NODES = 100_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what would be lost or never end: repeated keys, aliases without bound."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the document, after checking its size with all aliases written out."""
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            self._check_size(node, {}, set())
+        return node
+
+    def _check_size(self, node: yaml.Node, sizes: dict[int, int], open_: set[int]) -> int:
+        if id(node) in open_:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} holds itself by an alias")
+        if id(node) not in sizes:
+            open_.add(id(node))
+            sizes[id(node)] = 1 + sum(self._check_size(n, sizes, open_) for n in _children(node))
+            open_.remove(id(node))
+        if sizes[id(node)] > _MOST_NODES:
+            raise yaml.YAMLError(f"aliases make it more than {_MOST_NODES} nodes")
+        return sizes[id(node)]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping whose keys are all different."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.YAMLError(
+                        f"the key {key.value!r} is there twice, again in line "
+                        f"{key.start_mark.line + 1}"
+                    )
+                seen.add(key.value)
+        result: dict[Any, Any] = super().construct_mapping(node, deep)
+        return result
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def expanded(path: str) -> Path:
+    """Return a path with `~` and `~user` replaced.
+
+    Raises:
+        SpecError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SpecError(f"A path must exist, but {path!r} names an unknown user.") from error
+
+
 def resolve(folder: Path, path: str) -> Path:
     """Return a path relative to the spec's folder, or to the working directory if it is there."""
-    inside = folder / Path(path).expanduser()
+    inside = folder / expanded(path)
     return Path(path) if not inside.exists() and Path(path).exists() else inside
 
 
@@ -35,13 +94,12 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     Raises:
         SpecError: With one line that says what is wrong.
     """
+    text = read_text(path, f"A {what}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(
-            f"A {what} must be a readable YAML file, but {path}: {error.strerror}."
-        ) from error
-    except yaml.YAMLError as error:
+        content = yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise SpecError(f"A {what} must be valid YAML, but {path} is nested too deep.") from error
+    except (yaml.YAMLError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise SpecError(f"A {what} must be valid YAML, but {path} is not: {problem}.") from error
     if not isinstance(content, dict):

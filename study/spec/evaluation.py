@@ -45,7 +45,7 @@ class TaskSection(Section):
         reasoning: Whether an lm-eval task's metrics see the reasoning too.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[^/\s]+$")
+    name: str = Field(min_length=1, max_length=120, pattern=r"^[^/\s]+$")
     files: dict[Split, str] = Field(default_factory=dict)
     path: str | None = None
     lm_eval: str | None = None

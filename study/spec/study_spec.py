@@ -36,7 +36,7 @@ class StudySection(Section):
             considered dead and its trial is queued again; at least twice `heartbeat_seconds`.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    name: str = Field(min_length=1, max_length=120, pattern=r"^[\w.-]+$")
     storage: str = Field(pattern=r"^\w+(\+\w+)?://")
     trials: int = Field(ge=1)
     seed: int = Field(default=0, ge=0)

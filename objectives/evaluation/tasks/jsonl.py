@@ -1,17 +1,31 @@
 """Question files: one JSON object a line."""
 
 import json
-import string
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ....errors import SpecError
+from ...checkpoints.text_files import read_text
 from ..backends.backend import Completion, Sampling, final_answer
 from ..scorers import SCORERS, Scorer, math_equal
 from ..scorers.math import check_installed
-from .task import Question, Split, Task, check_disjoint, check_splits, divide
+from .task import (
+    Question,
+    Split,
+    Task,
+    check_disjoint,
+    check_splits,
+    divide,
+    with_own_ids,
+    without_copies,
+)
+
+_BRACES = re.compile(r"\{\{|\}\}|(?P<command>\\[A-Za-z]+)?\{(?P<name>[^{}]*)\}")
+# What begins like a field's name: `{prompt}`, and `{prompt.x}` or `{prompt!r}` by mistake.
+_NAME = re.compile(r"[A-Za-z_]\w*(?:$|[.\[!:])")
 
 
 @dataclass(frozen=True)
@@ -75,30 +89,97 @@ def _score(scorer: Scorer, question: Question, completion: Completion) -> float:
 
 
 def _read(path: Path, source: TaskSource) -> list[Question]:
+    """Read a file's questions; one that is asked again further down counts once."""
     if not path.is_file():
         raise SpecError(
             f"Questions of task {source.name!r} must be in a file, but {path} does not exist. "
             "Correct the path under `evaluation.tasks`."
         )
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [_question(line, f"{path}:{i}", source) for i, line in enumerate(lines, start=1)]
+    # Not `splitlines`: JSON may hold U+2028 and others as they are.
+    lines = read_text(path, "A question file").split("\n")
+    rows = [(f"{path}:{i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
+    questions = [_question(_fields(line, place), place, source) for place, line in rows]
+    return with_own_ids(without_copies(questions, f"{path} of task {source.name!r}"))
 
 
-def _question(line: str, place: str, source: TaskSource) -> Question:
+def _fields(line: str, place: str) -> dict[str, Any]:
     try:
-        fields: dict[str, Any] = json.loads(line)
-        prompt, answer = source.prompt.format_map(fields), str(fields[source.answer])
-        cluster = "" if source.cluster is None else str(fields[source.cluster])
-    except json.JSONDecodeError as error:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
         raise SpecError(
             f"Every line must be a JSON object, but {place} is not: {error}."
         ) from error
+    if not isinstance(fields, dict):
+        raise SpecError(
+            f"Every line must be a JSON object, but {place} is {fields!r:.40}. Write one object a "
+            "line; `jq -c '.[]' FILE` does it with a JSON list."
+        )
+    return fields
+
+
+def _question(fields: dict[str, Any], place: str, source: TaskSource) -> Question:
+    try:
+        prompt, content = render(source.prompt, fields)
+        answer = _text(fields[source.answer], source.answer)
+        cluster = "" if source.cluster is None else str(fields[source.cluster])
     except KeyError as error:
         raise SpecError(
             f"Every question needs the fields its task names, but {place} has no {error}; it has "
-            f"{sorted(fields)}. Correct `prompt`, `answer` or `cluster` of task {source.name!r}."
+            f"{sorted(fields)}. Correct `prompt`, `answer` or `cluster` of task {source.name!r}; "
+            "braces that are no field are written {{ and }}."
         ) from error
-    asked = [name for _, name, _, _ in string.Formatter().parse(source.prompt) if name]
-    content = " ".join(str(fields.get(name, "")) for name in asked)
+    except ValueError as error:
+        raise SpecError(f"{place}: {error} (task {source.name!r}).") from error
+    if not answer.strip():
+        raise SpecError(
+            f"Every question needs a reference, but {source.answer!r} of {place} is empty. "
+            "Correct it, or remove the line."
+        )
     name = str(fields.get("id", place.rsplit(":", 1)[1]))
     return Question(name, prompt, answer, content, cluster)
+
+
+def render(template: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+    r"""Return a template with fields inserted, and the fields' texts alone.
+
+    `{name}` inserts a field, `{{` and `}}` are braces. Braces around anything that is no name are
+    left alone, and so are those of LaTeX: `\boxed{}`, `\frac{1}{2}`, `\text{km}`.
+
+    Raises:
+        KeyError: With the name of a field that is missing.
+        ValueError: If a field holds no text, or `{name...}` asks for a part of one.
+    """
+    used: list[str] = []
+
+    def insert(found: re.Match[str]) -> str:
+        whole, command, name = found[0], found["command"], found["name"]
+        if name is None:
+            return whole[0]
+        if name in fields:
+            used.append(_text(fields[name], name))
+            return (command or "") + used[-1]
+        if command or not _NAME.match(name):
+            return whole
+        if not name.isidentifier():
+            raise ValueError(f"`prompt` inserts whole fields, but names {{{name}}}")
+        raise KeyError(name)
+
+    return _BRACES.sub(insert, template), " ".join(used)
+
+
+def _text(value: object, name: str) -> str:
+    """Return a field's text.
+
+    Raises:
+        ValueError: If it is neither text that can be written nor a number.
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(
+            f"a field must be text or a number, but {name!r} is {json.dumps(value):.40}"
+        )
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"a field must be text, but {name!r} has half a character") from None
+    return text

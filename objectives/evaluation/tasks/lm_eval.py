@@ -35,7 +35,7 @@ from ....errors import EvaluationError, SpecError
 from ..backends.backend import Backend, Completion, Sampling, final_answer
 from ..backends.chat import Chat
 from . import Question, Task
-from .task import Split, check_disjoint, check_splits, divide
+from .task import Split, check_disjoint, check_splits, divide, without_copies
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def load_harness_task(
     scoring = _Scoring(task, *_metric(task, source), chat, source.reasoning)
     by_id = {str(instance.doc_id): instance for instance in instances}
     questions = [_question(task, instance, source) for instance in instances]
+    questions = without_copies(questions, f"task {source.name!r}")
     divided = divide(questions, lambda q: q.content_hash, source.fractions)
     splits = {split: tuple(members) for split, members in divided.items()}
     check_splits(source.name, splits)

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, get_args
 
 from ....errors import SpecError
 from ..backends.backend import Completion, Sampling
+
+logger = logging.getLogger(__name__)
 
 Split = Literal["importance", "search", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -88,6 +91,31 @@ def divide(
         splits[split] = ordered[round(start * len(ordered)) : round(end * len(ordered))]
         start = end
     return splits
+
+
+def without_copies(questions: Sequence[Question], where: str) -> list[Question]:
+    """Return questions without those that ask what another one does; say how many there were.
+
+    Data sets hold copies. Counted twice they would weigh more, and on both sides of a cut they
+    would be known before they are asked.
+    """
+    first: dict[str, Question] = {}
+    for question in questions:
+        first.setdefault(question.content_hash, question)
+    if n := len(questions) - len(first):
+        logger.warning("%s: %d question(s) that are there twice count once", where, n)
+    return list(first.values())
+
+
+def with_own_ids(questions: Sequence[Question]) -> list[Question]:
+    """Return questions whose ids are unique: a second one of a name gets its place added."""
+    seen: set[str] = set()
+    result = []
+    for place, question in enumerate(questions, start=1):
+        name = f"{question.id}@{place}" if question.id in seen else question.id
+        seen.add(name)
+        result.append(replace(question, id=name))
+    return result
 
 
 def check_splits(name: str, splits: Mapping[Split, Sequence[Question]]) -> None:

@@ -86,3 +86,90 @@ def test_a_question_of_one_task_is_found_in_another_tasks_split(tmp_path: Path) 
     ]
     with pytest.raises(SpecError, match=r"'search' of task 'a' and in 'test' of task 'b'"):
         check_disjoint(tasks)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        (r"Put it in \boxed{}. {prompt}", r"Put it in \boxed{}. 1+1"),
+        (r"\frac{1}{2} and \text{km}: {prompt}", r"\frac{1}{2} and \text{km}: 1+1"),
+        ("{ {prompt}", "{ 1+1"),
+        ("{{prompt}} {prompt}}}", "{prompt} 1+1}"),
+        ('{"answer": 1} {prompt}', '{"answer": 1} 1+1'),
+        ("{prompt} {a field}", "1+1 x"),
+        (r"\boxed{answer} {prompt}", r"\boxed2 1+1"),
+    ],
+)
+def test_braces_that_are_no_field_are_left_alone(
+    tmp_path: Path, template: str, prompt: str
+) -> None:
+    line: dict[str, object] = {"prompt": "1+1", "answer": 2, "a field": "x"}
+    source = TaskSource("t", {"search": _write(tmp_path / "q.jsonl", [line])}, prompt=template)
+    assert load_task(source).splits["search"][0].prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("line", "template", "message"),
+    [
+        ({"prompt": "a", "answer": None}, "{prompt}", r"q\.jsonl:1: .*'answer' is null"),
+        ({"prompt": "a", "answer": ["7", "seven"]}, "{prompt}", "'answer' is "),
+        ({"prompt": "a", "answer": {"value": 7}}, "{prompt}", "'answer' is "),
+        ({"prompt": "a", "answer": True}, "{prompt}", "'answer' is true"),
+        ({"prompt": "a", "answer": " "}, "{prompt}", "needs a reference"),
+        ({"prompt": ["a"], "answer": 7}, "{prompt}", "'prompt' is "),
+        ({"prompt": "a\ud800", "answer": 7}, "{prompt}", "half a character"),
+        ({"prompt": "a", "answer": 7}, "{prompt.x}", "inserts whole fields"),
+        ({"prompt": "a", "answer": 7}, "{question}", "has no 'question'"),
+    ],
+)
+def test_what_is_no_question_is_one_line(
+    tmp_path: Path, line: dict[str, object], template: str, message: str
+) -> None:
+    path = _write(tmp_path / "q.jsonl", [line])
+    with pytest.raises(SpecError, match=message) as caught:
+        load_task(TaskSource("t", {"search": path}, prompt=template))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ['["a"]', '"a"', "7", "null", "[" * 3000, "NaN"])
+def test_a_line_that_is_no_object_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "q.jsonl").write_text('{"prompt": "a", "answer": 1}\n' + text)
+    with pytest.raises(SpecError, match=r"must be a JSON object, but .*q\.jsonl:2 is") as caught:
+        load_task(TaskSource("t", {"search": tmp_path / "q.jsonl"}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_files_are_read_as_editors_write_them(tmp_path: Path, encoding: str, end: str) -> None:
+    lines = [
+        json.dumps({"prompt": f"é\u2028\x85{i}", "answer": i}, ensure_ascii=False) for i in (1, 2)
+    ]
+    (tmp_path / "q.jsonl").write_bytes((end.join(lines) + end).encode(encoding))
+    questions = load_task(TaskSource("t", {"search": tmp_path / "q.jsonl"})).splits["search"]
+    assert [q.prompt for q in questions] == ["é\u2028\x851", "é\u2028\x852"]
+
+
+def test_another_encoding_names_the_line(tmp_path: Path) -> None:
+    line = '{"prompt": "a", "answer": "é"}\n'
+    (tmp_path / "q.jsonl").write_bytes(b"\n" + line.encode("latin1"))
+    with pytest.raises(SpecError, match=r"line 2 of .*q\.jsonl has byte 0xe9. Save it as UTF-8"):
+        load_task(TaskSource("t", {"search": tmp_path / "q.jsonl"}))
+
+
+def test_a_question_that_is_there_twice_counts_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [*_numbers(40), {"prompt": "Question  7", "answer": 7}, *_numbers(5)]
+    path = _write(tmp_path / "q.jsonl", rows)
+    for fraction in (0.3, 0.5, 0.7):
+        fractions = {"search": fraction, "validation": 1 - fraction}
+        task = load_task(TaskSource("t", {}, path, fractions=fractions))  # type: ignore[arg-type]
+        assert sum(map(len, task.splits.values())) == 40
+    assert "6 question(s) that are there twice count once" in caplog.text
+
+
+def test_ids_are_made_unique(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{**row, "id": "x"} for row in _numbers(3)]
+    task = load_task(TaskSource("t", {"search": _write(tmp_path / "q.jsonl", rows)}))
+    assert len({q.id for q in task.splits["search"]}) == 3

@@ -1,0 +1,51 @@
+"""Text and JSON files, read with an error that names the file and what to do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...errors import SpecError
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return a file's text: UTF-8, or UTF-16 with its byte-order mark; no mark is kept.
+
+    Args:
+        path: Of the file.
+        what: It is, for messages: "A spec".
+
+    Raises:
+        SpecError: If it cannot be read, or has another encoding.
+    """
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{what} must be readable, but {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise SpecError(
+            f"{what} must be UTF-8 text, but line {line} of {path} has byte "
+            f"0x{data[error.start]:02x}. Save it as UTF-8, e.g. by `iconv -f latin1 -t utf-8`."
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a model's file holds.
+
+    Raises:
+        SpecError: If it cannot be read, or holds no object.
+    """
+    text = read_text(path, "A model's file")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        pointer = text.startswith("version https://git-lfs")
+        way = "It is a pointer of Git LFS: run `git lfs pull`." if pointer else "Fetch it again."
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"{path} must be JSON, but is not: {reason:.120}. {way}") from error
+    if not isinstance(content, dict):
+        raise SpecError(f"{path} must hold a JSON object, but holds {content!r:.40}.")
+    return content
