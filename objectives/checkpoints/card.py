@@ -1,10 +1,19 @@
 """The text files beside an exported checkpoint: model card and recipe."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+from .licences import joined_licence
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+
+
+# Metric -> value and standard error.
+Scores = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -13,14 +22,16 @@ class Provenance:
 
     Args:
         title: First heading of the card.
-        parents: Role (`base`, `expert 1`, ...) -> name and hash of the weights.
+        parents: Role (`base`, `expert 1`, ...) -> name and hash of the weights; `source` is what
+            the spec names, `licence` what the parent's card says, both where they are known.
         operator: Of the merge.
         dtype: Of the merge's inputs and output.
         weights: Search variable -> one number per expert.
         settings: What else decides the bytes: granularity, rules of embeddings and head, density,
             parameters, seed.
-        scores: Metric -> (value, standard error), as measured; empty for an unmeasured merge.
-        measured_on: What the scores were measured on.
+        scores: Heading -> scores; what is worth most comes first. Empty for an unmeasured merge.
+        mergekit: The same merge as a configuration of mergekit; empty if it has none.
+        picture: File of the front's picture beside the card; empty if there is none.
     """
 
     title: str
@@ -29,8 +40,9 @@ class Provenance:
     dtype: str
     weights: Mapping[str, Any]
     settings: Mapping[str, Any]
-    scores: Mapping[str, tuple[float, float]]
-    measured_on: str
+    scores: Mapping[str, Scores]
+    mergekit: str = ""
+    picture: str = ""
 
 
 def recipe_yaml(provenance: Provenance) -> str:
@@ -47,45 +59,110 @@ def recipe_yaml(provenance: Provenance) -> str:
 
 def model_card(provenance: Provenance) -> str:
     """Return the README of a merged checkpoint, with the metadata that model hubs read."""
+    picture = f"![All measured models, and this one's front]({provenance.picture})\n"
     return "\n".join(
         [
             "---",
-            "tags: [merge, mergefront]",
+            yaml.safe_dump(_metadata(provenance), sort_keys=False).strip(),
             "---",
             f"# {provenance.title}",
             "",
-            f"A layer-wise merge ({provenance.operator}, {provenance.dtype}) made by MergeFront.",
-            "",
-            "| parent | model | weights |",
-            "|---|---|---|",
-            *(
-                f"| {role} | {parent['name']} | `{parent['hash']}` |"
-                for role, parent in provenance.parents.items()
-            ),
+            f"A layer-wise merge ({provenance.operator}, {provenance.dtype}) made by "
+            "[MergeFront](https://github.com/mergefront/mergefront).",
             "",
             *_scores(provenance),
-            "Weight 0 is the base, 1 the expert:",
+            *([picture] if provenance.picture else []),
+            "## Use",
+            "",
+            *_USAGE,
+            "## Parents",
+            "",
+            "| parent | model | licence | weights |",
+            "|---|---|---|---|",
+            *(_parent_row(role, parent) for role, parent in provenance.parents.items()),
+            "",
+            "## Weights",
+            "",
+            "Weight 0 is the base, 1 the expert. `recipe.yaml` holds the exact numbers.",
             "",
             "| variable | weight |",
             "|---|---|",
             *(f"| {name} | {_shown(weight)} |" for name, weight in provenance.weights.items()),
             "",
-            "`recipe.yaml` holds the exact numbers.",
-            "",
+            *_mergekit(provenance),
         ]
     )
+
+
+_USAGE = [
+    "```python",
+    "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "",
+    'folder = "."  # of this file, or the name of this model on the hub',
+    "tokenizer = AutoTokenizer.from_pretrained(folder)",
+    "model = AutoModelForCausalLM.from_pretrained(folder)",
+    'messages = [{"role": "user", "content": "..."}]',
+    "inputs = tokenizer.apply_chat_template(",
+    '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True',
+    ")",
+    "answer = model.generate(**inputs, max_new_tokens=512)",
+    'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :]))',
+    "```",
+    "",
+]
+
+
+def _metadata(provenance: Provenance) -> dict[str, Any]:
+    """Return what model hubs read: family tree, licence, library."""
+    parents = list(provenance.parents.values())
+    sources = [p["source"] for p in parents if _HUB_ID.match(p.get("source", ""))]
+    licence = joined_licence([parent.get("licence") for parent in parents])
+    return {
+        **({"base_model": sources, "base_model_relation": "merge"} if sources else {}),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["merge", "mergefront"],
+        **({"license": licence} if licence else {}),
+    }
+
+
+def _parent_row(role: str, parent: Mapping[str, str]) -> str:
+    name = parent.get("source") or parent["name"]
+    return f"| {role} | {name} | {parent.get('licence') or 'not named'} | `{parent['hash']}` |"
 
 
 def _scores(provenance: Provenance) -> list[str]:
     if not provenance.scores:
         return ["Not measured.", ""]
-    rows = [f"| {m} | {v:.4g} | {e:.2g} |" for m, (v, e) in provenance.scores.items()]
+    heads = list(provenance.scores)
+    metrics = dict.fromkeys(m for scores in provenance.scores.values() for m in scores)
+    rows = [
+        f"| {m} | {' | '.join(_score(provenance.scores[head].get(m)) for head in heads)} |"
+        for m in metrics
+    ]
     return [
-        f"Measured on {provenance.measured_on}:",
+        "Values ± standard errors; what is worth most comes first:",
         "",
-        "| metric | value | standard error |",
-        "|---|---|---|",
+        f"| metric | {' | '.join(heads)} |",
+        f"|---|{'---|' * len(heads)}",
         *rows,
+        "",
+    ]
+
+
+def _score(pair: tuple[float, float] | None) -> str:
+    return "" if pair is None else f"{pair[0]:.4g} ± {pair[1]:.2g}"
+
+
+def _mergekit(provenance: Provenance) -> list[str]:
+    if not provenance.mergekit:
+        return []
+    return [
+        "## The same merge in mergekit",
+        "",
+        "```yaml",
+        provenance.mergekit.strip(),
+        "```",
         "",
     ]
 

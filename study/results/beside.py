@@ -24,7 +24,8 @@ def whole_directory(out: Path) -> Iterator[Path]:
     """
     check_empty(out)
     check_writable(out)
-    beside = out.with_name(f".{out.resolve().name}.partial-{uuid.uuid4().hex[:8]}")
+    place = out.resolve()  # "." has no name
+    beside = place.with_name(f".{place.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         beside.mkdir(parents=True)
         yield beside

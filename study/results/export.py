@@ -6,16 +6,18 @@ from pathlib import Path
 
 import optuna
 import torch
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ...errors import SpecError, StudyError
-from ...objectives.checkpoints import Checkpoint
 from ...objectives.checkpoints.card import Provenance, model_card, recipe_yaml
 from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
-from ..spec.hashing import cached_hash
 from ..spec.inputs import StudyInputs
 from .beside import whole_directory
+from .front import front_report
 from .recommendations import PHASE
+from .report.front_figures import plot_front
+from .sharing.provenance import provenance_of, scores_of
 
 
 def export_trial(inputs: StudyInputs, study: optuna.Study, number: int, out: Path) -> None:
@@ -44,7 +46,14 @@ def export_candidate(
     is_new = trial.user_attrs.get("phase") == PHASE
     who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
     title = f"{study.study_name}, {who}"
-    _write(inputs, groups, _provenance(inputs, groups, title, None if is_new else trial), out)
+    try:
+        report = front_report(study, inputs.spec)
+    except StudyError:  # nothing is measured yet
+        _write(inputs, groups, provenance_of(inputs, groups, title), out)
+        return
+    scores, picture = scores_of(study, report, trial), "front.png" if report.trials else ""
+    provenance = provenance_of(inputs, groups, title, scores, picture)
+    _write(inputs, groups, provenance, out, plot_front(report) if picture else None)
 
 
 def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
@@ -73,7 +82,7 @@ def merge_weights(
     content = _read_weights(weights) if isinstance(weights, Path) else weights
     groups = inputs.plan.parse_weights(content)
     title = f"Merge with {weights.name if isinstance(weights, Path) else 'given weights'}"
-    _write(inputs, groups, _provenance(inputs, groups, title), out)
+    _write(inputs, groups, provenance_of(inputs, groups, title), out)
 
 
 def _write(
@@ -81,9 +90,12 @@ def _write(
     groups: Mapping[str, Sequence[float]],
     provenance: Provenance,
     out: Path,
+    picture: Figure | None = None,
 ) -> None:
     """Write a checkpoint with its card and recipe, all of it or nothing."""
     with whole_directory(out) as beside:
+        if picture is not None:
+            picture.savefig(beside / provenance.picture, format="png")
         write_checkpoint(recipe_of(inputs), groups, beside)
         _write_texts(provenance, beside)
 
@@ -126,40 +138,3 @@ def trial_of(study: optuna.Study, number: int) -> FrozenTrial:
             "`mergefront front` lists the best."
         )
     return trials[number]
-
-
-def _provenance(
-    inputs: StudyInputs,
-    groups: Mapping[str, Sequence[float]],
-    title: str,
-    trial: FrozenTrial | None = None,
-) -> Provenance:
-    spec = inputs.spec
-    roles = ["base", *(f"expert {k}" for k in range(1, len(inputs.experts) + 1))]
-    parents = zip(roles, (inputs.base, *inputs.experts), strict=True)
-    single = len(inputs.experts) == 1
-    n_questions = trial.user_attrs.get("n_questions") if trial else None
-    return Provenance(
-        title=title,
-        parents={role: _parent(checkpoint) for role, checkpoint in parents},
-        operator=spec.merge.operator,
-        dtype=spec.models.dtype,
-        weights={g: w[0] if single else list(w) for g, w in groups.items()},
-        settings={
-            **spec.merge.model_dump(mode="json", exclude={"operator", "bounds"}),
-            "blocks": list(inputs.plan.settings.blocks),
-        },
-        scores=_scores(trial, spec.metric_names) if trial else {},
-        measured_on=f"{n_questions} questions of the search split",
-    )
-
-
-def _scores(trial: FrozenTrial, metric_names: Sequence[str]) -> dict[str, tuple[float, float]]:
-    errors = trial.user_attrs.get("standard_errors")
-    if trial.values is None or errors is None:
-        return {}
-    return dict(zip(metric_names, zip(trial.values, errors, strict=True), strict=True))
-
-
-def _parent(checkpoint: Checkpoint) -> dict[str, str]:
-    return {"name": checkpoint.directory.name, "hash": cached_hash(checkpoint)}

@@ -9,7 +9,13 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import mergefront
 from mergefront.errors import Interrupted, LayoutError, SpecError, StudyError
+from mergefront.objectives.checkpoints.licences import (
+    check_may_be_shared,
+    joined_licence,
+    licence_of,
+)
 from mergefront.objectives.evaluation import Models, Sampling
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
@@ -75,8 +81,51 @@ def test_card_and_recipe_tell_where_it_comes_from(finished: Path, tmp_path: Path
     assert recipe["parents"]["base"]["hash"] == inputs.base.weights_hash()
     assert recipe["weights"] == study.trials[9].params
     value, error = study.trials[9].values[0], study.trials[9].user_attrs["standard_errors"][0]
-    assert f"| accuracy | {value:.4g} | {error:.2g} |" in card
-    assert "24 questions of the search split" in card
+    assert f"| {value:.4g} ± {error:.2g} |" in card
+    heads = next(line for line in card.splitlines() if line.startswith("| metric |"))
+    order = [heads.index(t) for t in ("noise-corrected", "measured on 24 questions of the search")]
+    assert order == sorted(order)
+    assert (tmp_path / "out" / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert "merge_method: linear" in card
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert metadata["library_name"] == "transformers"
+    assert metadata["tags"] == ["merge", "mergefront"]
+    assert "base_model" not in metadata  # paths of this machine say nothing elsewhere
+
+
+def test_fresh_questions_come_first_on_the_card(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": 4}, sampler={"preset": "random"})
+    study = mergefront.run(path)
+    validated = mergefront.validate(study).models[0]
+    mergefront.export(study, validated.number, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    heads = next(line for line in card.splitlines() if line.startswith("| metric |"))
+    assert heads.startswith("| metric | 24 fresh questions (`validation`) | noise-corrected |")
+    value, error = validated.measurement.values[0], validated.measurement.standard_errors[0]
+    assert f"| accuracy | {value:.4g} ± {error:.2g} | " in card
+
+
+@pytest.mark.parametrize(
+    ("licences", "joined"),
+    [
+        (["apache-2.0", "apache-2.0"], "apache-2.0"),
+        (["apache-2.0", "mit"], "other"),
+        (["apache-2.0", None], None),
+        ([], None),
+    ],
+)
+def test_licences_of_parents_are_joined(licences: list[str | None], joined: str | None) -> None:
+    assert joined_licence(licences) == joined
+
+
+def test_a_licence_that_forbids_derivatives_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: CC-BY-NC-ND-4.0\n---\n# Model\n")
+    found = licence_of(tmp_path)
+    assert found == "cc-by-nc-nd-4.0"
+    check_may_be_shared([("a/b", "apache-2.0"), ("c/d", None)])
+    with pytest.raises(SpecError, match=r"c/d is under cc-by-nc-nd-4\.0"):
+        check_may_be_shared([("a/b", "mit"), ("c/d", found)])
+    assert licence_of(tmp_path / "nothing") is None
 
 
 def test_a_trial_that_does_not_exist_or_a_full_directory_is_refused(

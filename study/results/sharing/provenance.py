@@ -1,0 +1,119 @@
+"""What a merged model's card says of its origin and of its quality."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from ....errors import SpecError
+from ....objectives.checkpoints import Checkpoint
+from ....objectives.checkpoints.card import Provenance, Scores
+from ....objectives.checkpoints.licences import licence_of
+from ....objectives.evaluation import SPLITS
+from ....objectives.merging import mergekit_yaml
+from ...spec.hashing import cached_hash
+from ...spec.inputs import StudyInputs
+from ..front import FrontReport
+from ..validation_study import last_validation
+
+
+def provenance_of(
+    inputs: StudyInputs,
+    groups: Mapping[str, Sequence[float]],
+    title: str,
+    scores: Mapping[str, Scores] | None = None,
+    picture: str = "",
+) -> Provenance:
+    """Return what a merge of a spec's models is made of.
+
+    Args:
+        inputs: Models and rules.
+        groups: The weights of every search variable, one number an expert.
+        title: First heading of the card.
+        scores: From `scores_of`. Defaults to None: an unmeasured merge.
+        picture: File of the front's picture beside the card.
+    """
+    spec = inputs.spec
+    roles = ["base", *(f"expert {k}" for k in range(1, len(inputs.experts) + 1))]
+    names = [spec.models.base, *spec.models.experts]
+    parents = zip(roles, (inputs.base, *inputs.experts), names, strict=True)
+    single = len(inputs.experts) == 1
+    return Provenance(
+        title=title,
+        parents={role: _parent(checkpoint, name) for role, checkpoint, name in parents},
+        operator=spec.merge.operator,
+        dtype=spec.models.dtype,
+        weights={g: w[0] if single else list(w) for g, w in groups.items()},
+        settings={
+            **spec.merge.model_dump(mode="json", exclude={"operator", "bounds"}),
+            "blocks": list(inputs.plan.settings.blocks),
+        },
+        scores=scores or {},
+        mergekit=_mergekit(inputs, groups),
+        picture=picture,
+    )
+
+
+def _parent(checkpoint: Checkpoint, name: str) -> dict[str, str]:
+    """Return a parent; paths of one machine say nothing elsewhere, so only hub ids are named."""
+    found = {"name": checkpoint.directory.name, "hash": cached_hash(checkpoint)}
+    is_hub_id = name.count("/") == 1 and checkpoint.directory.parent.name == "snapshots"
+    if is_hub_id:
+        found |= {"source": name, "commit": checkpoint.directory.name}
+    licence = licence_of(checkpoint.directory)
+    return found | ({"licence": licence} if licence else {})
+
+
+def _mergekit(inputs: StudyInputs, groups: Mapping[str, Sequence[float]]) -> str:
+    models = [inputs.spec.models.base, *inputs.spec.models.experts]
+    # Paths of one machine say nothing elsewhere.
+    names = [m if m.count("/") == 1 else m.rstrip("/").split("/")[-1] for m in models]
+    try:
+        return mergekit_yaml(inputs.plan, groups, names, inputs.spec.models.dtype)
+    except SpecError:  # mergekit has no such merge
+        return ""
+
+
+def scores_of(study: optuna.Study, report: FrontReport, trial: FrozenTrial) -> dict[str, Scores]:
+    """Return what is known of a trial, most trustworthy first.
+
+    On fresh questions (the trial was not chosen by them), as believed (noise-corrected), and as
+    the search measured it: the front's models are there because that value was a lucky one.
+
+    Args:
+        study: Of the trial.
+        report: Of the study.
+        trial: Measured or not; a recommended one carries what is believed of it.
+    """
+    names = report.metric_names
+    scores = {**_validated(study, trial), **_believed(report, trial)}
+    errors = trial.user_attrs.get("standard_errors")
+    if trial.values and errors:
+        asked = trial.user_attrs.get("n_questions")
+        pairs = zip(trial.values, errors, strict=True)
+        scores[f"measured on {asked} questions of the search split"] = dict(
+            zip(names, pairs, strict=True)
+        )
+    return scores
+
+
+def _validated(study: optuna.Study, trial: FrozenTrial) -> dict[str, Scores]:
+    found: dict[str, Scores] = {}
+    for split in reversed(SPLITS):  # the test split last seen is worth most
+        content: dict[str, Any] = last_validation(study, split) or {"models": []}
+        for model in content["models"]:
+            if model["number"] == trial.number:
+                values, errors = model["values"], model["standard_errors"]
+                title = f"{content['n_questions']} fresh questions (`{split}`)"
+                found[title] = {name: (values[name], errors[name]) for name in values}
+    return found
+
+
+def _believed(report: FrontReport, trial: FrozenTrial) -> dict[str, Scores]:
+    known = {other.number: other for other in report.annotated()}
+    attributes = known.get(trial.number, trial).user_attrs
+    if "denoised" not in attributes:
+        return {}
+    pairs = zip(attributes["denoised"], attributes["denoised_errors"], strict=True)
+    return {"noise-corrected": dict(zip(report.metric_names, pairs, strict=True))}
