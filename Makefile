@@ -105,6 +105,7 @@ chaos: install
 # On a GPU: `PYTHON=... benchmarks/swap/gpu.sh`, in an environment with mergefront[vllm].
 bench-swap: .venv-vllm/.installed
 	PYTHONPATH=tests/support $(VLLM_BIN)/python benchmarks/swap/swap.py
+	$(VLLM_BIN)/python benchmarks/swap/bandwidth.py
 
 # What can be built again. Studies, answers and models stay.
 clean:

@@ -32,6 +32,9 @@ echo; echo "## Swaps"
 HF_HUB_OFFLINE=1 timeout 500 "$python" benchmarks/swap/swap.py --pairs "$@" --candidates 3 \
     --only-engine || failed=1
 
+echo; echo "## A merge against a copy"
+"$python" benchmarks/swap/bandwidth.py || failed=1
+
 echo; echo "## The plan of examples/qwen3-4b.yaml (needs the hub, or its cache)"
 timeout 60 "$python" -m mergefront run examples/qwen3-4b.yaml --dry-run || failed=1
 exit $failed
