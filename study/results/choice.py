@@ -64,7 +64,7 @@ class Chosen:
 
     Args:
         trial: Of the front.
-        utility: By the believed values.
+        utility: Expected, under the believed values and their errors.
         interval: 95 % of the draws of its utility lie in it.
         keeps: Probability that it keeps to the limits, by its believed values and errors.
     """
@@ -132,7 +132,7 @@ class Choice:
 
 
 def choose(report: FrontReport, wish: Wish) -> Choice:
-    """Return the front's model with the largest utility among those believed to keep the limits.
+    """Return the front's model with the best expected utility of those believed to keep limits.
 
     Raises:
         SpecError: If the wish is not about the study's objectives.
@@ -147,7 +147,9 @@ def choose(report: FrontReport, wish: Wish) -> Choice:
         raise _none_keeps(report, wish)
     noise = np.random.default_rng(0).standard_normal((_N_DRAWS, *means.shape))
     draws = means + noise * errors
-    utilities, drawn = _utility(means, report, wish), _utility(draws, report, wish)
+    drawn = _utility(draws, report, wish)
+    # By the believed values alone, the model that is known least would be chosen too often.
+    utilities = drawn.mean(axis=0)
     best = int(np.flatnonzero(kept)[utilities[kept].argmax()])
     shares = _keeps(draws, report, wish).mean(axis=0)
     better = (drawn > drawn[:, [best]]).mean(axis=0)

@@ -115,7 +115,7 @@ class FrontReport:
     trials: list[FrozenTrial]
     knee: int | None
     denoised: Denoised
-    adviser: Adviser | None
+    adviser: Adviser | None = None
 
     @cached_property
     def recommended(self) -> list[Recommendation]:

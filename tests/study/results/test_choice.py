@@ -38,11 +38,13 @@ def report(finished: Path) -> FrontReport:
 @pytest.mark.parametrize(
     ("limits", "weights", "number"),
     [
-        ({}, {}, 2),  # min(.295/.4, 20.1/28) against min(.3/.4, 20/28)
+        # By believed values 2 is best, min(.295/.4, 20.1/28) against min(.3/.4, 20/28); but its
+        # accuracy is known to .03 only, and where it is less, that binds.
+        ({}, {}, 1),
         ({"tokens": 12}, {}, 1),
         ({"tokens": 5}, {}, 3),
         ({"accuracy": 0.85}, {}, 0),
-        ({"accuracy": 0.55, "tokens": 26}, {}, 2),
+        ({"accuracy": 0.55, "tokens": 26}, {}, 1),
         ({}, {"accuracy": 50}, 0),
         ({}, {"tokens": 50}, 3),
     ],
