@@ -30,6 +30,7 @@ from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._trials.knowledge import remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
+from ._trials.pending import tell_gain
 from ._trials.search_space import UnitCube, signs
 from .denoise import importance_tensor
 
@@ -120,6 +121,7 @@ class SIPSampler(CubeSampler):
         self._trust = trust
         self._budget = budget or AcquisitionBudget()
         self._acquisition = acquisition
+        self._gains: dict[int, float] = {}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -130,6 +132,8 @@ class SIPSampler(CubeSampler):
             ValueError: If `reference_point` does not have one value per objective.
         """
         params = super().sample_relative(study, trial, search_space)
+        if (gain := self._gains.pop(trial.number, None)) is not None:
+            tell_gain(study, trial, gain)
         if params:
             remember(study, self._importance, self._trust)
             known = {*search_space, *(self._search_space or {}), *_last_parameters(study)}
@@ -164,6 +168,9 @@ class SIPSampler(CubeSampler):
         raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
         steps = (self._budget.n_restarts, self._budget.n_steps)
         candidate = maximize(acquisition, raw, *steps, rng, cube.snapped)
+        if self._acquisition == "knowledge-gradient":
+            with torch.no_grad():  # in percent of the utility of what is picked
+                self._gains[number] = float(acquisition(candidate[None, None])) / 100
         return np.round(candidate.numpy(), ROUNDED)
 
     def _acquire(

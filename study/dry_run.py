@@ -10,15 +10,20 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from ..errors import StudyError
 from ..objectives import questions_of
 from ..objectives.checkpoints import is_tied
 from ..objectives.checkpoints.outline import outline_model
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
+from ..samplers import MEASURED
 from .readiness import check_ready, differences
+from .results.status import price_of, quoted
 from .seeding import first_trials
+from .spec.budget import UNLIMITED
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
+from .storage.connection import load_study
 
 _GIB = 1 << 30
 
@@ -44,6 +49,7 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
             ("trials", _trials(inputs)),
             ("questions", _questions(inputs)),
             ("answers", _answers(inputs)),
+            ("price", _price(spec)),
             ("decoding", inputs.decoding),
             ("memory", _memory(inputs)),
             *([("warning", warning)] if warning else []),
@@ -77,6 +83,8 @@ def _trials(inputs: StudyInputs) -> str:
     phases = Counter(t.user_attrs["phase"] for t in first_trials(spec, inputs.plan))
     titles = {"parent": "parents", "uniform": "uniform merges", "startup": "start-up points"}
     first = [f"{n} {titles[phase]}" for phase, n in phases.items()]
+    if spec.study.trials == UNLIMITED:
+        return f"as many as the budget allows: {', '.join(first)}, then proposals"
     left = spec.study.trials - sum(phases.values())
     first += [f"{left} proposed by {spec.sampler.preset}"] if left > 0 else []
     return f"{spec.study.trials}: {', '.join(first)}"
@@ -98,10 +106,25 @@ def _answers(inputs: StudyInputs) -> str:
     share = rotation.n_asked / len(asked) if rotation else 1.0
     most = round(share * sum(sampling.repeats * sampling.max_new_tokens for sampling in drawn))
     trials, n = spec.study.trials, round(share * sum(sampling.repeats for sampling in drawn))
+    if trials == UNLIMITED:
+        return f"{n} a candidate{dealt}, {_count(most)} tokens at most"
     return (
         f"{n} a candidate{dealt}, {_count(most)} tokens at most; {n * trials} in all, "
         f"{_count(most * trials)} tokens at most"
     )
+
+
+def _price(spec: StudySpec) -> str:
+    """Return what the study will use, from the trials that it has already."""
+    try:
+        study = load_study(spec)
+    except StudyError:
+        return "quoted after the first trials, here and by `mergefront status`"
+    trials = study.get_trials(deepcopy=False)
+    measured = sum(trial.state in MEASURED for trial in trials)
+    left = max(0, spec.ends.expected_trials(trials, spec.study.trials) - measured)
+    parts = [f"{title} {text}" for title, text in quoted(price_of(trials, spec, left))]
+    return "; ".join(parts) or "quoted after two trials"
 
 
 def _memory(inputs: StudyInputs) -> str:

@@ -15,12 +15,18 @@ from .search_space import UnitCube
 
 _KEY = "sip:relative_params"
 _ENQUEUED = "fixed_params"
+_GAIN = "sip:gain"
 
 
 def publish(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
     """Make a suggestion visible to every worker before its parameters are written."""
     # Samplers have no public way to store their state; all of Optuna's own do the same.
     study._storage.set_trial_system_attr(trial._trial_id, _KEY, json.dumps(dict(params)))
+
+
+def tell_gain(study: Study, trial: FrozenTrial, gain: float) -> None:
+    """Keep with a trial what it was expected to gain, as a share of utility."""
+    study._storage.set_trial_system_attr(trial._trial_id, _GAIN, gain)
 
 
 def pending_params(

@@ -1,13 +1,14 @@
 """How far a study is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ...samplers import MEASURED
 from ..seeding import BUDGET
+from ..spec.budget import Amount, hours_of, quote, tokens_of
 from ..spec.study_spec import StudySpec
 from ..storage.ledger import Ledger
 from .front import measured_hypervolume
@@ -53,6 +54,9 @@ class Status:
         tokens_per_second: Over the same trials as `trials_per_hour`, or None.
         hypervolume: Of the values as measured, lucky ones included; for one objective the best
             value. None before the parents are measured.
+        price: What the study has used and will have used at the end: `tokens`, `gpu_hours`, and
+            `money` if the spec says what an hour costs. Empty before two trials are measured.
+        ended: Why no further trial is begun although trials are left; None if one may be.
     """
 
     study: str
@@ -66,6 +70,13 @@ class Status:
     generated_tokens: int
     tokens_per_second: float | None
     hypervolume: float | None
+    price: dict[str, Amount] = field(default_factory=dict)
+    ended: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether no further trial will be begun."""
+        return self.ended is not None or self.n_measured >= self.budget
 
     @property
     def n_measured(self) -> int:
@@ -90,7 +101,8 @@ def status_of(study: optuna.Study, spec: StudySpec, trials_asked: int | None = N
     seconds = busy_seconds(recent)
     rate = 3600.0 * len(recent) / seconds if seconds else None
     measured = counts["complete"] + counts["pruned"]
-    budget = max(measured, trials_asked or study.user_attrs.get(BUDGET, spec.study.trials))
+    asked = trials_asked or study.user_attrs.get(BUDGET, spec.study.trials)
+    budget = max(measured, spec.ends.expected_trials(trials, asked))
     left = budget - measured
     return Status(
         study=study.study_name,
@@ -108,7 +120,40 @@ def status_of(study: optuna.Study, spec: StudySpec, trials_asked: int | None = N
         generated_tokens=_tokens(trials),
         tokens_per_second=_tokens(recent) / seconds if seconds else None,
         hypervolume=measured_hypervolume(study, spec),
+        price=price_of(trials, spec, left),
+        ended=None if counts["running"] else spec.ends.reason(trials),
     )
+
+
+def price_of(trials: Sequence[FrozenTrial], spec: StudySpec, n_left: int) -> dict[str, Amount]:
+    """Return what a study uses; see `Status.price`.
+
+    Args:
+        trials: All of it.
+        spec: Of the study.
+        n_left: Trials that are not measured yet.
+    """
+    tokens = quote(trials, n_left, [tokens_of(trial) for trial in trials])
+    hours = quote(trials, n_left, [hours_of(t, spec.ends.n_devices) for t in trials])
+    if tokens is None or hours is None:
+        return {}
+    money = {} if spec.cost is None else {"money": hours.times(spec.cost.per_hour)}
+    return {"tokens": tokens, "gpu_hours": hours, **money}
+
+
+def quoted(price: Mapping[str, Amount]) -> list[tuple[str, str]]:
+    """Return a price as titles and texts."""
+    titles = {"tokens": "tokens at the end", "gpu_hours": "GPU hours", "money": "price"}
+    digits = {"tokens": 0, "gpu_hours": 2, "money": 2}
+    return [
+        (
+            titles[name],
+            f"{amount.expected:,.{digits[name]}f} "
+            f"[{amount.interval[0]:,.{digits[name]}f}, {amount.interval[1]:,.{digits[name]}f}], "
+            f"{amount.spent:,.{digits[name]}f} so far",
+        )
+        for name, amount in price.items()
+    ]
 
 
 def _running(study: optuna.Study, trials: Sequence[FrozenTrial]) -> tuple[Running, ...]:

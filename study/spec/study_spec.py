@@ -12,6 +12,7 @@ from ...objectives.evaluation.metrics import means, metric_of
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ...objectives.merging.operators import check_operator
 from .base import Section, check_choice, read_mapping
+from .budget import UNLIMITED, BudgetSection, CostSection, Limits, StopSection
 from .evaluation import EvaluationSection
 from .explain import explain
 from .presets import fill_in
@@ -34,17 +35,42 @@ class StudySection(Section):
         heartbeat_seconds: Seconds between two heartbeats of a worker.
         grace_seconds: Seconds without a heartbeat before a worker on another machine is
             considered dead and its trial is queued again; at least twice `heartbeat_seconds`.
+        budget: What the study may use, instead of `trials`.
+        stop: When it ends earlier.
     """
 
     name: str = Field(min_length=1, max_length=120, pattern=r"^[\w.-]+$")
     storage: str = Field(pattern=r"^\w+(\+\w+)?://")
-    trials: int = Field(ge=1)
+    trials: int = Field(default=UNLIMITED, ge=1)
     seed: int = Field(default=0, ge=0)
     heartbeat_seconds: float = Field(default=20.0, gt=0)
     grace_seconds: float = Field(default=120.0, gt=0)
+    budget: BudgetSection | None = None
+    stop: StopSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_trials(cls, content: Any) -> Any:
+        """Take the trials from the budget, if that is where they are."""
+        if not isinstance(content, dict) or content.get("trials") is not None:
+            return content
+        content = {key: value for key, value in content.items() if key != "trials"}
+        budget = content.get("budget")
+        if isinstance(budget, dict) and budget.get("trials") is not None:
+            return {**content, "trials": budget["trials"]}
+        if budget is None:
+            raise ValueError(
+                "a study needs `trials`, or a `budget` of trials, tokens or gpu hours"
+            )
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        told = None if self.budget is None else self.budget.trials
+        if told is not None and told != self.trials:
+            raise ValueError(
+                f"trials is {self.trials} and budget.trials is {told}; keep one of them"
+            )
         if self.grace_seconds < 2 * self.heartbeat_seconds:
             raise ValueError(
                 "grace_seconds must be at least twice heartbeat_seconds, but got "
@@ -177,6 +203,7 @@ class StudySpec(Section):
             `metric >= number`, where the metric may be one task's, `metric/task`.
         evaluation: Which questions are asked, and how.
         sampler: Who proposes candidates.
+        cost: What computing costs, for quotes in money.
         folder: What relative paths are relative to: the directory of the YAML file.
     """
 
@@ -188,6 +215,7 @@ class StudySpec(Section):
     constraints: list[str] = Field(default_factory=list)
     evaluation: EvaluationSection
     sampler: SamplerSection = Field(default_factory=SamplerSection)
+    cost: CostSection | None = None
     folder: Path = Field(default=Path("."), exclude=True)
 
     @model_validator(mode="after")
@@ -199,6 +227,8 @@ class StudySpec(Section):
             self._check_task(name)
         if self.evaluation.racing and not all(metric_of(n).statistic is means for n in names):
             raise ValueError(f"racing compares means; remove it, or what is none from {names}")
+        if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
+            raise ValueError("a grid is made for a number of trials; set `study.trials`")
         operator = OPERATORS[self.merge.operator]
         n_experts = len(self.models.experts)
         check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)
@@ -232,8 +262,22 @@ class StudySpec(Section):
         given = {"storage": storage, "trials": trials}
         changed = {key: value for key, value in given.items() if value is not None}
         content = self.model_dump(mode="json")
+        budget = content["study"]["budget"] or {}
+        if trials is not None and budget.get("trials"):
+            content["study"]["budget"] = None  # said last, so it replaces the file's
         content["study"] |= changed
         return self.parse(content, self.folder, "command line")
+
+    @property
+    def ends(self) -> Limits:
+        """What ends the study beside the number of its trials."""
+        budget, stop, vllm = self.study.budget, self.study.stop, self.evaluation.backend == "vllm"
+        return Limits(
+            None if budget is None else budget.tokens,
+            None if budget is None else budget.gpu_hours,
+            None if stop is None else stop.gain,
+            self.evaluation.engine.tensor_parallel_size if vllm else 1,
+        )
 
     @property
     def metric_names(self) -> list[str]:

@@ -6,8 +6,9 @@ any two statements leaves the study as it was before or after, never in between.
 """
 
 import copy
+import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
@@ -19,11 +20,14 @@ from sqlalchemy.engine import Connection
 
 from ...errors import StudyError
 from ...samplers import MEASURED
+from ..spec.budget import Limits
 from ..storage.history import History
 from ..storage.ledger import Ending, Ledger
 from .batches import BATCH, batch_view
 from .proposals import propose
 from .wishes import completed
+
+logger = logging.getLogger(__name__)
 
 # Attempts at one candidate after its worker died; a point that kills every worker must end.
 MAX_RETRIES = 2
@@ -52,12 +56,14 @@ class Claims:
         budget: Measured trials at the end.
         space: The parameters of a new candidate.
         batch: Size of synchronous batches; None proposes to whoever is free.
+        limits: What ends the study beside the number of trials.
     """
 
     study: optuna.Study
     budget: int
     space: Mapping[str, BaseDistribution]
     batch: int | None = None
+    limits: Limits = field(default_factory=Limits)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -85,6 +91,11 @@ class Claims:
         count = {state: sum(t.state == state for t in trials) for state in TrialState}
         n_measured = sum(count[state] for state in MEASURED)
         if n_measured >= self.budget:
+            return Outcome.DONE
+        if (reason := self.limits.reason(trials)) is not None:
+            if count[TrialState.RUNNING]:
+                return Outcome.WAIT
+            logger.warning("The study ends after %d trials: %s.", n_measured, reason)
             return Outcome.DONE
         if n_measured + count[TrialState.RUNNING] >= self.budget:
             return Outcome.WAIT

@@ -115,7 +115,8 @@ class Worker:
         directory = state_dir(spec)
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         space = search_space(spec, self.inputs.plan)
-        self._claims = Claims(self.study, spec.study.trials, space, spec.sampler.batch)
+        budget = spec.study.trials
+        self._claims = Claims(self.study, budget, space, spec.sampler.batch, spec.ends)
         self._local = LocalWorkers(directory / "workers")
         self._spool = Spool(directory / "spool", artifact_store(spec), identity_of(self.study))
         self._room = Room(directory)

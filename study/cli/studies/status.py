@@ -64,7 +64,7 @@ def status(
             print_json(_as_json(current))
         else:
             typer.echo("\n".join(_lines(current, parsed.metric_names)))
-        if not watch or current.n_measured >= current.budget:
+        if not watch or current.done:
             return
         time.sleep(_WATCH_SECONDS)
 
@@ -78,7 +78,7 @@ def _watch(look: "Callable[[], Status]", metric_names: list[str]) -> None:
         while True:
             current = look()
             live.update(Text("\n".join(_lines(current, metric_names))), refresh=True)
-            if current.n_measured >= current.budget:
+            if current.done:
                 return
             time.sleep(_WATCH_SECONDS)
 
@@ -94,6 +94,7 @@ def _as_json(current: "Status") -> dict[str, Any]:
 
 
 def _lines(current: "Status", metric_names: list[str]) -> list[str]:
+    from ...results.status import quoted
     from ..progress import duration
 
     counts, rate, left = current.counts, current.trials_per_hour, current.hours_left
@@ -112,6 +113,9 @@ def _lines(current: "Status", metric_names: list[str]) -> list[str]:
         "tokens per second": "-" if speed is None else f"{speed:,.0f}",
         best: "-" if volume is None else f"{volume:.3f} (as measured)",
     }
+    facts |= {title: amount for title, amount in quoted(current.price)}
+    if current.ended is not None:
+        facts["ended"] = current.ended
     lines = [f"{key:<18} {value}" for key, value in facts.items()]
     lines += [
         f"  trial {trial.number:<4} {trial.worker}  for {trial.seconds:.0f} s, last heartbeat "
