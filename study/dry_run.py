@@ -17,10 +17,10 @@ from ..objectives.checkpoints.outline import outline_model
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
 from ..samplers import MEASURED
+from .budget import UNLIMITED
 from .readiness import check_ready, differences
 from .results.status import price_of, quoted
 from .seeding import first_trials
-from .spec.budget import UNLIMITED
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study

@@ -7,8 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ...samplers import MEASURED
+from ..budget import Amount, hours_of, quote, tokens_of
 from ..seeding import BUDGET
-from ..spec.budget import Amount, hours_of, quote, tokens_of
 from ..spec.study_spec import StudySpec
 from ..storage.ledger import Ledger
 from .front import measured_hypervolume

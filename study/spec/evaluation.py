@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ...errors import SpecError
 from ...objectives.evaluation import SCORERS, Reasoning, Sampling, TaskShare, TaskSource
 from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
@@ -258,6 +259,18 @@ class EvaluationSection(Section):
     def race(self) -> RaceSettings | None:
         """Settings of the race, if there is one."""
         return None if self.racing is None else self.racing.settings
+
+    def check_pool(self, n: int) -> None:
+        """Check that the split `search` has as many questions as `rotate` names.
+
+        Raises:
+            SpecError: If it has fewer than that.
+        """
+        if not isinstance(self.rotate, bool) and self.rotate > n:
+            raise SpecError(
+                f"evaluation.rotate names a pool of {self.rotate} questions, but the split "
+                f"'search' has {n}. Write true, which takes all of them, or {n} at most."
+            )
 
     def rotation(self, tasks: Sequence[str], seed: int) -> Rotation | None:
         """Return who deals questions to candidates; None where all are asked the same.

@@ -94,7 +94,7 @@ class StudyInputs:
             _load(task, spec, base, sampling, template) for task in spec.evaluation.tasks
         )
         check_disjoint(tasks)
-        _check_pool(spec, tasks)
+        spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in tasks))
         return cls(spec, base, experts, _plan(spec, base, experts), tasks, stops, template)
 
     @property
@@ -267,16 +267,6 @@ def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) ->
     plan = MergePlan(base.layout, spec.merge.settings(len(experts), blocks), is_tied(base))
     _check_densities(spec, plan)
     return plan
-
-
-def _check_pool(spec: StudySpec, tasks: Sequence[Task]) -> None:
-    rotate = spec.evaluation.rotate
-    n = sum(len(task.splits.get("search", ())) for task in tasks)
-    if not isinstance(rotate, bool) and rotate > n:
-        raise SpecError(
-            f"evaluation.rotate names a pool of {rotate} questions, but the split 'search' "
-            f"has {n}. Write true, which takes all of them, or {n} at most."
-        )
 
 
 def _check_densities(spec: StudySpec, plan: MergePlan) -> None:

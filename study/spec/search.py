@@ -1,9 +1,10 @@
-"""The spec's sections on prior knowledge and on who proposes candidates."""
+"""The spec's sections on prior knowledge, on who proposes candidates and on when that ends."""
 
+import re
 from importlib.util import find_spec
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ...objectives.importance.activation import Pooling
 from ...objectives.importance.parameter import Norm, Tensors
@@ -14,6 +15,7 @@ from .presets import Preset
 # Presets of BMMSampler, and keys that it alone has.
 BMM_PRESETS = ("sip-bmm", "ap-bmm", "bambo")
 _BMM_KEYS = ("lengthscales", "acquisition", "rerank")
+_PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 
 
 class ImportanceSection(Section):
@@ -106,3 +108,58 @@ class SamplerSection(Section):
         """Settings of BMMSampler."""
         rerank = None if self.rerank is None else Rerank(**self.rerank.model_dump())
         return BMMSettings(self.lengthscales, self.acquisition, rerank)
+
+
+def _share(value: Any) -> Any:
+    """Return `0.5 %` as 0.005."""
+    match = _PERCENT.match(value) if isinstance(value, str) else None
+    return float(match.group(1)) / 100 if match else value
+
+
+Share = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_share)]
+
+
+class BudgetSection(Section):
+    """What a study may use; exactly one of the keys.
+
+    Args:
+        trials: Measured trials at the end, like `study.trials`.
+        tokens: Generated tokens of all candidates. No candidate is begun that would exceed it if
+            it generated as many as the longest so far.
+        gpu_hours: Time of merging, generating and scoring, times the GPUs of a worker.
+    """
+
+    trials: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    gpu_hours: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [key for key, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "`budget` needs exactly one of trials, tokens and gpu_hours, but got "
+                f"{', '.join(given) or 'none'}"
+            )
+        return self
+
+
+class StopSection(Section):
+    """When a study ends before its budget is used.
+
+    Args:
+        gain: Expected gain of any further measurement, as a share of the utility of what is picked
+            (`0.5 %`): the study ends when three proposals in a row promise less.
+    """
+
+    gain: Share
+
+
+class CostSection(Section):
+    """What computing costs.
+
+    Args:
+        per_hour: Price of one GPU for one hour, in any currency.
+    """
+
+    per_hour: float = Field(gt=0)

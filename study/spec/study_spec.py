@@ -11,12 +11,18 @@ from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
 from ...objectives.evaluation.metrics import means, metric_of
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ...objectives.merging.operators import check_operator
+from ..budget import UNLIMITED, Limits
 from .base import Section, check_choice, read_mapping
-from .budget import UNLIMITED, BudgetSection, CostSection, Limits, StopSection
 from .evaluation import EvaluationSection
 from .explain import explain
 from .presets import fill_in
-from .search import ImportanceSection, SamplerSection
+from .search import (
+    BudgetSection,
+    CostSection,
+    ImportanceSection,
+    SamplerSection,
+    StopSection,
+)
 
 _CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
 _Name = Annotated[str, Field(min_length=1)]

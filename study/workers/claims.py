@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from ...errors import StudyError
 from ...samplers import MEASURED
-from ..spec.budget import Limits
+from ..budget import Limits
 from ..storage.history import History
 from ..storage.ledger import Ending, Ledger
 from .batches import BATCH, batch_view

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from command import invoke
 from mergefront.errors import SpecError
 from mergefront.study import StudySpec
+from mergefront.study.budget import UNLIMITED, Limits, expected_gain, quote
 from mergefront.study.run import run
-from mergefront.study.spec.budget import UNLIMITED, Limits, expected_gain, quote
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
 from small_study import write_spec

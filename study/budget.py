@@ -1,79 +1,19 @@
-"""When a study ends, and what it costs: the keys `study.budget`, `study.stop` and `cost`."""
+"""When a study ends beside the number of its trials, and what it costs."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
 
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BeforeValidator, Field, model_validator
 
-from ...samplers import MEASURED
-from .base import Section
+from ..samplers import MEASURED
 
 # More trials than any study has: what ends it is another budget.
 UNLIMITED = 1_000_000
 # So many proposals in a row must promise too little: one may be unlucky.
 _IN_A_ROW = 3
-_PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 # Standard errors of a 95 % interval.
 _SURE = 1.96
-
-
-def _share(value: Any) -> Any:
-    """Return `0.5 %` as 0.005."""
-    match = _PERCENT.match(value) if isinstance(value, str) else None
-    return float(match.group(1)) / 100 if match else value
-
-
-Share = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_share)]
-
-
-class BudgetSection(Section):
-    """What a study may use; exactly one of the keys.
-
-    Args:
-        trials: Measured trials at the end, like `study.trials`.
-        tokens: Generated tokens of all candidates. No candidate is begun that would exceed it if
-            it generated as many as the longest so far.
-        gpu_hours: Time of merging, generating and scoring, times the GPUs of a worker.
-    """
-
-    trials: int | None = Field(default=None, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    gpu_hours: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        given = [key for key, value in self if value is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "`budget` needs exactly one of trials, tokens and gpu_hours, but got "
-                f"{', '.join(given) or 'none'}"
-            )
-        return self
-
-
-class StopSection(Section):
-    """When a study ends before its budget is used.
-
-    Args:
-        gain: Expected gain of any further measurement, as a share of the utility of what is picked
-            (`0.5 %`): the study ends when three proposals in a row promise less.
-    """
-
-    gain: Share
-
-
-class CostSection(Section):
-    """What computing costs.
-
-    Args:
-        per_hour: Price of one GPU for one hour, in any currency.
-    """
-
-    per_hour: float = Field(gt=0)
 
 
 @dataclass(frozen=True)
