@@ -3,6 +3,7 @@
 The reference for a mixture is a fresh engine on the checkpoint that an export writes.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
-from backend_suite import LONG, PROMPTS
+from backend_suite import LONG, PROMPTS, SwapSuite
 from mergefront.errors import EngineError
 from mergefront.objectives.checkpoints import Checkpoint, is_tied
 from mergefront.objectives.evaluation import Models
@@ -52,18 +53,42 @@ def _is_its_export(backend: VllmBackend, models: Models, out: Path) -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_mixture_answers_as_a_fresh_engine_on_its_export(kind: str, tmp_path: Path) -> None:
-    models = write_pair(tmp_path, kind)
+@pytest.fixture(scope="module", params=KINDS)
+def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return write_pair(tmp_path_factory.mktemp("pair"), request.param)
+
+
+@pytest.fixture(scope="module")
+def backend(models: Models) -> Iterator[VllmBackend]:
     backend = VllmBackend()
     backend.load(models)  # refuses if a parent swapped in is not the parent
-    if kind not in OTHER_KERNELS:
+    yield backend
+    backend.close()
+
+
+class TestKinds(SwapSuite):
+    """The shared suite over all kinds, and what is theirs."""
+
+    @pytest.fixture
+    def plan(self, models: Models) -> MergePlan:
+        return _plan(models)
+
+    def test_a_mixture_answers_as_in_transformers(
+        self, backend: VllmBackend, models: Models, request: pytest.FixtureRequest
+    ) -> None:
+        if any(kind in request.node.name for kind in OTHER_KERNELS):
+            pytest.skip("vLLM's own kernels round otherwise; its fresh engine is the reference")
         reference = TransformersBackend(device="cpu")
         reference.load(models)
         groups = _mixture(_plan(models))
         ours, theirs = (_answers(engine, groups) for engine in (backend, reference))
         assert ours == theirs
-    _is_its_export(backend, models, tmp_path / "export")
+
+    def test_a_mixture_answers_as_a_fresh_engine_on_its_export(
+        self, backend: VllmBackend, models: Models, tmp_path: Path
+    ) -> None:
+        """The last one: it ends the backend's engine."""
+        _is_its_export(backend, models, tmp_path / "export")
 
 
 def _answers(backend: Any, groups: Any) -> Any:

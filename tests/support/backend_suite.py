@@ -1,6 +1,7 @@
-"""What every backend must do, with the demo pair in float32.
+"""What every backend must do: with any models, and with the demo pair in float32.
 
-A test module makes a fixture `backend` of module scope, loaded, and derives from `BackendSuite`.
+A test module makes a fixture `backend`, loaded, and derives from `BackendSuite`, or from
+`SwapSuite` with a fixture `plan` of the models' own.
 """
 
 import pytest
@@ -18,13 +19,51 @@ MODELS = Models(BASE, (EXPERT,), "float32", MergeSettings())
 PLAN = MergePlan(Checkpoint(BASE).layout, MergeSettings(), is_tied(Checkpoint(BASE)))
 
 
-def become(backend: Backend, weight: float) -> float:
+def become(backend: Backend, weight: float, plan: MergePlan = PLAN) -> float:
     """Make the backend's model a uniform merge."""
-    return backend.apply(PLAN.group_weights(PLAN.uniform(weight)))
+    return backend.apply(plan.group_weights(plan.uniform(weight)))
 
 
-class BackendSuite:
-    """Tests that any backend passes."""
+class SwapSuite:
+    """Tests that any backend passes with any models; `plan` is theirs."""
+
+    @pytest.fixture
+    def plan(self) -> MergePlan:
+        return PLAN
+
+    def test_answers_do_not_depend_on_order_or_company(
+        self, backend: Backend, plan: MergePlan
+    ) -> None:
+        become(backend, 0.6, plan)
+        together = backend.generate(PROMPTS, LONG)
+        alone = [backend.generate([prompt], LONG)[0] for prompt in PROMPTS]
+        assert together == alone
+        assert backend.generate(PROMPTS[::-1], LONG) == together[::-1]
+
+    def test_every_answer_is_handed_out_as_it_ends(self, backend: Backend) -> None:
+        seen: dict[int, Completion] = {}
+        answers = backend.generate(PROMPTS, Sampling(4), seen.__setitem__)
+        assert [seen[index] for index in range(len(PROMPTS))] == answers
+
+    def test_swaps_return_to_where_they_were(self, backend: Backend, plan: MergePlan) -> None:
+        answers, checksums = {}, {}
+        for weight in (0.0, 1.0, 0.4):
+            assert become(backend, weight, plan) > 0
+            answers[weight] = backend.generate(PROMPTS, LONG)
+            checksums[weight] = backend.checksum()
+        assert len(set(checksums.values())) == 3
+        for weight in (1.0, 0.4, 0.0):
+            become(backend, weight, plan)
+            assert backend.checksum() == checksums[weight]
+            assert backend.generate(PROMPTS, LONG) == answers[weight]
+
+    def test_a_prompt_that_cannot_fit_is_an_error(self, backend: Backend) -> None:
+        with pytest.raises(EvaluationError, match=r"\d+ positions.*max_new_tokens=1000"):
+            backend.generate(["1a+1b+1?"], Sampling(1000))
+
+
+class BackendSuite(SwapSuite):
+    """Tests that any backend passes with the demo pair."""
 
     def test_base_answers_directly_and_the_stop_token_counts(self, backend: Backend) -> None:
         become(backend, 0.0)
@@ -56,30 +95,6 @@ class BackendSuite:
         assert backend.generate([text], Sampling(48, chat=False)) == message
         assert all(answer.seconds > 0 for answer in message)
 
-    def test_answers_do_not_depend_on_order_or_company(self, backend: Backend) -> None:
-        become(backend, 0.6)
-        together = backend.generate(PROMPTS, LONG)
-        alone = [backend.generate([prompt], LONG)[0] for prompt in PROMPTS]
-        assert together == alone
-        assert backend.generate(PROMPTS[::-1], LONG) == together[::-1]
-
-    def test_every_answer_is_handed_out_as_it_ends(self, backend: Backend) -> None:
-        seen: dict[int, Completion] = {}
-        answers = backend.generate(PROMPTS, Sampling(4), seen.__setitem__)
-        assert [seen[index] for index in range(len(PROMPTS))] == answers
-
-    def test_swaps_return_to_where_they_were(self, backend: Backend) -> None:
-        answers, checksums = {}, {}
-        for weight in (0.0, 1.0, 0.4):
-            assert become(backend, weight) > 0
-            answers[weight] = backend.generate(PROMPTS, LONG)
-            checksums[weight] = backend.checksum()
-        assert len(set(checksums.values())) == 3
-        for weight in (1.0, 0.4, 0.0):
-            become(backend, weight)
-            assert backend.checksum() == checksums[weight]
-            assert backend.generate(PROMPTS, LONG) == answers[weight]
-
-    def test_a_prompt_that_cannot_fit_is_an_error(self, backend: Backend) -> None:
+    def test_an_answer_longer_than_the_positions_is_an_error(self, backend: Backend) -> None:
         with pytest.raises(EvaluationError, match=r"128 positions.*max_new_tokens=125"):
             backend.generate(["1a+1b+1?"], Sampling(125))
