@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from mergefront.examples.demo import BASE
 from mergefront.objectives.evaluation import Models
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend
+from mergefront.objectives.merging import stream
 
 _TARGETS = ("model.layers.0.self_attn.q_proj", "model.layers.3.mlp.down_proj")
 
@@ -56,9 +58,11 @@ def test_an_adapter_that_is_not_merged_is_refused(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference is transformers: vLLM has no engine of an adapter's own model."""
-    from mergefront.objectives.checkpoints import Checkpoint
-    from mergefront.objectives.evaluation.backends import vllm_worker
+    worker = "mergefront.objectives.evaluation.backends.vllm_worker"
 
-    monkeypatch.setattr(vllm_worker, "_open", lambda directory, base: Checkpoint(BASE))
+    def unmerged(recipe: Any, groups: Any, **others: Any) -> Any:
+        return stream(recipe, {name: (0.0,) for name in groups}, **others)
+
+    monkeypatch.setattr(f"{worker}.stream", unmerged)
     with pytest.raises(EngineError, match="below the best one in transformers"):
         VllmBackend().load(models)
