@@ -1,5 +1,6 @@
 """One candidate in, objective values with their standard errors out."""
 
+import json
 import math
 import time
 from collections import Counter
@@ -23,7 +24,10 @@ from .evaluation import (
     Sampling,
     Task,
 )
+from .evaluation.backends.backend import as_answer
+from .evaluation.backends.likelihood import Likelihood, likelihoods_in
 from .evaluation.cache import AnswerCache
+from .evaluation.diagnosis import signs_of
 from .evaluation.racing import Race
 from .evaluation.rotation import Hand
 from .merging import MergePlan
@@ -82,6 +86,9 @@ class Measurement:
             attributes["constraint_errors"] = errors
         if self.n_cached:
             attributes["n_cached"] = self.n_cached
+        signs = Counter(sign for answer in self.answers for sign in answer.signs)
+        if signs:
+            attributes["diagnosis"] = {s: n / len(self.answers) for s, n in sorted(signs.items())}
         if len(self.answers) > self.n_questions:
             attributes["n_answers"] = len(self.answers)
         if self.components:
@@ -110,7 +117,7 @@ def questions_of(tasks: Sequence[Task], split: str) -> list[ScoredQuestion]:
     """Return one split's questions of all tasks; ids are prefixed by the task's name."""
     return [
         ScoredQuestion(
-            Question(f"{task.name}/{q.id}", q.prompt, q.answer, cluster=q.cluster),
+            replace(q, id=f"{task.name}/{q.id}"),
             task.name,
             partial(task.score, q),
             task.sampling,
@@ -150,11 +157,15 @@ class MergeObjective:
         cache: AnswerCache | None = None,
     ) -> None:
         self.backend, self.plan = backend, plan
-        self.metrics = [
-            m if isinstance(m, ObjectiveMetric) else ObjectiveMetric(m) for m in metrics
-        ]
+        self._silent = frozenset(q.task for q in questions if q.question.pairs)
+        named = [m if isinstance(m, ObjectiveMetric) else ObjectiveMetric(m) for m in metrics]
+        self.metrics = [replace(metric, silent=self._silent) for metric in named]
         self.questions, self.sampling, self.bounds = questions, sampling, bounds
-        self.constraints, self.cache = constraints, cache
+        limited = [replace(c.objective, silent=self._silent) for c in constraints]
+        self.constraints = [
+            replace(c, objective=o) for c, o in zip(constraints, limited, strict=True)
+        ]
+        self.cache = cache
 
     @property
     def n_answers(self) -> int:
@@ -225,10 +236,10 @@ class MergeObjective:
         for answer in answers:
             by_id.setdefault(answer.question_id, []).append(answer)
         known = [by_id.get(scored.question.id) for scored in self.questions]
-        return [[_mean(m.metric, repeats) for repeats in known] for m in self.metrics]
+        return [[m.question_mean(repeats) for repeats in known] for m in self.metrics]
 
     def _goes_on(self, race: Race | Hand, answers: Mapping[int, Sequence[Answer]]) -> bool:
-        means = [[_mean(m.metric, repeats) for repeats in answers.values()] for m in self.metrics]
+        means = [[m.question_mean(repeats) for repeats in answers.values()] for m in self.metrics]
         return race.goes_on(list(answers), np.array(means, dtype=np.float64))
 
     def _repeats(self, scored: ScoredQuestion) -> int:
@@ -257,7 +268,12 @@ class MergeObjective:
         """Return what each of several tasks contributes to the objectives, as it was measured."""
         tasks = list(dict.fromkeys(answer.task for answer in answers))
         metrics = list({m.metric.name: m.metric for m in self.metrics}.values())
-        alone = [ObjectiveMetric(metric, task) for task in tasks for metric in metrics]
+        alone = [
+            ObjectiveMetric(metric, task)
+            for task in tasks
+            for metric in metrics
+            if not (metric.of_generation and task in self._silent)
+        ]
         return {o.name: o.estimate(answers) for o in alone} if len(tasks) > 1 else {}
 
     def _ask(
@@ -268,7 +284,8 @@ class MergeObjective:
         n_cached = 0
         for sampling, places in _by_sampling(self.questions, block, self.sampling).items():
             asked = [(place, repeat) for place in places for repeat in range(sampling.repeats)]
-            completions, n_known = self._generate(weights, asked, sampling, progress)
+            answer = self._generate if sampling.generates else self._compare
+            completions, n_known = answer(weights, asked, sampling, progress)
             for (place, repeat), completion in zip(asked, completions, strict=True):
                 answers[place].append(_scored(self.questions[place], completion, repeat))
             n_cached += n_known
@@ -289,8 +306,7 @@ class MergeObjective:
             seeds = [sampling.seed_of(question.id, repeat) for question, repeat in questions]
         cache = self.cache
         if cache is None:
-            told: Finished = lambda i, c: progress(1)  # noqa: E731
-            return self._engine_answers(prompts, sampling, told, seeds), 0
+            return self._engine_answers(prompts, sampling, lambda i, c: progress(1), seeds), 0
         key = cache.candidate(weights, sampling)
         known = cache.known(key, prompts, seeds)
         if known:
@@ -309,6 +325,38 @@ class MergeObjective:
             cache.flush()
         everything = {**known, **dict(zip(missing, new, strict=True))}
         return [everything[i] for i in range(len(prompts))], len(known)
+
+    def _compare(
+        self,
+        weights: Mapping[str, Sequence[float]],
+        asked: Sequence[tuple[int, int]],
+        sampling: Sampling,
+        progress: Progress,
+    ) -> tuple[list[Completion], int]:
+        """Return likelihoods as answers of no tokens, and how many questions' were known."""
+        pairs = [self.questions[place].question.pairs for place, _ in asked]
+        flat = list(dict.fromkeys(pair for own in pairs for pair in own))
+        cache = self.cache
+        key = cache.candidate(weights, sampling) if cache else b""
+        texts = [json.dumps(pair) for pair in flat]
+        known = cache.known(key, texts) if cache else {}
+        missing = [i for i in range(len(flat)) if i not in known]
+
+        def finished(index: int, likelihood: Likelihood) -> None:
+            if cache:
+                cache.keep(key, texts[missing[index]], as_answer([likelihood]))
+
+        try:
+            new = self.backend.loglikelihood([flat[i] for i in missing], finished)
+        finally:
+            if cache:
+                cache.flush()
+        told = {flat[i]: likelihoods_in(completion.text)[0] for i, completion in known.items()}
+        told |= {flat[i]: likelihood for i, likelihood in zip(missing, new, strict=True)}
+        progress(len(asked))
+        unknown = {flat[i] for i in missing}
+        n_known = sum(not unknown.intersection(own) for own in pairs)
+        return [as_answer([told[pair] for pair in own]) for own in pairs], n_known
 
     def _engine_answers(
         self, prompts: list[str], sampling: Sampling, finished: Finished, seeds: list[int]
@@ -335,11 +383,6 @@ def _by_sampling(
     return places
 
 
-def _mean(metric: Metric, answers: Sequence[Answer] | None) -> float | None:
-    """Return what a question counts: its one answer, or the mean of its repeats."""
-    return None if answers is None else float(metric.numbers(answers).mean())
-
-
 def _scored(scored: ScoredQuestion, completion: Completion, repeat: int) -> Answer:
     return Answer(
         scored.question.id,
@@ -352,4 +395,5 @@ def _scored(scored: ScoredQuestion, completion: Completion, repeat: int) -> Answ
         round(completion.seconds, 6),
         repeat,
         scored.question.cluster,
+        () if scored.question.pairs else signs_of(completion, scored.question.prompt),
     )

@@ -94,7 +94,8 @@ def _questions(inputs: StudyInputs) -> str:
     tasks = []
     for task in inputs.tasks:
         counts = [f"{len(task.splits[name])} {name}" for name in SPLITS if name in task.splits]
-        tasks.append(f"{task.name}: {', '.join(counts)}")
+        kind = ", by likelihoods: nothing is generated" if task.compares else ""
+        tasks.append(f"{task.name}: {', '.join(counts)}{kind}")
     return "; ".join(tasks)
 
 

@@ -22,7 +22,7 @@ from mergefront.objectives.evaluation import (
     load_task,
 )
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
-from mergefront.objectives.evaluation.metrics import share_error
+from mergefront.objectives.evaluation.estimators import share_error
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from mergefront.objectives.evaluation import Completion, Models, Sampling
 from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.tasks import TaskSource, load_task
-from mergefront.objectives.evaluation.tasks.lm_eval import harness_text
+from mergefront.objectives.evaluation.tasks.harness_lm import harness_text
 from mergefront.objectives.merging import MergeSettings
 
 Method = Callable[[], list[str]]

@@ -2,6 +2,7 @@
 
 from .backends import (
     Backend,
+    ChatSettings,
     Completion,
     Finished,
     Models,
@@ -19,6 +20,7 @@ __all__ = [
     "SPLITS",
     "Answer",
     "Backend",
+    "ChatSettings",
     "Completion",
     "Constraint",
     "Finished",

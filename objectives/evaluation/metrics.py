@@ -9,19 +9,16 @@ import numpy as np
 from scipy.stats import t
 
 from .backends.backend import FinishReason
-from .clusters import (
-    Clusters,
-    Components,
-    Numbers,
-    clustered_error,
-    components,
-    effective_size,
-    numbered,
-    resamples,
-    share_interval,
+from .clusters import Clusters, Components, Numbers, components, numbered, share_interval
+from .diagnosis import SIGNS
+from .estimators import (
+    count_error,
+    mean_error,
+    means,
+    percentile_error,
+    percentiles,
+    share_error,
 )
-
-_N_RESAMPLES = 400
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Answer:
         repeat: Which of the question's answers it is, from 0.
         cluster: Questions of a task that share it belong together. Defaults to "": the question
             is a cluster of its own.
+        signs: What is wrong with it, whatever its score: of `SIGNS`.
     """
 
     question_id: str
@@ -52,6 +50,7 @@ class Answer:
     seconds: float = field(default=0.0, compare=False)
     repeat: int = 0
     cluster: str = ""
+    signs: tuple[str, ...] = field(default=(), compare=False)
 
 
 def clusters_of(answers: Sequence[Answer]) -> Clusters | None:
@@ -59,75 +58,6 @@ def clusters_of(answers: Sequence[Answer]) -> Clusters | None:
     if not any(answer.repeat or answer.cluster for answer in answers):
         return None
     return numbered([f"{a.task}\n{a.cluster}" if a.cluster else a.question_id for a in answers])
-
-
-def means(numbers: Numbers, counts: Numbers) -> Numbers:
-    """Return the mean under each row of counts.
-
-    Args:
-        numbers: `q`-dim, one per answer.
-        counts: `r x q`-dim: how often each answer counts in each of `r` resamples.
-    """
-    result: Numbers = counts @ numbers / counts.sum(axis=1)
-    return result
-
-
-def percentiles(share: float) -> Callable[[Numbers, Numbers], Numbers]:
-    """Return a statistic like `means`: the smallest number that `share` of the answers keep to."""
-
-    def statistic(numbers: Numbers, counts: Numbers) -> Numbers:
-        order = np.argsort(numbers)
-        reached = counts[:, order].cumsum(axis=1)
-        enough = reached >= share * reached[:, -1:] - 1e-9
-        result: Numbers = numbers[order][enough.argmax(axis=1)]
-        return result
-
-    return statistic
-
-
-def share_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
-    """Return the binomial standard error of a mean of numbers within [0, 1].
-
-    It is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n` and `n`
-    of `n` do not claim to be exact. Numbers other than 0 and 1 vary less than it says. Answers
-    in clusters count as many as they are worth.
-    """
-    n, hits = float(len(numbers)), float(np.sum(numbers))
-    if clusters is not None:
-        size = effective_size(numbers, clusters)
-        n, hits = size, hits / n * size
-    shrunk = (hits + 1) / (n + 2)
-    return math.sqrt(shrunk * (1 - shrunk) / n)
-
-
-def mean_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
-    """Return the standard error of a mean; for one number, the number itself."""
-    if clusters is not None:
-        return clustered_error(numbers, clusters)
-    n = len(numbers)
-    return float(np.std(numbers, ddof=1)) / math.sqrt(n) if n > 1 else abs(float(numbers[0]))
-
-
-def count_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
-    """Return the standard error of a mean count.
-
-    A sample without spread gets the error that one differing answer would cause, `1 / n`, or one
-    differing cluster.
-    """
-    n = len(numbers)
-    largest = 1 if clusters is None else int(np.bincount(clusters).max())
-    return max(mean_error(numbers, clusters) if largest < n else 0.0, largest / n)
-
-
-def _percentile_error(share: float) -> Callable[[Numbers, Clusters | None], float]:
-    """Return a bootstrap error, at least that of a mean count: few answers lie in the tail."""
-
-    def error(numbers: Numbers, clusters: Clusters | None = None) -> float:
-        counts = resamples(len(numbers), _N_RESAMPLES, clusters=clusters)
-        drawn = percentiles(share)(numbers, counts)
-        return max(float(np.std(drawn)), count_error(numbers, clusters))
-
-    return error
 
 
 @dataclass(frozen=True)
@@ -142,6 +72,7 @@ class Metric:
         standard_error: Of the statistic, from all answers' numbers (at least one) and clusters.
         statistic: From the answers' numbers and how often each counts. Defaults to the mean.
         normalized: Whether tasks' anchors apply.
+        of_generation: Whether only tasks that generate have it.
     """
 
     name: str
@@ -151,6 +82,7 @@ class Metric:
     standard_error: Callable[[Numbers, Clusters | None], float]
     statistic: Callable[[Numbers, Numbers], Numbers] = means
     normalized: bool = False
+    of_generation: bool = True
 
     def numbers(self, answers: Sequence[Answer]) -> Numbers:
         """Return one number per answer."""
@@ -193,11 +125,13 @@ class ObjectiveMetric:
         metric: What is measured on each task.
         task: The only task that counts. Defaults to None: all.
         shares: Task -> what it counts; tasks not named count alike.
+        silent: Tasks that generate nothing; tokens and the like are not counted there.
     """
 
     metric: Metric
     task: str | None = None
     shares: Mapping[str, TaskShare] = field(default_factory=dict)
+    silent: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -264,6 +198,10 @@ class ObjectiveMetric:
             total += scale * (value - low)
         return total
 
+    def question_mean(self, answers: Sequence[Answer] | None) -> float | None:
+        """Return what a question counts, its repeats' mean; None if it was not asked."""
+        return None if answers is None else float(self.metric.numbers(answers).mean())
+
     def weights(self, tasks: Sequence[str]) -> Numbers:
         """Return what each answer's number counts in the value; for means alone.
 
@@ -282,6 +220,8 @@ class ObjectiveMetric:
             by_task.setdefault(task, []).append(row)
         if self.task is not None:
             return [(by_task[self.task], 1.0, 0.0)]
+        if self.metric.of_generation:
+            by_task = {task: rows for task, rows in by_task.items() if task not in self.silent}
         shares = {task: self.shares.get(task, TaskShare()) for task in by_task}
         total = sum(share.weight for share in shares.values())
         parts = []
@@ -331,8 +271,18 @@ def _tokens_percentile(percent: int) -> Metric:
         direction="minimize",
         unit=f"generated tokens that {percent} % of the answers keep to",
         per_answer=lambda answer: float(answer.n_tokens),
-        standard_error=_percentile_error(share),
+        standard_error=percentile_error(share),
         statistic=percentiles(share),
+    )
+
+
+def _share_with(sign: str, unit: str) -> Metric:
+    return Metric(
+        name=sign,
+        direction="minimize",
+        unit=unit,
+        per_answer=lambda answer: float(sign in answer.signs),
+        standard_error=share_error,
     )
 
 
@@ -346,6 +296,7 @@ METRICS = {
             per_answer=lambda answer: answer.score,
             standard_error=share_error,
             normalized=True,
+            of_generation=False,
         ),
         Metric(
             name="tokens",
@@ -369,6 +320,7 @@ METRICS = {
             per_answer=lambda answer: float(answer.finish_reason == "length"),
             standard_error=share_error,
         ),
+        *(_share_with(sign, unit) for sign, unit in SIGNS.items()),
         Metric(
             name="latency",
             direction="minimize",
@@ -380,7 +332,7 @@ METRICS = {
             name="throughput",
             direction="maximize",
             unit="mean tokens per second of an answer",
-            per_answer=lambda answer: answer.n_tokens / answer.seconds,
+            per_answer=lambda answer: answer.n_tokens / answer.seconds if answer.seconds else 0.0,
             standard_error=mean_error,
         ),
     )

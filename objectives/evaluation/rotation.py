@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import Answer, ObjectiveMetric, means
+from .estimators import means
+from .metrics import Answer, ObjectiveMetric
 
 # Share of the pool that a candidate answers: four times as many questions as are asked bring most
 # of what more would (docs/benchmarks/sampler.md).

@@ -43,7 +43,13 @@ def chat_template_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> str | No
     Raises:
         SpecError: If whoever is to give it has none.
     """
-    chosen = spec.models.chat_template
+    chosen, again = spec.models.chat_template, spec.evaluation.chat.template
+    if again is not None and chosen not in ("base", again):
+        raise SpecError(
+            f"models.chat_template is {chosen!r} and evaluation.chat.template is {again!r}; "
+            "remove one."
+        )
+    chosen = again or chosen
     if chosen == "base":
         return None
     file = resolve(spec.folder, chosen)

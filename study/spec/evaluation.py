@@ -14,7 +14,7 @@ from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.rotation import Rotation
 from ...objectives.evaluation.tasks import Split
 from .base import Fraction, Section, check_choice, resolve
-from .sampling import SamplingSection
+from .sampling import ChatSection, SamplingSection
 
 # Keys that only tasks of lm-eval have.
 _HARNESS_KEYS = ("dataset", "metric", "filter", "num_fewshot", "chat", "stop", "reasoning")
@@ -31,7 +31,8 @@ class TaskSection(Section):
             file; its test questions are divided by `evaluation.splits`.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference answer.
-        scorer: How an answer to a question of a file is scored.
+        scorer: How an answer to a question of a file is scored: a name, or a function of your own
+            as `module:function` or `path/of/file.py:function`.
         max_new_tokens: Longest answer, instead of the study's value.
         sampling: Changes to the study's sampling.
         cluster: The field that questions which belong together share, e.g. their passage.
@@ -68,7 +69,8 @@ class TaskSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_choice("scorer", self.scorer, list(SCORERS))
+        if ":" not in self.scorer:
+            check_choice("scorer", self.scorer, [*SCORERS, "module:function"])
         given = [bool(self.files), self.path is not None, self.lm_eval is not None]
         if sum(given) != 1:
             raise ValueError("a task needs one of `files`, one per split, `path` or `lm_eval`")
@@ -108,6 +110,7 @@ class TaskSection(Section):
             fractions,
             None if own == default else own,
             self.cluster,
+            folder,
         )
 
     def harness_name(self, folder: Path) -> str:
@@ -211,6 +214,7 @@ class EvaluationSection(Section):
         engine: Settings of vLLM.
         tasks: Where questions come from.
         max_new_tokens: Longest answer, in tokens; longer ones are cut.
+        chat: What the chat template is given beside each question.
         sampling: How answers are drawn. Defaults to None: greedily, once.
         batch_size: Number of answers that transformers generates at the same time.
         splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
@@ -227,6 +231,7 @@ class EvaluationSection(Section):
     engine: EngineSection = Field(default_factory=EngineSection)
     tasks: list[TaskSection] = Field(min_length=1)
     max_new_tokens: int = Field(default=256, ge=1)
+    chat: ChatSection = Field(default_factory=ChatSection)
     sampling: SamplingSection | None = None
     batch_size: int = Field(default=64, ge=1)
     splits: dict[Split, Fraction] = Field(default_factory=_default_splits)

@@ -4,13 +4,13 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import MissingExtraError, SpecError
+from ...errors import EvaluationError, MissingExtraError, SpecError
 from ...objectives.checkpoints import (
     Checkpoint,
     LoraCheckpoint,
@@ -22,6 +22,7 @@ from ...objectives.checkpoints import (
 from ...objectives.checkpoints.configs import config_hash
 from ...objectives.evaluation import (
     SPLITS,
+    ChatSettings,
     Models,
     Reasoning,
     Sampling,
@@ -30,6 +31,7 @@ from ...objectives.evaluation import (
     check_disjoint,
     load_task,
 )
+from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .base import near_hint
@@ -90,11 +92,13 @@ class StudyInputs:
         stops = stop_tokens_of(spec, (base, *experts))
         template = chat_template_of(spec, (base, *experts))
         sampling, _ = _sampling(spec, base.directory, paths)
+        _check_chat(spec, base.directory, template)
         tasks = tuple(
             _load(task, spec, base, sampling, template) for task in spec.evaluation.tasks
         )
         check_disjoint(tasks)
         spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in tasks))
+        _check_generating(spec, tasks)
         return cls(spec, base, experts, _plan(spec, base, experts), tasks, stops, template)
 
     @property
@@ -109,6 +113,7 @@ class StudyInputs:
             self.spec.evaluation.reasoning.settings,
             self.stop_tokens,
             self.chat_template,
+            self.spec.evaluation.chat.settings,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -144,6 +149,9 @@ class StudyInputs:
             ]
         if shares:
             rules["evaluation.shares"] = {n: [s.weight, *s.anchors] for n, s in shares.items()}
+        chat = self.spec.evaluation.chat.settings
+        if chat != ChatSettings():
+            rules["evaluation.chat"] = asdict(chat)
         drawn = self.sampling.described()
         del drawn["max_new_tokens"]
         if drawn:
@@ -227,6 +235,38 @@ def _version(distribution: str) -> str | None:
         return None
 
 
+def _check_chat(spec: StudySpec, base: Path, template: str | None) -> None:
+    """Render a message, if the template is given anything.
+
+    Raises:
+        SpecError: With the template's own error.
+    """
+    settings = spec.evaluation.chat.settings
+    if settings == ChatSettings():
+        return
+    try:
+        Chat(base, template=template, chat=settings).render("0")
+    except EvaluationError as error:
+        raise SpecError(str(error)) from error
+
+
+def _check_generating(spec: StudySpec, tasks: Sequence[Task]) -> None:
+    """Check that what is counted in generated tokens has a task that generates.
+
+    Raises:
+        SpecError: If it has none.
+    """
+    generating = {task.name for task in tasks if not task.compares}
+    for measured in [*spec.measured, *(limit.objective for limit in spec.limits)]:
+        counted = {measured.task} if measured.task else set(spec.evaluation.shares)
+        if measured.metric.of_generation and not counted & generating:
+            raise SpecError(
+                f"{measured.name!r} is counted in generated answers, but "
+                f"{' and '.join(sorted(map(repr, counted)))} compare likelihoods and generate "
+                "nothing. Add a task that generates, or remove it."
+            )
+
+
 def _load(
     task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling, template: str | None
 ) -> Task:
@@ -254,7 +294,9 @@ def _load(
         task.reasoning,
         task.cluster,
     )
-    return load_harness_task(source, base.directory, task.own_sampling(sampling), template)
+    settings = spec.evaluation.chat.settings
+    drawn = task.own_sampling(sampling)
+    return load_harness_task(source, base.directory, drawn, template, settings)
 
 
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:

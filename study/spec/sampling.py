@@ -1,4 +1,4 @@
-"""How answers are drawn: the spec's keys, and what the parents themselves recommend."""
+"""How questions are put and answers drawn: the spec's keys, and what parents recommend."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,32 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from ...errors import SpecError
-from ...objectives.evaluation import Sampling
+from ...objectives.evaluation import ChatSettings, Sampling
 from .base import Fraction, Section
 
 _FILE = "generation_config.json"
 # What says nothing where the most probable token is taken.
 _IDLE = ("top_p", "top_k", "min_p", "repeats")
 _DRAWING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+class ChatSection(Section):
+    """What the chat template is given beside each question.
+
+    Args:
+        system: A system message. Defaults to None: there is none.
+        kwargs: Variables of the template, e.g. `{enable_thinking: false}`.
+        template: Whose template: another way to write `models.chat_template`.
+    """
+
+    system: str | None = None
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    template: Annotated[str, Field(min_length=1)] | None = None
+
+    @property
+    def settings(self) -> ChatSettings:
+        """Return what a backend needs."""
+        return ChatSettings(self.system, self.kwargs)
 
 
 class SamplingSection(Section):

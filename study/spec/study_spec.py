@@ -8,7 +8,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from ...errors import SpecError
 from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
-from ...objectives.evaluation.metrics import means, metric_of
+from ...objectives.evaluation.estimators import means
+from ...objectives.evaluation.metrics import metric_of
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ...objectives.merging.operators import check_operator
 from ..budget import UNLIMITED, Limits

@@ -5,11 +5,12 @@ merges inside vLLM's workers (`vllm_worker` runs there). `chat` renders prompts 
 `reasoning` tells reasoning from the final answer.
 """
 
-from .backend import Backend, Completion, Finished, Models, Sampling, final_answer
+from .backend import Backend, ChatSettings, Completion, Finished, Models, Sampling, final_answer
 from .reasoning import Reasoning
 
 __all__ = [
     "Backend",
+    "ChatSettings",
     "Completion",
     "Finished",
     "Models",

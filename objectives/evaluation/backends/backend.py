@@ -8,9 +8,23 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ...merging import MergeSettings
+from .likelihood import Likelihood, Pair
 from .reasoning import MARKERS, Markers, Reasoning, answer_start
 
 FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """What a chat template is given beside the question.
+
+    Args:
+        system: The first message. Defaults to None: there is none.
+        kwargs: Variables of the template, such as `enable_thinking`.
+    """
+
+    system: str | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,7 @@ class Models:
         reasoning: How an answer's reasoning is told from its final answer.
         stop_tokens: Ids that end an answer. Defaults to (): those of all parents.
         chat_template: Its source. Defaults to None: the base's.
+        chat: What the template is given.
     """
 
     base: Path
@@ -34,6 +49,7 @@ class Models:
     reasoning: Reasoning = field(default_factory=Reasoning)
     stop_tokens: tuple[int, ...] = ()
     chat_template: str | None = None
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class Sampling:
     """How answers are generated: greedily and once, unless it says otherwise.
 
     Args:
-        max_new_tokens: Of an answer.
+        max_new_tokens: Of an answer; 0 where likelihoods are compared instead.
         stop: Texts that end an answer; the first one that occurs is its last part.
         chat: Whether prompts are messages, rendered by the base's chat template if it has one, or
             complete texts.
@@ -65,6 +81,11 @@ class Sampling:
     repetition_penalty: float = 1.0
     repeats: int = 1
     seed: int = 0
+
+    @property
+    def generates(self) -> bool:
+        """Whether anything is generated; else likelihoods are compared."""
+        return self.max_new_tokens > 0
 
     @property
     def is_random(self) -> bool:
@@ -164,8 +185,24 @@ class Backend(Protocol):
                 seed, not on those it is generated with. Defaults to the prompts' places.
         """
 
+    def loglikelihood(
+        self, pairs: Sequence[Pair], finished: Callable[[int, Likelihood], None] | None = None
+    ) -> list[Likelihood]:
+        """Return how probable each continuation is; nothing is generated.
+
+        Args:
+            pairs: Contexts and continuations.
+            finished: Called with each result once, before this returns.
+        """
+
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now."""
 
     def close(self) -> None:
         """Release the models."""
+
+
+def as_answer(likelihoods: Sequence[Likelihood]) -> Completion:
+    """Return likelihoods as an answer; `likelihoods_in` reads them again."""
+    rows = [[each.total, each.is_greedy, each.n_tokens] for each in likelihoods]
+    return Completion(json.dumps(rows), 0, "stop")

@@ -1,5 +1,6 @@
 """Prompts to token ids and token ids to answers, the same for every engine."""
 
+import difflib
 import json
 import re
 from bisect import bisect_left
@@ -13,7 +14,7 @@ from typing import Any
 from ....errors import EvaluationError
 from ...checkpoints.configs import stop_tokens as stop_tokens_of
 from ...checkpoints.tokenizers import load_tokenizer
-from .backend import Completion, Models, Sampling, final_answer
+from .backend import ChatSettings, Completion, Models, Sampling, final_answer
 from .reasoning import Reasoning, answer_start, opening_of
 
 # Tokens decoded to look for a stop text, beyond one a character of it.
@@ -21,6 +22,12 @@ _MARGIN = 8
 # Tokens at a prompt's end that may hold a marker of reasoning and what a template adds to it.
 _OPENING = 64
 _MESSAGE = "0"
+# What transformers gives every template.
+_GIVEN = {
+    *("messages", "add_generation_prompt", "raise_exception", "strftime_now", "tools"),
+    *("documents", "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"),
+    "mask_token",
+}
 # The date that a template is told: prompts of one study must not change at midnight.
 _TODAY = datetime(2025, 1, 1)
 _DATED = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
@@ -35,9 +42,10 @@ class Chat:
         reasoning: How it is told from the final answer. Defaults to None: `Reasoning()`.
         stop_tokens: Ids that end an answer. Defaults to (): those of all parents.
         template: Source of the chat template. Defaults to None: the base's.
+        chat: What it is given beside the question. Defaults to None: nothing.
 
     Raises:
-        EvaluationError: If no parent names a stop token.
+        EvaluationError: If no parent names a stop token, or the template knows no such variable.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Chat:
         reasoning: Reasoning | None = None,
         stop_tokens: Sequence[int] = (),
         template: str | None = None,
+        chat: ChatSettings | None = None,
     ) -> None:
         self.tokenizer: Any = load_tokenizer(directory)
         if self.tokenizer.pad_token_id is None:
@@ -55,6 +64,8 @@ class Chat:
             self.tokenizer.chat_template = template
         if isinstance(self.tokenizer.chat_template, str):
             self.tokenizer.chat_template = _dateless(self.tokenizer.chat_template)
+        self._settings = chat or ChatSettings()
+        _check_variables(self.tokenizer.chat_template, self._settings)
         self.stop_tokens = frozenset(stop_tokens) or _stop_tokens([directory, *experts])
         self._reasoning = reasoning or Reasoning()
         self._cut_is_reasoning = self._reasoning.cut_is_reasoning([directory, *experts])
@@ -68,6 +79,7 @@ class Chat:
             models.reasoning,
             models.stop_tokens,
             models.chat_template,
+            models.chat,
         )
 
     def render(self, prompt: str, chat: bool = True) -> list[int]:
@@ -96,10 +108,11 @@ class Chat:
         """
         try:
             text: str = self.tokenizer.apply_chat_template(
-                list(messages),
+                self._opened(messages),
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=not add_generation_prompt,
                 tokenize=False,
+                **self._settings.kwargs,
             )
         except Exception as error:  # a template may raise whatever it likes
             reason = " ".join(str(error).split())
@@ -109,6 +122,16 @@ class Chat:
                 "`models.chat_template`."
             ) from error
         return text
+
+    def _opened(self, messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+        """Return messages with the system's first; one that is there follows in it."""
+        system = self._settings.system
+        if system is None:
+            return list(messages)
+        first, rest = {"role": "system", "content": system}, list(messages)
+        if rest and rest[0]["role"] == "system":
+            first["content"] = f"{system}\n\n{rest.pop(0)['content']}"
+        return [first, *rest]
 
     def is_over(self, ids: Sequence[int], stop: Sequence[str] = ()) -> bool:
         """Whether an answer ends with its last token."""
@@ -174,6 +197,38 @@ class Chat:
             return len(self.tokenizer.decode(list(ids[:n]), skip_special_tokens=False))
 
         return bisect_left(range(made.n_tokens), start, key=length)
+
+
+def _check_variables(template: Any, settings: ChatSettings) -> None:
+    """Check that a template knows what it is given: it would ignore another word in silence.
+
+    Raises:
+        EvaluationError: If it does not.
+    """
+    if settings == ChatSettings():
+        return
+    if not isinstance(template, str):
+        raise EvaluationError(
+            "`evaluation.chat` is given to a chat template, but the base has none (or several). "
+            "Name one under `models.chat_template`, or remove it."
+        )
+    if not settings.kwargs:
+        return
+    import jinja2
+    from jinja2 import meta
+
+    # `generation` marks answers for training; it is transformers' own and says nothing here.
+    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
+    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True)
+    known = meta.find_undeclared_variables(environment.parse(plain)) - _GIVEN
+    unknown = sorted(settings.kwargs.keys() - known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise EvaluationError(
+            f"`evaluation.chat.kwargs` must be variables of the chat template "
+            f"({', '.join(sorted(known)) or 'it has none'}), but got {unknown[0]!r}{hint}"
+        )
 
 
 def check_length(longest_prompt: int, max_new_tokens: int, limit: int) -> None:

@@ -1,6 +1,7 @@
 """The reference engine: a transformers model whose parameters are overwritten in place."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous_batching import Answering, Rows, fits
 from .drawing import Chooser, Draws, one_hot
+from .likelihood import Likelihood, Pair, added, measured, windows
 from .loading import check_names, default_device, load_expert, load_model
 
 
@@ -93,6 +95,26 @@ class TransformersBackend:
             limits = (sampling.max_new_tokens, is_over, keep)
             self._rows.answer(rendered, *limits, chooser, seeds)
         return [completions[i] for i in range(len(prompts))]
+
+    def loglikelihood(
+        self, pairs: Sequence[Pair], finished: Callable[[int, Likelihood], None] | None = None
+    ) -> list[Likelihood]:
+        """Return how probable each continuation is."""
+        config = self._model.config.get_text_config()
+        asked = windows(self._chat.tokenizer, pairs, config.max_position_embeddings)
+        parts: list[list[Likelihood]] = [[] for _ in pairs]
+        expected = Counter(window.pair for window in asked)
+        with torch.inference_mode():
+            sizes = (self.batch_size, config.vocab_size, self.device)
+            for window, likelihood in measured(self._logits, asked, *sizes):
+                parts[window.pair].append(likelihood)
+                if finished is not None and len(parts[window.pair]) == expected[window.pair]:
+                    finished(window.pair, added(parts[window.pair]))
+        return [added(part) for part in parts]
+
+    def _logits(self, ids: Tensor, wanted: Tensor) -> Tensor:
+        logits: Tensor = self._model(input_ids=ids, use_cache=False, logits_to_keep=wanted).logits
+        return logits
 
     def checksum(self) -> str:
         """Return a SHA-256 over the live parameters."""

@@ -1,12 +1,13 @@
 """vLLM: weights change inside the running engine, no checkpoint is written, nothing restarts."""
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ....errors import EngineError, EvaluationError, MissingExtraError
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
+from .likelihood import Likelihood, Pair, Window, added, windows
 from .vllm_memory import EngineSettings, check_memory, with_room_for_parents
 from .vllm_swap import Engine, Repeatability, SelfTest
 from .vllm_swap.engine import prepare
@@ -101,6 +102,25 @@ class VllmBackend:
             finished(index, completion)  # type: ignore[misc]
         return completions
 
+    def loglikelihood(
+        self, pairs: Sequence[Pair], finished: Callable[[int, Likelihood], None] | None = None
+    ) -> list[Likelihood]:
+        """Return how probable each continuation is, by vLLM's probabilities of prompts' tokens."""
+        from vllm import SamplingParams
+
+        # The prompt's last token is read, and one more is generated.
+        asked = windows(self._chat.tokenizer, pairs, self._running.max_length - 2)
+        # 0: of the prompt's own tokens, with their ranks.
+        chosen = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        outputs = self._outputs([window.ids for window in asked], chosen) if asked else []
+        parts: list[list[Likelihood]] = [[] for _ in pairs]
+        for window, output in zip(asked, outputs, strict=True):
+            parts[window.pair].append(_likelihood(window, output.prompt_logprobs))
+        results = [added(part) for part in parts]
+        for index, likelihood in enumerate(results if finished else ()):
+            finished(index, likelihood)  # type: ignore[misc]
+        return results
+
     def _parameters(self, sampling: Sampling, seeds: Sequence[int]) -> Any:
         """Return vLLM's own settings: one for all where answers are greedy, else one each."""
         from vllm import SamplingParams
@@ -175,6 +195,14 @@ class VllmBackend:
                 f"The engine failed in {what} ({error}), and cannot be started again: {again}"
             )
         return EngineError(f"The engine failed in {what} ({error}) and was started again.")
+
+
+def _likelihood(window: Window, logprobs: Sequence[Mapping[int, Any] | None]) -> Likelihood:
+    """Return a window's likelihood from what vLLM says of each token of a prompt."""
+    first = len(window.ids) - window.n
+    found = [(logprobs[place] or {})[window.ids[place]] for place in range(first, len(window.ids))]
+    total = sum(float(entry.logprob) for entry in found)
+    return Likelihood(total, all(entry.rank == 1 for entry in found), window.n)
 
 
 def _seconds(output: Any) -> float:

@@ -1,13 +1,81 @@
 """Scorers: (final answer, reference) -> correct or not.
 
-`math_equal` runs in a `ScoringProcess`, as anything must that evaluates what a model wrote:
-`server` is the process, `equality` what it runs.
+Where a scorer evaluates what a model wrote, or is a user's own, it runs in a `ScoringProcess`:
+`server` is the process, `equality` and `patterns` are what it runs. Programs run in `sandbox`,
+confined.
 """
 
+import functools
+from pathlib import Path
+
+from ....errors import MissingExtraError, SpecError
+from . import patterns
 from .deadline import ScoringProcess
 from .exact_match import Scorer, exact_match
-from .math import math_equal
+from .math import check_installed, math_equal
+from .patterns import choice_letter, last_number
+from .unit_tests import passes_tests
 
-SCORERS: dict[str, Scorer] = {"exact_match": exact_match, "math": math_equal}
 
-__all__ = ["SCORERS", "Scorer", "ScoringProcess", "exact_match", "math_equal"]
+def regex(answer: str, reference: str) -> bool:
+    """Whether the reference, a regular expression, is found in an answer; late means no."""
+    return bool(_process("matches")(answer, reference))
+
+
+def json_schema(answer: str, reference: str) -> bool:
+    """Whether an answer is JSON that keeps to the reference, a JSON Schema."""
+    return bool(_process("fits_schema")(answer, reference))
+
+
+@functools.cache
+def _process(name: str) -> ScoringProcess:
+    return ScoringProcess(f"{Path(patterns.__file__)}:{name}")
+
+
+SCORERS: dict[str, Scorer] = {
+    "exact_match": exact_match,
+    "last_number": last_number,
+    "choice_letter": choice_letter,
+    "regex": regex,
+    "math": math_equal,
+    "json_schema": json_schema,
+    "unit_tests": passes_tests,
+}
+
+
+def check_scorer(name: str) -> None:
+    """Check that a scorer of this list can work on this machine.
+
+    Raises:
+        MissingExtraError: If it needs what is not installed.
+        SpecError: If programs cannot be confined.
+    """
+    if name == "math":
+        check_installed()
+    if name == "json_schema" and not _has_jsonschema():
+        raise MissingExtraError(
+            "The scorer 'json_schema' needs jsonschema; run `pip install 'mergefront[eval]'`."
+        )
+    if name == "unit_tests" and not passes_tests("", ""):
+        raise SpecError("The scorer 'unit_tests' cannot run an empty program on this machine.")
+
+
+def _has_jsonschema() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("jsonschema") is not None
+
+
+__all__ = [
+    "SCORERS",
+    "Scorer",
+    "ScoringProcess",
+    "check_scorer",
+    "choice_letter",
+    "exact_match",
+    "json_schema",
+    "last_number",
+    "math_equal",
+    "passes_tests",
+    "regex",
+]

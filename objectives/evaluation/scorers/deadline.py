@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class ScoringProcess:
         seconds: Of CPU time for one answer.
         patience: Seconds by the clock for one answer, and for the start.
         memory: Bytes of address space.
+        folders: Searched for the module before all others.
     """
 
     def __init__(
@@ -43,11 +45,15 @@ class ScoringProcess:
         seconds: float = _SECONDS,
         patience: float = _PATIENCE,
         memory: int = _MEMORY,
+        folders: Sequence[Path] = (),
     ) -> None:
+        self._folders = [str(folder.absolute()) for folder in folders]
         self._command = [sys.executable, "-P", str(_SERVER), target, str(seconds), str(memory)]
-        self._target, self._patience = target, patience
+        self.target, self._patience = target, patience
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        # Hash of the file that holds the scorer, once it was started.
+        self.source = ""
 
     def __call__(self, *arguments: Any) -> float:
         """Return the score of an answer.
@@ -74,7 +80,7 @@ class ScoringProcess:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         # What this process can import, the other one can.
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        paths = os.pathsep.join([*self._folders, *(path or os.getcwd() for path in sys.path)])
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -88,6 +94,7 @@ class ScoringProcess:
         if reply is None or "error" in reply:
             self.close()
             self._score(reply or {"error": "it did not start"})
+        self.source = "" if reply is None else str(reply.get("source", ""))
         return process
 
     def _ask(
@@ -112,7 +119,7 @@ class ScoringProcess:
     def _score(self, reply: dict[str, Any]) -> float:
         if "error" in reply:
             raise EvaluationError(
-                f"A scorer must give a number for any answer, but {self._target} fails: "
+                f"A scorer must give a number for any answer, but {self.target} fails: "
                 f"{reply['error']}."
             )
         return float(reply["score"])

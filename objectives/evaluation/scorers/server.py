@@ -4,8 +4,10 @@ Run as a file, with nothing of ours imported: it must start fast, and hold nothi
 What a scorer prints goes to stderr; verdicts have stdout to themselves.
 """
 
+import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import resource
@@ -28,6 +30,16 @@ def load(target: str) -> Callable[..., Any]:
     spec.loader.exec_module(loaded)
     found: Callable[..., Any] = getattr(loaded, name)
     return found
+
+
+def source_of(scorer: Callable[..., Any]) -> str:
+    """Return a hash of the file that holds a scorer; "" if it has none."""
+    try:
+        path = inspect.getsourcefile(inspect.unwrap(scorer))
+        with open(path or "", "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except (OSError, TypeError):
+        return ""
 
 
 def judge(scorer: Callable[..., Any], arguments: list[Any], seconds: float) -> dict[str, Any]:
@@ -54,7 +66,7 @@ def main(target: str, seconds: float, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         scorer = load(target)
-        print(json.dumps({"score": 0.0}), file=out)
+        print(json.dumps({"score": 0.0, "source": source_of(scorer)}), file=out)
     except Exception as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=out)
         return

@@ -2,16 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....errors import SpecError
+from ....errors import EvaluationError, SpecError
 from ...checkpoints.text_files import read_text
 from ..backends.backend import Completion, Sampling, final_answer
-from ..scorers import SCORERS, Scorer, math_equal
-from ..scorers.math import check_installed
+from ..scorers import SCORERS, Scorer, ScoringProcess, check_scorer, exact_match
 from .task import (
     Question,
     Split,
@@ -38,10 +38,12 @@ class TaskSource:
         path: one file for all splits, divided by `fractions` of a fixed, hashed order.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference.
-        scorer: Name in `SCORERS`.
+        scorer: Name in `SCORERS`, or `module:function` or `path/of/file.py:function`, called with
+            a final answer and the question's whole line, a dictionary.
         fractions: Share of the questions of `path` in each split.
         sampling: How its answers are generated. Defaults to None: as the study's.
         cluster: The field that questions which belong together share. Defaults to None: none do.
+        folder: Where scorers of one's own are looked for first.
     """
 
     name: str
@@ -53,6 +55,7 @@ class TaskSource:
     fractions: Mapping[Split, float] | None = None
     sampling: Sampling | None = None
     cluster: str | None = None
+    folder: Path = Path(".")
 
 
 def load_task(source: TaskSource) -> Task:
@@ -63,22 +66,25 @@ def load_task(source: TaskSource) -> Task:
             is in two splits.
         MissingExtraError: If the scorer needs what is not installed.
     """
-    scorer = SCORERS[source.scorer]
-    if scorer is math_equal:
-        check_installed()
+    own = ":" in source.scorer
+    if not own:
+        check_scorer(source.scorer)
     if source.path is not None:
         questions = _read(source.path, source)
         splits = divide(questions, lambda q: q.content_hash, source.fractions or {})
     else:
         splits = {split: _read(path, source) for split, path in source.files.items()}
     check_splits(source.name, splits)
-    task = Task(
-        source.name,
-        source.scorer,
-        {split: tuple(questions) for split, questions in splits.items()},
-        lambda question, completion: _score(scorer, question, completion),
-        source.sampling,
-    )
+    scorer = SCORERS.get(source.scorer, exact_match)
+    score: Callable[[Question, Completion], float] = partial(_score, scorer)
+    identity = source.scorer
+    if own:
+        process = ScoringProcess(source.scorer, folders=[source.folder])
+        score = partial(_own_score, process)
+        _check_own(source, score, next(iter(splits.values()))[0])
+        identity = f"{source.scorer} {process.source}"
+    members = {split: tuple(questions) for split, questions in splits.items()}
+    task = Task(source.name, identity, members, score, source.sampling)
     check_disjoint([task])
     return task
 
@@ -86,6 +92,38 @@ def load_task(source: TaskSource) -> Task:
 def _score(scorer: Scorer, question: Question, completion: Completion) -> float:
     answer = final_answer(completion)
     return 0.0 if answer is None else float(scorer(answer, question.answer))
+
+
+def _own_score(process: ScoringProcess, question: Question, completion: Completion) -> float:
+    """Return what a user's own scorer says of an answer.
+
+    Raises:
+        EvaluationError: If that is no number within [0, 1].
+    """
+    answer = final_answer(completion)
+    score = 0.0 if answer is None else process(answer, json.loads(question.row))
+    if not 0 <= score <= 1:
+        raise EvaluationError(
+            f"A scorer must give a number within [0, 1], but {process.target} gives {score:g}."
+        )
+    return score
+
+
+def _check_own(
+    source: TaskSource, score: Callable[[Question, Completion], float], question: Question
+) -> None:
+    """Call a user's own scorer once.
+
+    Raises:
+        SpecError: If it cannot be imported, raises, or gives no number.
+    """
+    try:
+        score(question, Completion(question.answer, 1, "stop"))
+    except EvaluationError as error:
+        raise SpecError(
+            f"{error} Correct it, or `scorer` of task {source.name!r}: it is looked for in "
+            f"{source.folder.absolute()} and where Python finds modules."
+        ) from error
 
 
 def _read(path: Path, source: TaskSource) -> list[Question]:
@@ -120,7 +158,7 @@ def _fields(line: str, place: str) -> dict[str, Any]:
 def _question(fields: dict[str, Any], place: str, source: TaskSource) -> Question:
     try:
         prompt, content = render(source.prompt, fields)
-        answer = _text(fields[source.answer], source.answer)
+        answer = _reference(fields, source)
         cluster = "" if source.cluster is None else str(fields[source.cluster])
     except KeyError as error:
         raise SpecError(
@@ -136,7 +174,18 @@ def _question(fields: dict[str, Any], place: str, source: TaskSource) -> Questio
             "Correct it, or remove the line."
         )
     name = str(fields.get("id", place.rsplit(":", 1)[1]))
-    return Question(name, prompt, answer, content, cluster)
+    row = json.dumps(fields) if ":" in source.scorer else ""
+    return Question(name, prompt, answer, content, cluster, row=row)
+
+
+def _reference(fields: Mapping[str, Any], source: TaskSource) -> str:
+    """Return what answers are scored against, as text."""
+    reference = fields[source.answer]
+    if source.scorer == "json_schema" and isinstance(reference, dict):
+        return json.dumps(reference)
+    if source.scorer == "unit_tests" and "entry_point" in fields:  # HumanEval's shape
+        return f"{reference}\n\ncheck({fields['entry_point']})\n"
+    return _text(reference, source.answer)
 
 
 def render(template: str, fields: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,82 +1,44 @@
-"""Generative tasks of lm-evaluation-harness: its prompts, filters and metrics, our engines.
+"""Tasks of lm-evaluation-harness: its prompts, filters and metrics, our engines.
 
 `load_harness_task` turns a task of the harness into a `Task`: what is asked, and how an answer's
-text is scored, are the harness's own doing. `HarnessLM` is the other way round: one of our engines
-as a model of the harness, for `lm_eval.simple_evaluate`. Both hand the same texts to the same
-code, so a question's score is the same either way, and the same as with the harness's own `hf`
-model where that generates the same tokens. Imported only where such a task is used.
+text or the likelihoods of choices are scored, are the harness's own doing. `HarnessLM` is the
+other way round. Both hand the same texts to the same code, so a question's score is the same
+either way, and the same as with the harness's own `hf` model where that generates the same
+tokens. Imported only where such a task is used.
 """
 
 import copy
-import functools
-import hashlib
 import json
-import random
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import yaml
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
-from lm_eval.models.utils import (
-    handle_stop_sequences,
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
-from lm_eval.tasks import TaskManager
+from lm_eval.defaults import default_gen_kwargs
+from lm_eval.models.utils import normalize_gen_kwargs
 
 from ....errors import EvaluationError, SpecError
-from ..backends.backend import Backend, Completion, Sampling, final_answer
+from ..backends.backend import ChatSettings, Completion, Sampling
 from ..backends.chat import Chat
+from ..backends.likelihood import Pair, likelihoods_in
 from . import Question, Task
-from .task import Split, check_disjoint, check_splits, divide, without_copies
+from .harness_files import HarnessSource, open_tasks, seeded
+from .harness_lm import HarnessLM, harness_text
+from .task import check_disjoint, check_splits, divide, without_copies
 
-
-@dataclass(frozen=True)
-class HarnessSource:
-    """A task of the harness, and what of it a study chooses.
-
-    Args:
-        name: Names the task in tables and errors.
-        task: Registered name in the harness, or path of a task's YAML file.
-        fractions: Share of its test (else validation) questions in each split.
-        dataset: Where its data lie: a directory, or one file a data split of the task, instead of
-            the hub. Defaults to None: the hub, or what the hub's cache holds.
-        metric: The one that is the score. Defaults to None: the task's first.
-        filter: Of the task. Defaults to None: the last, usually the most lenient.
-        n_fewshot: Defaults to None: the task's.
-        chat: Whether the base's chat template is applied.
-        max_new_tokens: Defaults to None: the task's, or else the study's.
-        stop: Texts that end an answer. Defaults to None: the task's.
-        reasoning: Whether metrics see the reasoning before `</think>` or what follows alone.
-        cluster: The field of its data that questions which belong together share. Defaults to
-            None: none do.
-    """
-
-    name: str
-    task: str
-    fractions: Mapping[Split, float]
-    dataset: str | Mapping[str, str] | None = None
-    metric: str | None = None
-    filter: str | None = None
-    n_fewshot: int | None = None
-    chat: bool = True
-    max_new_tokens: int | None = None
-    stop: tuple[str, ...] | None = None
-    reasoning: bool = False
-    cluster: str | None = None
+__all__ = ["HarnessLM", "HarnessSource", "load_harness_task"]
 
 
 def load_harness_task(
-    source: HarnessSource, base: Path, default: Sampling | int, template: str | None = None
+    source: HarnessSource,
+    base: Path,
+    default: Sampling | int,
+    template: str | None = None,
+    settings: ChatSettings | None = None,
 ) -> Task:
-    """Load a task of the harness.
+    """Load a task of the harness, or a group of them as one task.
 
     Args:
         source: Which, and how.
@@ -84,119 +46,117 @@ def load_harness_task(
         default: How answers are drawn, or their limit alone, which holds where neither the source
             nor the task says.
         template: Source of another chat template. Defaults to None: the base's.
+        settings: What the template is given. Defaults to None: nothing.
 
     Raises:
-        SpecError: If the task is unknown, not generative, or its data are not at hand.
+        SpecError: If the task is unknown, cannot be scored answer by answer, or its data are not
+            at hand.
     """
-    chat = Chat(base, template=template)
+    chat = Chat(base, template=template, chat=settings)
     default = Sampling(default) if isinstance(default, int) else default
-    with _seeded():
-        task = _open(source)
-        instances = _instances(task, source, chat)
-    sampling = _sampling(instances[0].args[1], source, default)
-    scoring = _Scoring(task, *_metric(task, source), chat, source.reasoning)
-    by_id = {str(instance.doc_id): instance for instance in instances}
-    questions = [_question(task, instance, source) for instance in instances]
+    with seeded():
+        opened = open_tasks(source)
+        parts = [_Part.of(task, source, chat, default, len(opened) > 1) for task in opened]
+    sampling = _common(source, parts)
+    by_id = {question.id: part for part in parts for question in part.questions}
+    questions = [question for part in parts for question in part.questions]
     questions = without_copies(questions, f"task {source.name!r}")
     divided = divide(questions, lambda q: q.content_hash, source.fractions)
     splits = {split: tuple(members) for split, members in divided.items()}
     check_splits(source.name, splits)
     loaded = Task(
         source.name,
-        json.dumps(["lm-eval", task.task_name, str(task.VERSION), *scoring.identity]),
+        json.dumps([identity for part in parts for identity in part.identity]),
         splits,
-        lambda question, completion: scoring.score(by_id[question.id], completion, sampling),
+        lambda question, completion: by_id[question.id].score(question.id, completion),
         sampling,
     )
     check_disjoint([loaded])
     return loaded
 
 
-@contextmanager
-def _seeded() -> Iterator[None]:
-    """Seed as the harness does: some tasks shuffle, and every worker must ask the same."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(0)
-    np.random.seed(1234)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1234)
-            yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
-
-
-def _open(source: HarnessSource) -> Any:
-    try:
-        path = _path(source.task)
-        with tempfile.TemporaryDirectory() as folder:
-            spec = _changed(source, path, Path(folder))
-            # A file needs no list of all tasks.
-            manager = TaskManager(include_defaults=False)
-            (task,) = manager.load(str(spec))["tasks"].values()
-    except (KeyError, ValueError) as error:
-        raise SpecError(
-            f"Task {source.name!r} must be one task of lm-eval, but {source.task!r} is not: "
-            f"{error}. `lm-eval ls tasks` lists them."
-        ) from error
-    except Exception as error:  # whatever a data set's loader raises
-        raise SpecError(
-            f"The data of task {source.name!r} (lm-eval's {source.task!r}) could not be loaded: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} Give "
-            "`dataset` a local path, or load it once where the hub can be reached."
-        ) from error
-    if task.OUTPUT_TYPE != "generate_until":
-        raise SpecError(
-            f"Tasks must generate answers, but lm-eval's {source.task!r} compares "
-            f"likelihoods ({task.OUTPUT_TYPE}). Choose a generative variant."
-        )
-    return task
-
-
-def _path(task: str) -> Path:
-    """Return the file of a task.
+def _common(source: HarnessSource, parts: Sequence["_Part"]) -> Sampling:
+    """Return how all parts of a task are answered.
 
     Raises:
-        KeyError: If the harness has none of this name.
+        SpecError: If there is no one way.
     """
-    path = Path(task)
-    return path if path.is_file() else Path(_index()[task].yaml_path)
+    ways = list(dict.fromkeys(part.sampling for part in parts))
+    if len(ways) != 1:
+        names = sorted({str(part.task.task_name) for part in parts})
+        raise SpecError(
+            f"The tasks of a group must be asked in one way, but those of {source.task!r} differ "
+            f"in stop texts or limits. Name them one by one under `evaluation.tasks`: "
+            f"{', '.join(names)[:200]}."
+        )
+    return ways[0]
 
 
-@functools.cache
-def _index() -> Mapping[str, Any]:
-    """Return the harness's list of its tasks, which takes seconds to make."""
-    index: Mapping[str, Any] = TaskManager().task_index
-    return index
+@dataclass(frozen=True)
+class _Part:
+    """One task of the harness, of which a group may have many.
 
+    Args:
+        task: The harness's own.
+        questions: One a document.
+        instances: What is asked of each, by the question's id: one text, or one a choice.
+        sampling: How it is answered.
+        scoring: How that is scored.
+    """
 
-def _changed(source: HarnessSource, path: Path, folder: Path) -> Path:
-    """Return the task's file, or one that includes it and changes it."""
-    changes = _data(source.dataset)
-    if source.n_fewshot is not None:
-        changes["num_fewshot"] = source.n_fewshot
-    if not changes:
-        return path
-    changed = folder / f"{path.stem}.yaml"
-    changed.write_text(yaml.safe_dump({"include": str(path.resolve()), **changes}))
-    return changed
+    task: Any
+    questions: list[Question]
+    instances: Mapping[str, list[Instance]]
+    sampling: Sampling
+    scoring: "_Scoring"
 
+    @classmethod
+    def of(
+        cls, task: Any, source: HarnessSource, chat: Chat, default: Sampling, grouped: bool
+    ) -> "_Part":
+        instances: dict[str, list[Instance]] = {}
+        for instance in _instances(task, source, chat):
+            name = f"{task.task_name}:{instance.doc_id}" if grouped else str(instance.doc_id)
+            instances.setdefault(name, []).append(instance)
+        sampling = _sampling(task, next(iter(instances.values()))[0], source, default)
+        scoring = _Scoring(task, *_metric(task, source), chat, source.reasoning)
+        questions = [_question(task, name, own, source) for name, own in instances.items()]
+        part = cls(task, questions, instances, sampling, scoring)
+        part.check(source)
+        return part
 
-def _data(dataset: str | Mapping[str, str] | None) -> dict[str, Any]:
-    """Return the configuration that replaces the hub by local files."""
-    if dataset is None:
-        return {}
-    if isinstance(dataset, str):
-        return {"dataset_path": dataset, "dataset_name": None}
-    kinds = {Path(path).suffix.removeprefix(".") for path in dataset.values()}
-    kind = "parquet" if kinds == {"parquet"} else "csv" if kinds == {"csv"} else "json"
-    files = dict(dataset)
-    return {"dataset_path": kind, "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    @property
+    def identity(self) -> list[Any]:
+        return ["lm-eval", self.task.task_name, str(self.task.VERSION), *self.scoring.identity]
+
+    def score(self, question: str, completion: Completion) -> float:
+        """Return the harness's metric for one answer."""
+        return self.scoring.score(self.instances[question], completion, self.sampling)
+
+    def check(self, source: HarnessSource) -> None:
+        """Score an answer before anything is generated.
+
+        Raises:
+            SpecError: If that gives no score.
+        """
+        question = self.questions[0]
+        rows = json.dumps([[-1.0 - i, False, 1] for i in range(len(question.pairs))])
+        answer = Completion(rows if question.pairs else "0", 1, "stop")
+        try:
+            self.score(question.id, answer)
+        except Exception as error:  # whatever filters and metrics raise
+            reason = str(error) or type(error).__name__
+            others = ", ".join(ensemble.name for ensemble in self.task._filters)
+            raise SpecError(
+                f"Task {source.name!r} must give a score to each single answer, but lm-eval's "
+                f"{self.task.task_name!r} with metric {self.scoring.metric!r} and filter "
+                f"{self.scoring.filter!r} does not: {reason.splitlines()[0]} Choose another "
+                f"`metric` ({', '.join(_metrics(self.task))}) or `filter` ({others})."
+            ) from error
 
 
 def _instances(task: Any, source: HarnessSource, chat: Chat) -> list[Instance]:
-    task.config.repeats = 1  # answers are greedy
+    task.config.repeats = 1  # how often each question is answered is the study's to say
     template = source.chat and bool(chat.tokenizer.chat_template)
     task.set_fewshot_seed(seed=1234)  # the harness's own default
     task.build_all_requests(
@@ -209,26 +169,48 @@ def _instances(task: Any, source: HarnessSource, chat: Chat) -> list[Instance]:
     return instances
 
 
-def _question(task: Any, instance: Instance, source: HarnessSource) -> Question:
+def _question(
+    task: Any, name: str, instances: Sequence[Instance], source: HarnessSource
+) -> Question:
+    instance = instances[0]
     target = json.dumps(task.doc_to_target(instance.doc), default=str)
-    content = str(task.doc_to_text(instance.doc))
-    cluster = ""
-    if source.cluster is not None:
-        if source.cluster not in instance.doc:
-            raise SpecError(
-                f"`cluster` of task {source.name!r} must be a field of its data "
-                f"({', '.join(instance.doc)}), but got {source.cluster!r}."
-            )
-        cluster = str(instance.doc[source.cluster])
-    return Question(str(instance.doc_id), instance.args[0], target, content, cluster)
+    content = task.doc_to_text(instance.doc)
+    pairs: tuple[Pair, ...] = ()
+    if task.OUTPUT_TYPE != "generate_until":
+        pairs = tuple((each.args[0], each.args[1]) for each in instances)
+        # Many questions share their words, and differ in their choices.
+        content = json.dumps([str(content), [pair[1] for pair in pairs]])
+        content = json.dumps(pairs) if task.multiple_input else content
+    cluster = _cluster(instance.doc, source)
+    return Question(name, instance.args[0], target, str(content), cluster, pairs)
 
 
-def _sampling(arguments: dict[str, Any], source: HarnessSource, default: Sampling) -> Sampling:
-    chosen = normalize_gen_kwargs(arguments, default.max_new_tokens)
+def _cluster(doc: Mapping[str, Any], source: HarnessSource) -> str:
+    if source.cluster is None:
+        return ""
+    if source.cluster not in doc:
+        raise SpecError(
+            f"`cluster` of task {source.name!r} must be a field of its data ({', '.join(doc)}), "
+            f"but got {source.cluster!r}."
+        )
+    return str(doc[source.cluster])
+
+
+def _sampling(task: Any, instance: Instance, source: HarnessSource, default: Sampling) -> Sampling:
+    if task.OUTPUT_TYPE != "generate_until":
+        return Sampling(0, chat=False)
+    chosen = normalize_gen_kwargs(instance.args[1], default.max_new_tokens)
+    unsaid = instance.args[1] == default_gen_kwargs(task.config.fewshot_delimiter)
+    limit = default.max_new_tokens if unsaid else chosen["max_gen_toks"]
     stop = source.stop if source.stop is not None else tuple(chosen["until"])
-    n_tokens = source.max_new_tokens or chosen["max_gen_toks"]
+    n_tokens = source.max_new_tokens or limit
     texts = tuple(text for text in stop if text)
     return replace(default, max_new_tokens=n_tokens, stop=texts, chat=False)
+
+
+def _metrics(task: Any) -> list[str]:
+    """Return the names of a task's metrics, those that are functions too."""
+    return [getattr(name, "__name__", str(name)) for name in task._metric_fn_list]
 
 
 def _metric(task: Any, source: HarnessSource) -> tuple[str, str]:
@@ -237,11 +219,10 @@ def _metric(task: Any, source: HarnessSource) -> tuple[str, str]:
     Raises:
         SpecError: If the task has none of that name.
     """
-    metrics = [entry["metric"] for entry in task.config.metric_list or ()]
     filters = [ensemble.name for ensemble in task._filters]
     chosen = {}
     for kind, names, name, place in (
-        ("metric", metrics, source.metric, 0),
+        ("metric", _metrics(task), source.metric, 0),
         ("filter", filters, source.filter, -1),
     ):
         if name is not None and name not in names:
@@ -263,110 +244,39 @@ class _Scoring:
 
     @property
     def identity(self) -> list[Any]:
-        return [self.metric, self.filter, self.reasoning]
+        return [self.metric, self.filter, self.reasoning, *(["turned"] if self.is_turned else [])]
 
-    def score(self, instance: Instance, completion: Completion, sampling: Sampling) -> float:
-        """Return the harness's metric for one answer.
+    @property
+    def is_turned(self) -> bool:
+        """Whether the metric is an error rate: what is left of it is the score."""
+        known = self.task.higher_is_better()
+        return known.get(self.metric, True) is False
+
+    def score(
+        self, instances: Sequence[Instance], completion: Completion, sampling: Sampling
+    ) -> float:
+        """Return the harness's metric for one answer; 1 less it, where lower is better.
 
         Raises:
             EvaluationError: If it is not one number within [0, 1] an answer.
         """
-        answered = copy.copy(instance)
-        answered.resps = [harness_text(completion, sampling, self.chat, self.reasoning)]
-        answered.filtered_resps = {}
-        for ensemble in self.task._filters:
-            ensemble.apply([answered])
-        results = self.task.process_results(answered.doc, [answered.filtered_resps[self.filter]])
+        given: Sequence[Any] = (
+            [(each.total, each.is_greedy) for each in likelihoods_in(completion.text)]
+            if not sampling.generates
+            else [harness_text(completion, sampling, self.chat, self.reasoning)]
+        )
+        answered = [copy.copy(instance) for instance in instances]
+        for instance, response in zip(answered, given, strict=True):
+            instance.resps, instance.filtered_resps = [response], {}
+        ensemble = next(e for e in self.task._filters if e.name == self.filter)
+        ensemble.apply(answered)
+        filtered = [instance.filtered_resps[self.filter] for instance in answered]
+        results = self.task.process_results(answered[0].doc, filtered)
         score = results.get(self.metric)
-        if not isinstance(score, int | float) or not 0 <= score <= 1:
+        if not isinstance(score, int | float | np.number | np.bool_) or not 0 <= score <= 1:
             raise EvaluationError(
                 f"A metric must give one number within [0, 1] an answer, but {self.metric!r} of "
                 f"lm-eval's task {self.task.task_name!r} gives {score!r:.40}. Choose another "
                 "`metric`."
             )
-        return float(score)
-
-
-def harness_text(completion: Completion, sampling: Sampling, chat: Chat, reasoning: bool) -> str:
-    """Return an answer as the harness's own models return it: no special tokens, no stop text.
-
-    Without the reasoning, an answer that was cut inside it is empty.
-    """
-    text = completion.text if reasoning else final_answer(completion) or ""
-    if text != completion.text:
-        text = text.lstrip()
-    for token in chat.tokenizer.all_special_tokens:
-        text = text.replace(token, "")
-    return str(postprocess_generated_text(text, list(sampling.stop), None))
-
-
-class HarnessLM(LM):  # type: ignore[misc]
-    """One of our engines, with the weights it has now, as a model of the harness.
-
-    Example::
-
-        backend.apply(plan.group_weights(params))
-        lm_eval.simple_evaluate(HarnessLM(backend, base), tasks=["gsm8k_cot_zeroshot"])
-
-    Args:
-        backend: Loaded.
-        base: Directory of the base.
-        max_new_tokens: Where a task does not say.
-        reasoning: Whether metrics see the reasoning before `</think>`.
-    """
-
-    def __init__(
-        self, backend: Backend, base: Path, max_new_tokens: int = 256, reasoning: bool = True
-    ) -> None:
-        super().__init__()
-        self._backend, self._chat = backend, Chat(base)
-        self._max_new_tokens, self._reasoning = max_new_tokens, reasoning
-
-    def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Answer requests greedily; the answers to one kind of request are generated together."""
-        groups: dict[Sampling, list[int]] = {}
-        for place, request in enumerate(requests):
-            groups.setdefault(self._sampling_of(request), []).append(place)
-        texts: dict[int, str] = {}
-        for sampling, places in groups.items():
-            prompts = [requests[place].args[0] for place in places]
-            for place, completion in zip(
-                places, self._backend.generate(prompts, sampling), strict=True
-            ):
-                texts[place] = harness_text(completion, sampling, self._chat, self._reasoning)
-        return [texts[place] for place in range(len(requests))]
-
-    def _sampling_of(self, request: Instance) -> Sampling:
-        chosen = normalize_gen_kwargs(request.args[1], self._max_new_tokens)
-        stop = handle_stop_sequences(chosen["until"], eos=None)
-        return Sampling(chosen["max_gen_toks"], tuple(text for text in stop if text), chat=False)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """A name for the harness's cache of prompts."""
-        template = str(self._chat.tokenizer.chat_template)
-        return hashlib.sha256(template.encode()).hexdigest()[:16]
-
-    def chat_template(self, chat_template: bool | str = False) -> str:
-        """Return the base's chat template."""
-        return self._chat.tokenizer.chat_template or ""
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        """Return a conversation as one text."""
-        return self._chat.conversation(chat_history, add_generation_prompt)
-
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Raise: engines generate."""
-        raise _not_generative()
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Raise: engines generate."""
-        raise _not_generative()
-
-
-def _not_generative() -> EvaluationError:
-    return EvaluationError(
-        "Engines generate answers and compare no likelihoods. Choose a generative task."
-    )
+        return 1.0 - float(score) if self.is_turned else float(score)

@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, get_args
 
 from ....errors import SpecError
 from ..backends.backend import Completion, Sampling
+from ..backends.likelihood import Pair
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class Question:
             prompt.
         cluster: Questions of a task that share it belong together: one passage, or one question
             in several words. Defaults to "": it belongs to no other.
+        pairs: Contexts and continuations whose likelihoods are compared instead of an answer.
+        row: The line of its file, for scorers of the user's own.
     """
 
     id: str
@@ -37,6 +40,8 @@ class Question:
     answer: str
     content: str = field(default="", compare=False)
     cluster: str = ""
+    pairs: tuple[Pair, ...] = ()
+    row: str = field(default="", compare=False)
 
     @property
     def content_hash(self) -> str:
@@ -66,6 +71,11 @@ class Task:
     score: Callable[[Question, Completion], float]
     sampling: Sampling | None = None
 
+    @property
+    def compares(self) -> bool:
+        """Whether it compares likelihoods and generates nothing."""
+        return self.sampling is not None and not self.sampling.generates
+
     def content_hash(self, splits: Sequence[Split] = SPLITS) -> str:
         """Return `sha256:...` over everything that decides a score, for the given splits."""
         digest = hashlib.sha256(self.scorer.encode())
@@ -75,6 +85,8 @@ class Task:
             for question in self.splits.get(split, ()):
                 decisive = [split, question.prompt, question.answer]
                 decisive += [question.cluster] if question.cluster else []
+                decisive += [json.dumps(question.pairs)] if question.pairs else []
+                decisive += [question.row] if question.row else []
                 digest.update(json.dumps(decisive).encode())
         return "sha256:" + digest.hexdigest()
 
@@ -82,13 +94,20 @@ class Task:
 def divide(
     members: Iterable[T], key: Callable[[T], str], fractions: Mapping[Split, float]
 ) -> dict[Split, list[T]]:
-    """Cut a hashed order, so that neither a file's order nor its growth mixes splits."""
-    ordered = sorted(members, key=key)
+    """Cut a hashed order, so that neither a file's order nor its growth mixes splits.
+
+    Members of one key, such as a question that a public data set has twice, stay together.
+    """
+    ordered = sorted(((key(member), member) for member in members), key=lambda pair: pair[0])
+    keys = [name for name, _ in ordered]
     splits: dict[Split, list[T]] = {}
-    start = 0.0
+    start, total = 0, 0.0
     for split, fraction in fractions.items():
-        end = start + fraction
-        splits[split] = ordered[round(start * len(ordered)) : round(end * len(ordered))]
+        total += fraction
+        end = max(start, round(total * len(ordered)))
+        while 0 < end < len(keys) and keys[end] == keys[end - 1]:
+            end += 1
+        splits[split] = [member for _, member in ordered[start:end]]
         start = end
     return splits
 

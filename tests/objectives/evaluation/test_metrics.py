@@ -12,7 +12,7 @@ from mergefront.objectives.evaluation import (
     ObjectiveMetric,
     TaskShare,
 )
-from mergefront.objectives.evaluation.metrics import count_error, percentiles, share_error
+from mergefront.objectives.evaluation.estimators import count_error, percentiles, share_error
 
 
 def _answer(correct: bool, n_tokens: int, finish: str = "stop") -> Answer:

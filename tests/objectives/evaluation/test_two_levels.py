@@ -17,12 +17,8 @@ from mergefront.objectives.evaluation.clusters import (
     resamples,
     share_interval,
 )
-from mergefront.objectives.evaluation.metrics import (
-    clusters_of,
-    count_error,
-    mean_error,
-    share_error,
-)
+from mergefront.objectives.evaluation.estimators import count_error, mean_error, share_error
+from mergefront.objectives.evaluation.metrics import clusters_of
 from mergefront.objectives.evaluation.racing import Race, RaceSettings
 from mergefront.study.results.validation import resample_questions
 

@@ -208,10 +208,93 @@ def test_the_examples_tasks_ask_and_score_local_data(name: str, tmp_path: Path) 
         assert task.score(question, _said(f"<think>{text}")) == 0.0
 
 
+VOTED = [
+    {
+        "name": "voted",
+        "filter": [{"function": "take_first_k", "k": 4}, {"function": "majority_vote"}],
+    },
+    {"name": "first", "filter": [{"function": "take_first"}]},
+]
+METRICS_OF_OWN = """
+import numpy as np
+
+def right(references, predictions, **kwargs):
+    return np.float32(references[0] == predictions[0])
+
+def wrong(references, predictions, **kwargs):
+    return np.bool_(references[0] != predictions[0])
+
+def results(doc, results):
+    return {"right": np.int64(results[0] == doc["answer"])}
+"""
+
+
+def _own_metrics(folder: Path, **changes: Any) -> Path:
+    """Write a task whose metrics are functions in a file beside it."""
+    (folder / "utils.py").write_text(METRICS_OF_OWN)
+    path = _write(folder, filter_list=None, metric_list=None)
+    content = {k: v for k, v in yaml.safe_load(path.read_text()).items() if v is not None}
+    text = yaml.safe_dump({**content, **changes})
+    path.write_text(re.sub(r"'!function (\S+)'", r"!function \1", text))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "exact_match"),
+        ({"metric_list": [{"metric": "!function utils.right"}]}, "right"),
+        (
+            {"metric_list": [{"metric": "right"}], "process_results": "!function utils.results"},
+            "right",
+        ),
+        (
+            {"metric_list": [{"metric": "!function utils.wrong", "higher_is_better": False}]},
+            "wrong",
+        ),
+        ({"filter_list": VOTED, "repeats": 4}, "exact_match"),
+    ],
+)
+def test_metrics_of_many_kinds_score_single_answers(
+    tmp_path: Path, changes: dict[str, Any], name: str
+) -> None:
+    """No metric list, functions, NumPy's numbers, error rates, other filters that need votes."""
+    shared = {"aggregation": "mean", "higher_is_better": True}
+    metrics = [{**shared, **entry} for entry in changes.get("metric_list", [])]
+    path = _own_metrics(tmp_path, **{**changes, **({"metric_list": metrics} if metrics else {})})
+    options = {"filter": "first"} if "filter_list" in changes else {}
+    task, again = _load(path, **options), _load(path, **options)
+    assert f'"{name}"' in task.scorer
+    assert task.content_hash() == again.content_hash()  # no address of a function in it
+    for question in task.splits["search"][:3]:
+        assert task.score(question, _said(json.loads(question.answer))) == 1.0
+        assert task.score(question, _said("nothing")) == 0.0
+
+
+def test_without_generation_kwargs_the_studys_limit_holds(tmp_path: Path) -> None:
+    path = _own_metrics(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    del content["generation_kwargs"]
+    path.write_text(yaml.safe_dump(content))
+    task = _load(path)
+    assert task.sampling == Sampling(64, ("\n\n",), chat=False)
+
+
+def test_a_question_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    path = _write(tmp_path)
+    lines = (tmp_path / "questions.jsonl").read_text().splitlines()
+    (tmp_path / "questions.jsonl").write_text("\n".join([*lines, *lines[:30]]))
+    task = _load(path)
+    assert sum(len(members) for members in task.splits.values()) == N_QUESTIONS
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"output_type": "loglikelihood"}, {}, "must generate answers"),
+        ({"output_type": "loglikelihood_rolling"}, {}, "measures the perplexity of texts"),
+        ({"unsafe_code": True}, {}, "runs code that a model wrote.*scorer: unit_tests"),
+        ({"metric_list": [{"metric": "bleu"}]}, {}, "must give a score to each single answer"),
+        ({"filter_list": VOTED}, {"filter": "voted"}, r"does not: .*`filter` \(voted, first\)"),
         ({}, {"metric": "bleu"}, "`metric` of task 'chains' must be one of exact_match"),
         ({}, {"filter": "first"}, "`filter` of task 'chains' must be one of last, raw"),
         ({"dataset_kwargs": {"data_files": {"test": "missing.jsonl"}}}, {}, "could not be loaded"),
@@ -243,8 +326,3 @@ def test_an_unknown_task_is_named(tmp_path: Path) -> None:
     source = HarnessSource("x", "no_such_task", {"search": 1.0})
     with pytest.raises(SpecError, match="must be one task of lm-eval, but 'no_such_task' is not"):
         load_harness_task(source, BASE, 64)
-
-
-def test_likelihoods_are_not_offered(backend: TransformersBackend) -> None:
-    with pytest.raises(EvaluationError, match="Choose a generative task"):
-        HarnessLM(backend, BASE).loglikelihood([])

@@ -1,0 +1,79 @@
+"""Statistics of one candidate's numbers, and their standard errors, clusters included."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .clusters import Clusters, Numbers, clustered_error, effective_size, resamples
+
+_N_RESAMPLES = 400
+
+
+def means(numbers: Numbers, counts: Numbers) -> Numbers:
+    """Return the mean under each row of counts.
+
+    Args:
+        numbers: `q`-dim, one an answer.
+        counts: `r x q`-dim: how often each answer counts in each of `r` resamples.
+    """
+    result: Numbers = counts @ numbers / counts.sum(axis=1)
+    return result
+
+
+def percentiles(share: float) -> Callable[[Numbers, Numbers], Numbers]:
+    """Return a statistic like `means`: the smallest number that `share` of the answers keep to."""
+
+    def statistic(numbers: Numbers, counts: Numbers) -> Numbers:
+        order = np.argsort(numbers)
+        reached = counts[:, order].cumsum(axis=1)
+        enough = reached >= share * reached[:, -1:] - 1e-9
+        result: Numbers = numbers[order][enough.argmax(axis=1)]
+        return result
+
+    return statistic
+
+
+def share_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the binomial standard error of a mean of numbers within [0, 1].
+
+    It is taken at the share shrunk by one hit and one miss (Laplace), so that 0 of `n` and `n`
+    of `n` do not claim to be exact. Numbers other than 0 and 1 vary less than it says. Answers
+    in clusters count as many as they are worth.
+    """
+    n, hits = float(len(numbers)), float(np.sum(numbers))
+    if clusters is not None:
+        size = effective_size(numbers, clusters)
+        n, hits = size, hits / n * size
+    shrunk = (hits + 1) / (n + 2)
+    return math.sqrt(shrunk * (1 - shrunk) / n)
+
+
+def mean_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the standard error of a mean; for one number, the number itself."""
+    if clusters is not None:
+        return clustered_error(numbers, clusters)
+    n = len(numbers)
+    return float(np.std(numbers, ddof=1)) / math.sqrt(n) if n > 1 else abs(float(numbers[0]))
+
+
+def count_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the standard error of a mean count.
+
+    A sample without spread gets the error that one differing answer would cause, `1 / n`, or one
+    differing cluster.
+    """
+    n = len(numbers)
+    largest = 1 if clusters is None else int(np.bincount(clusters).max())
+    return max(mean_error(numbers, clusters) if largest < n else 0.0, largest / n)
+
+
+def percentile_error(share: float) -> Callable[[Numbers, Clusters | None], float]:
+    """Return a bootstrap error, at least that of a mean count: few answers lie in the tail."""
+
+    def error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+        counts = resamples(len(numbers), _N_RESAMPLES, clusters=clusters)
+        drawn = percentiles(share)(numbers, counts)
+        return max(float(np.std(drawn)), count_error(numbers, clusters))
+
+    return error

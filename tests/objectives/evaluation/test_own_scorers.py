@@ -1,0 +1,213 @@
+"""Scorers: readings of an answer, one's own functions, programs in a sandbox, hostile answers."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from mergefront.errors import EvaluationError, SpecError
+from mergefront.objectives.evaluation import SCORERS, Completion, TaskSource, load_task
+from mergefront.objectives.evaluation.scorers import (
+    choice_letter,
+    json_schema,
+    last_number,
+    passes_tests,
+    regex,
+)
+from mergefront.study.spec import load_inputs
+from small_study import write_spec
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("so it is 1,234.0 apples", "1234", True),
+        ("12 and then -7", "-7", True),
+        ("7 of 12", "7", False),
+        ("1e3", "1000", True),
+        ("it is 18.", "#### 18", True),
+        ("none", "3", False),
+    ],
+)
+def test_last_number(answer: str, reference: str, right: bool) -> None:
+    assert last_number(answer, reference) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "right"),
+    [
+        ("B", "B", True),
+        ("(b)", "B", True),
+        ("The answer is (C).", "C", True),
+        ("The answer is **D**", "D", True),
+        ("A is wrong, so the answer is B", "B", True),
+        ("Answer: B. I considered C and D.", "B", True),
+        ("I don't know", "I", True),
+        ("Because", "B", False),
+        ("", "A", False),
+    ],
+)
+def test_choice_letter(answer: str, reference: str, right: bool) -> None:
+    assert choice_letter(answer, reference) is right
+
+
+def test_patterns_and_schemas() -> None:
+    assert regex("the result: 42 km", r"4\d km")
+    assert not regex("the result: 43 m", r"4\d km")
+    schema = json.dumps({"type": "object", "required": ["a"]})
+    assert json_schema('Here:\n```json\n{"a": 1}\n```', schema)
+    assert not json_schema('{"b": 1}', schema)
+    assert not json_schema("a", schema)
+
+
+TESTS = "assert f(2) == 4\nassert f(3) == 9"
+
+
+def test_programs_are_run_against_tests() -> None:
+    good = "I square it.\n```python\ndef f(x: int) -> Optional[int]:\n    return x * x\n```\nDone."
+    assert passes_tests(good, TESTS)
+    assert passes_tests("def f(x):\n    return x**2", TESTS)
+    assert not passes_tests("def f(x):\n    return x", TESTS)
+    assert not passes_tests("not Python at all", TESTS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "import socket; socket.create_connection(('127.0.0.1', 1))",
+        "import os; os.remove(PATH)",
+        "import os; os.rename(PATH, PATH + 'x')",
+        "open(PATH, 'w').write('x')",
+        "open(PATH, 'a').write('x')",
+        "import os; os.truncate(PATH, 0)",
+        "import os; os.chmod(PATH, 0)",
+        "import os; os.mkdir(PATH + 'd')",
+        "import os; os.kill(os.getppid(), 0)",
+        "import subprocess; subprocess.run(['touch', PATH + 'n'], check=True)",
+    ],
+)
+def test_a_program_reaches_nothing_outside(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "mine"
+    path.write_text("kept")
+    program = body.replace("PATH", repr(str(path)))
+    assert not passes_tests(program, "")
+    assert path.read_text() == "kept"
+    assert os.listdir(tmp_path) == ["mine"]
+    caught = f"try:\n    {program}\nexcept Exception:\n    pass"
+    assert passes_tests(caught, "")  # refused, not killed
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import sys; sys.exit(0)",
+        "import os; os._exit(0)",
+        "raise SystemExit",
+        "x = [0] * 10**10",
+        "\x00",
+        "(" * 100_000,
+        "def f(): f()\nf()",
+        "import os\nos.abort()",
+    ],
+)
+def test_programs_that_end_early_fail(program: str) -> None:
+    assert not passes_tests(program, "")
+
+
+def test_programs_have_limits_of_time() -> None:
+    start = time.monotonic()
+    assert not passes_tests("while True: pass", "", seconds=1)
+    assert not passes_tests("import time; time.sleep(100)", "", patience=2.0)
+    child = "import os\nif os.fork() == 0:\n    while True: pass"
+    assert passes_tests(child, "", seconds=1, patience=20.0)  # and the child is ended with it
+    assert not passes_tests("import os\nif os.fork() == 0: os.setsid()\nelse: os.kill(0, 9)", "")
+    assert time.monotonic() - start < 60
+
+
+HOSTILE = [
+    "",
+    "\x00",
+    "7" * 100_000,
+    "(" * 100_000,
+    "{" * 50_000,
+    "\ud800",
+    "a" * 40 + "!",
+    "A" * 50_000,
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(SCORERS) - {"unit_tests"}))
+def test_no_hostile_answer_hangs_or_crashes_a_scorer(name: str) -> None:
+    references = {"regex": r"^(a+)+$", "json_schema": '{"type": "string", "pattern": "^(a+)+$"}'}
+    for answer in HOSTILE:
+        assert SCORERS[name](answer, references.get(name, "42")) in (True, False)
+
+
+OWN = "def closeness(answer, row):\n    return 1 / (1 + abs(float(answer or 0) - row['value']))\n"
+
+
+def _source(folder: Path, scorer: str) -> TaskSource:
+    (folder / "q.jsonl").write_text('{"prompt": "4+5?", "answer": "9", "value": 9}\n')
+    return TaskSource("t", {"search": folder / "q.jsonl"}, scorer=scorer, folder=folder)
+
+
+def test_a_function_of_ones_own_scores_answer_and_line(tmp_path: Path) -> None:
+    (tmp_path / "mine_scoring.py").write_text(OWN)
+    task = load_task(_source(tmp_path, "mine_scoring:closeness"))
+    question = task.splits["search"][0]
+    assert task.score(question, Completion("8", 1, "stop")) == 0.5
+    assert task.score(question, Completion("<think>9", 1, "length")) == 0.0
+    same = load_task(_source(tmp_path, "mine_scoring:closeness"))
+    (tmp_path / "mine_scoring.py").write_text(OWN + "# another version\n")
+    other = load_task(_source(tmp_path, "mine_scoring:closeness"))
+    assert task.content_hash() == same.content_hash() != other.content_hash()
+    with pytest.raises(EvaluationError, match="could not convert"):
+        task.score(question, Completion("eight", 1, "stop"))
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message"),
+    [
+        (OWN, "mine_broken:missing", "has no attribute 'missing'"),
+        (OWN, "no_such_module:closeness", "No module named"),
+        ("def f(answer, row): return 'high'", "mine_broken:f", "could not convert"),
+        ("def f(answer, row): return 7", "mine_broken:f", r"within \[0, 1\], but mine_broken:f"),
+        ("def f(answer): return 1", "mine_broken:f", "positional argument"),
+    ],
+)
+def test_what_is_no_scorer_is_refused_in_one_line(
+    tmp_path: Path, code: str, name: str, message: str
+) -> None:
+    (tmp_path / "mine_broken.py").write_text(code)
+    with pytest.raises(SpecError, match=message) as caught:
+        load_task(_source(tmp_path, name))
+    assert "\n" not in str(caught.value)
+
+
+def test_scorers_are_checked_with_the_spec(tmp_path: Path) -> None:
+    def spec(scorer: str) -> Path:
+        task = {"name": "demo", "files": {"search": "search.jsonl"}, "scorer": scorer}
+        return write_spec(tmp_path, evaluation={"tasks": [task]})
+
+    with pytest.raises(SpecError, match="did you mean 'last_number'"):
+        load_inputs(spec("last_numbr"))
+    (tmp_path / "scoring.py").write_text("def f(answer, row): return len(answer) > 1")
+    assert load_inputs(spec("scoring:f")).tasks[0].scorer.startswith("scoring:f ")
+    assert load_inputs(spec(f"{tmp_path}/scoring.py:f"))
+
+
+def test_humaneval_rows_name_their_entry_point(tmp_path: Path) -> None:
+    row = {
+        "prompt": "def add(a, b):\n    '''Add.'''\n",
+        "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+        "entry_point": "add",
+    }
+    (tmp_path / "q.jsonl").write_text(json.dumps(row))
+    source = TaskSource("t", {"search": tmp_path / "q.jsonl"}, answer="test", scorer="unit_tests")
+    task = load_task(source)
+    question = task.splits["search"][0]
+    right = Completion("```python\ndef add(a, b):\n    return a + b\n```", 9, "stop")
+    assert task.score(question, right) == 1.0
+    assert task.score(question, Completion("def add(a, b): return 0", 9, "stop")) == 0.0
