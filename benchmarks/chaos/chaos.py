@@ -15,6 +15,7 @@ import random
 import sys
 import tempfile
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +49,18 @@ def main() -> None:
     """Run studies until the time is over, and print what was done and lost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=N_WORKERS)
     parser.add_argument("--minutes", type=float, default=0.0, help="go on with more studies")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("mergefront").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     start, seed = time.monotonic(), arguments.seed
     losses: list[Loss] = []
     while not losses or time.monotonic() - start < 60 * arguments.minutes:
         with serve() as server, tempfile.TemporaryDirectory(prefix="chaos.") as work:
-            losses.append(one_study(server, Path(work), arguments.trials, seed))
+            losses.append(one_study(server, Path(work), arguments.trials, seed, arguments.workers))
         print(losses[-1], flush=True)
         seed += 1
     print(Loss.table(losses, time.monotonic() - start))
@@ -84,7 +87,7 @@ def one_study(
     inputs = load_inputs(path)
     init_study(inputs)
     start = time.monotonic()
-    with Herd(path, folder, server, random.Random(seed), weather) as herd:
+    with Herd(path, folder, server, random.Random(seed), Weather()) as herd:
         herd.start(n_workers)
         while not herd.done():
             if time.monotonic() - start > DEADLINE_SECONDS:

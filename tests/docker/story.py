@@ -117,7 +117,7 @@ class Story:
 
 
 def build(story: Story) -> None:
-    """Build the image, then again after a change of the code."""
+    """Build the image."""
     start = time.monotonic()
     story.compose("build", "dashboard")
     story.say(f"the image was built in {time.monotonic() - start:.0f} s")
