@@ -1,5 +1,6 @@
 """Worker processes, and what happens to them."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -157,13 +158,10 @@ class Herd:
         if self._disk is None:
             return
         filler = self._disk / "filler"
-        with filler.open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 20))
-                    file.flush()
-            except OSError:
-                self.events["disk full"] += 1
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while file.write(bytes(1 << 20)):
+                pass
+        self.events["disk full"] += 1
         self._at(self._weather.full_disk_for, lambda: filler.unlink(missing_ok=True))
         self._at(self._weather.full_disk_for + self._weather.stop_every, self._fill_disk)
 
