@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
@@ -36,6 +37,8 @@ _TICK_SECONDS = 0.5
 # What an orphan of a worker keeps open is not waited for.
 _LAST_WORDS_SECONDS = 5.0
 
+# Tokens of each answer before anything is timed.
+_WARM_UP = 8
 _OPTUNA_SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed, n_startup_trials=0),
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=0),
@@ -90,6 +93,12 @@ def make_objective(
     questions = questions_of(inputs.split(split), split)
     backend = _make_backend(spec, devices)
     backend.load(inputs.models)
+    if spec.is_timed:  # the first batch compiles and allocates: no candidate should pay for that
+        first = questions[: spec.evaluation.batch_size]
+        short = replace(
+            inputs.sampling, max_new_tokens=min(_WARM_UP, spec.evaluation.max_new_tokens)
+        )
+        backend.generate([asked.question.prompt for asked in first], short)
     return MergeObjective(
         backend,
         inputs.plan,
@@ -105,7 +114,7 @@ def make_objective(
 def _make_cache(inputs: StudyInputs) -> AnswerCache | None:
     """Open the file of answers that the spec asks for; beside the study if it names none."""
     cache = inputs.spec.evaluation.cache
-    if not cache:
+    if not cache or inputs.spec.is_timed:  # an answer that is kept takes the time of another run
         return None
     path = state_dir(inputs.spec) / "answers.db" if cache is True else Path(cache)
     return AnswerCache(path, inputs.answer_scope())

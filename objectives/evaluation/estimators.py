@@ -69,11 +69,11 @@ def count_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
 
 
 def percentile_error(share: float) -> Callable[[Numbers, Clusters | None], float]:
-    """Return a bootstrap error, at least that of a mean count: few answers lie in the tail."""
+    """Return a bootstrap error, at least one token in all: no sample is exact."""
 
     def error(numbers: Numbers, clusters: Clusters | None = None) -> float:
         counts = resamples(len(numbers), _N_RESAMPLES, clusters=clusters)
         drawn = percentiles(share)(numbers, counts)
-        return max(float(np.std(drawn)), count_error(numbers, clusters))
+        return max(float(np.std(drawn)), 1 / len(numbers))
 
     return error

@@ -156,6 +156,9 @@ class StudyInputs:
         del drawn["max_new_tokens"]
         if drawn:
             rules["evaluation.sampling"] = drawn
+        if self.spec.is_timed:
+            section = self.spec.evaluation.model_dump(mode="json")
+            rules["evaluation.speed"] = [section["batch_size"], section["engine"]]
         if self.spec.evaluation.race:
             rules["evaluation.racing"] = self.spec.evaluation.model_dump(mode="json")["racing"]
         if self.spec.evaluation.rotate:

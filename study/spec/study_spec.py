@@ -310,6 +310,12 @@ class StudySpec(Section):
         """
         return [self._constraint(text) for text in self.constraints]
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether an objective or a constraint is a time: no answer may come from a cache."""
+        measured = [*self.measured, *(limit.objective for limit in self.limits)]
+        return any(one.metric.name in ("latency", "throughput") for one in measured)
+
     def _objective(self, name: str) -> ObjectiveMetric:
         _, _, task = name.partition("/")
         return ObjectiveMetric(metric_of(name), task or None, self.evaluation.shares)

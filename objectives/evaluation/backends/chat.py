@@ -17,7 +17,7 @@ from ...checkpoints.tokenizers import load_tokenizer
 from .backend import ChatSettings, Completion, Models, Sampling, final_answer
 from .reasoning import Reasoning, answer_start, opening_of
 
-# Tokens decoded to look for a stop text, beyond one a character of it.
+# Tokens decoded to look for a stop text, beyond one a byte of it.
 _MARGIN = 8
 # Tokens at a prompt's end that may hold a marker of reasoning and what a template adds to it.
 _OPENING = 64
@@ -139,7 +139,8 @@ class Chat:
             return True
         if not stop:
             return False
-        tail = self.tokenizer.decode(list(ids[-max(map(len, stop)) - _MARGIN :]))
+        longest = max(len(text.encode()) for text in stop)
+        tail = self.tokenizer.decode(list(ids[-longest - _MARGIN :]))
         return any(text in tail for text in stop)
 
     def completion(

@@ -29,6 +29,8 @@ _FIRST_LENGTH = 64
 def fits(model: Any) -> bool:
     """Whether a model can be run in rows: plain causal attention over all positions."""
     config = model.config.get_text_config()
+    if depends_on_length(config):
+        return False
     layers = getattr(config, "layer_types", None)
     plain = all(kind == "full_attention" for kind in layers or ())
     windowed = layers is None and getattr(config, "sliding_window", None) is not None
@@ -42,6 +44,16 @@ def cache_argument(model: Any) -> str:
     """
     known = inspect.signature(model.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
+
+
+def depends_on_length(config: Any) -> bool:
+    """Whether a rotary embedding turns by the length of the longest text in a batch.
+
+    An answer then depends on its company; alone, it is what `generate` gives.
+    """
+    ropes = getattr(config, "rope_parameters", None) or {}
+    nested = [part for part in ropes.values() if isinstance(part, dict)]
+    return any(part.get("rope_type") in ("dynamic", "longrope", "su") for part in [ropes, *nested])
 
 
 @dataclass

@@ -13,7 +13,7 @@ from ...merging import MergePlan, ModuleSink
 from ...merging.merger import checksum
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
-from .continuous_batching import Answering, Rows, fits
+from .continuous_batching import Answering, Rows, depends_on_length, fits
 from .drawing import Chooser, Draws, one_hot
 from .likelihood import Likelihood, Pair, added, measured, windows
 from .loading import check_names, default_device, load_expert, load_model
@@ -143,15 +143,17 @@ class TransformersBackend:
         finished: Callable[[Answering], None],
     ) -> None:
         order = sorted(range(len(rendered)), key=lambda i: (len(rendered[i]), i))
-        for start in range(0, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+        alone = depends_on_length(self._model.config.get_text_config())
+        size = 1 if alone else self.batch_size
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
             began = time.perf_counter()
             draws = [Draws(seeds[i]) for i in batch]
-            answers = self._generate_batch([rendered[i] for i in batch], chooser, draws)
-            seconds = time.perf_counter() - began
+            prompts = [rendered[i] for i in batch]
+            answers, times = self._generate_batch(prompts, chooser, draws)
             for i, ids in zip(batch, answers, strict=True):
                 cut = self._cut(ids, chooser.sampling)
-                finished(Answering(i, rendered[i], began, cut, seconds))
+                finished(Answering(i, rendered[i], began, cut, times[len(cut) - 1] - began))
 
     def _cut(self, ids: list[int], sampling: Sampling) -> list[int]:
         """Return what a batch generated for one answer without what follows its end."""
@@ -160,11 +162,13 @@ class TransformersBackend:
 
     def _generate_batch(
         self, rendered: list[list[int]], chooser: Chooser, draws: Sequence[Draws]
-    ) -> list[list[int]]:
+    ) -> tuple[list[list[int]], list[float]]:
+        """Return the tokens of each answer, and when each of them was there."""
         tokenizer, sampling = self._chat.tokenizer, chooser.sampling
         inputs = tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
         texts = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
         width = inputs.input_ids.shape[1]
+        times: list[float] = []
 
         def chosen(ids: Tensor, logits: Tensor) -> Tensor:
             """Leave the token that was chosen, and no other."""
@@ -172,13 +176,19 @@ class TransformersBackend:
             seen = [[*prompt, *ids] for prompt, ids in zip(rendered, answers, strict=True)]
             return one_hot(chooser.choose(logits, seen, draws), logits)
 
+        def clock(ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+            """Note when a token is there; end nothing."""
+            times.append(time.perf_counter())
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=inputs.input_ids,
                 attention_mask=inputs.attention_mask,
                 max_new_tokens=sampling.max_new_tokens,
+                stopping_criteria=[clock],
                 **(texts if sampling.stop else {}),
                 **({} if chooser.is_greedy else {"logits_processor": [chosen]}),
             )
         answers: list[list[int]] = output[:, width:].tolist()
-        return answers
+        return answers, times

@@ -95,3 +95,14 @@ def test_constraints_are_kept_at_zero_or_less() -> None:
     assert at_most.estimate(answers)[0] == pytest.approx(0.3)
     assert at_least.name == "tokens >= 2.5"
     assert at_least.estimate(answers)[0] == pytest.approx(-0.5)
+
+
+def test_a_percentiles_error_does_not_follow_the_tail() -> None:
+    """A tenth of the answers at the limit: the median is as certain as it is without them."""
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(100, 300, size=(2000, 200))
+    drawn[:, :20] = 32768
+    truth = float(np.median(drawn, axis=1).std())
+    for sample in drawn[:5]:
+        _, error = METRICS["tokens_p50"].estimate([_answer(True, int(n)) for n in sample])
+        assert truth / 2 < error < 2 * truth

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mergefront.errors import EvaluationError, MergefrontError, SpecError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.study.dry_run import plan_study
 from mergefront.study.readiness import check_ready
+from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.spec.study_spec import StudySpec
 from small_study import write_spec
@@ -150,3 +152,16 @@ def test_an_expert_that_is_the_base_is_refused(tmp_path: Path) -> None:
     spec = write_spec(tmp_path, models={"experts": [str(tmp_path / "copy")]})
     with pytest.raises(SpecError, match="must differ from the base"):
         plan_study(StudySpec.from_yaml(spec))
+
+
+def test_timed_studies_keep_no_answers_and_know_their_engine(tmp_path: Path) -> None:
+    plain = load_inputs(write_spec(tmp_path))
+    assert "evaluation.speed" not in plain.fingerprint() and not plain.spec.is_timed
+    path = write_spec(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["constraints"] = ["latency <= 9"]
+    path.write_text(yaml.safe_dump(content))
+    timed = load_inputs(path)
+    assert timed.fingerprint()["evaluation.speed"][0] == 64
+    objective = make_objective(timed)
+    assert objective.cache is None
