@@ -96,7 +96,8 @@ def make_objective(
     if spec.is_timed:  # the first batch compiles and allocates: no candidate should pay for that
         first = questions[: spec.evaluation.batch_size]
         short = replace(
-            inputs.sampling, max_new_tokens=min(_WARM_UP, spec.evaluation.max_new_tokens)
+            first[0].sampling or inputs.sampling,
+            max_new_tokens=min(_WARM_UP, spec.evaluation.max_new_tokens),
         )
         backend.generate([asked.question.prompt for asked in first], short)
     return MergeObjective(

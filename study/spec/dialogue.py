@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import SpecError
+from ...errors import MissingExtraError, SpecError
 from ...objectives.checkpoints import Checkpoint
 from ...objectives.checkpoints.configs import stop_tokens
 from ...objectives.checkpoints.tokenizers import load_tokenizer
+from ...objectives.evaluation import Sampling, Task, load_task
 from .base import resolve
+from .evaluation import TaskSection
 from .study_spec import StudySpec
 
 
@@ -89,3 +91,39 @@ def _directory(key: str, chosen: str, spec: StudySpec, parents: Sequence[Checkpo
             f"neither (looked in {spec.folder})."
         )
     return directory
+
+
+def load_task_of(
+    task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling, template: str | None
+) -> Task:
+    """Load one of a spec's tasks, with prompts rendered by the chosen chat template.
+
+    Raises:
+        SpecError: If its questions cannot be read.
+        MissingExtraError: If it is one of lm-eval's, which is not installed.
+    """
+    fractions = dict(spec.evaluation.splits)
+    if task.lm_eval is None:
+        return load_task(task.source(spec.folder, fractions, sampling))
+    try:
+        from ...objectives.evaluation.tasks.lm_eval import HarnessSource, load_harness_task
+    except ImportError as error:
+        raise MissingExtraError(
+            f"Task {task.name!r} needs lm-evaluation-harness; run "
+            "`pip install 'mergefront[eval]'`."
+        ) from error
+    source = HarnessSource(
+        task.name,
+        task.harness_name(spec.folder),
+        fractions,
+        task.local_dataset(spec.folder),
+        task.metric,
+        task.filter,
+        task.num_fewshot,
+        task.chat,
+        task.max_new_tokens,
+        None if task.stop is None else tuple(task.stop),
+        task.reasoning,
+        task.cluster,
+    )
+    return load_harness_task(source, base.directory, task.own_sampling(sampling), template)
