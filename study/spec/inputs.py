@@ -10,11 +10,7 @@ from typing import Any
 
 import numpy as np
 
-<<<<<<< HEAD
 from ...errors import EvaluationError, MissingExtraError, SpecError
-=======
-from ...errors import SpecError
->>>>>>> fe020a6 (Errors of percentiles, times of answers, rotary embeddings that depend on length, stop texts by bytes)
 from ...objectives.checkpoints import (
     Checkpoint,
     LoraCheckpoint,
@@ -33,12 +29,14 @@ from ...objectives.evaluation import (
     Task,
     TaskShare,
     check_disjoint,
+    load_task,
 )
 from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .base import near_hint
-from .dialogue import chat_template_of, load_task_of, stop_tokens_of
+from .dialogue import chat_template_of, stop_tokens_of
+from .evaluation import TaskSection
 from .hashing import cached_hash
 from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
@@ -96,7 +94,7 @@ class StudyInputs:
         sampling, _ = _sampling(spec, base.directory, paths)
         _check_chat(spec, base.directory, template)
         tasks = tuple(
-            load_task_of(task, spec, base, sampling, template) for task in spec.evaluation.tasks
+            _load(task, spec, base, sampling, template) for task in spec.evaluation.tasks
         )
         check_disjoint(tasks)
         spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in tasks))
@@ -240,7 +238,6 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-<<<<<<< HEAD
 def _check_chat(spec: StudySpec, base: Path, template: str | None) -> None:
     """Render a message, if the template is given anything.
 
@@ -305,8 +302,6 @@ def _load(
     return load_harness_task(source, base.directory, drawn, template, settings)
 
 
-=======
->>>>>>> fe020a6 (Errors of percentiles, times of answers, rotary embeddings that depend on length, stop texts by bytes)
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:
     blocks: tuple[int, ...] = ()
     if spec.merge.granularity == "blocks":
