@@ -174,3 +174,60 @@ def test_models_on_disk_are_taken_as_they_are(tmp_path: Path) -> None:
     assert outline_model(str(BASE), tmp_path, tmp_path) == BASE.resolve()
     with pytest.raises(SpecError, match="directory or a hub id"):
         outline_model("./missing", tmp_path, tmp_path)
+
+
+QUESTION = {"Question": "Which {i}?", "Correct Answer": "yes {i}"}
+QUESTION |= {f"Incorrect Answer {k}": f"no {k} {{i}}" for k in (1, 2, 3)}
+# The columns of the data sets that the examples' tasks ask.
+COLUMNS: dict[str, tuple[str, dict[str, object]]] = {
+    "gsm8k": ("train test", {"question": "{i} and {i}?", "answer": "Add.\n#### {i}"}),
+    "math500": ("test", {"problem": "{i}?", "solution": "$\\boxed{{{i}}}$", "answer": "{i}"}),
+    "aime25": ("test", {"problem": "Find {i}.", "answer": "{i}"}),
+    "gpqa-diamond": ("train", {**QUESTION}),
+    "ifeval": (
+        "train",
+        {
+            "key": "{i}",
+            "prompt": "{i}: lowercase.",
+            "instruction_id_list": ["change_case:english_lowercase"],
+            "kwargs": [{}],
+        },
+    ),
+}
+
+
+def _stand_in(example: Path, folder: Path) -> Path:
+    """Return an example over models without weights and questions of its data sets' columns."""
+    content = yaml.safe_load(example.read_text())
+    if not (example.parent / content["models"]["base"]).is_dir():
+        experts = content["models"]["experts"]
+        content["models"]["base"] = str(_qwen(folder / "base"))
+        content["models"]["experts"] = [str(_qwen(folder / f"e{k}")) for k in range(len(experts))]
+    for task in content["evaluation"]["tasks"]:
+        if "lm_eval" in task:
+            splits, row = COLUMNS[task["name"]]
+            lines = [
+                {k: v.format(i=i) if isinstance(v, str) else v for k, v in row.items()}
+                for i in range(30)
+            ]
+            path = folder / f"{task['name']}.jsonl"
+            path.write_text("\n".join(map(json.dumps, lines)))
+            task["dataset"] = dict.fromkeys(splits.split(), str(path))
+    spec = folder / example.name
+    spec.write_text(yaml.safe_dump(content))
+    return spec
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (REPOSITORY / "examples").glob("*.yaml")))
+def test_every_shipped_example_can_be_planned(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = REPOSITORY / "examples" / name
+    own = "demo/" in example.read_text()
+    path = example if own else _stand_in(example, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = invoke("run", path, "--dry-run")
+    assert result.exit_code == 0, result.output
+    for title in ("models", "search", "trials", "questions", "answers", "memory"):
+        assert title in result.output
+    assert not (tmp_path / "runs").exists()
