@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import EvaluationError, MissingExtraError, SpecError
+from ...errors import EvaluationError, SpecError
 from ...objectives.checkpoints import (
     Checkpoint,
     LoraCheckpoint,
@@ -29,14 +29,12 @@ from ...objectives.evaluation import (
     Task,
     TaskShare,
     check_disjoint,
-    load_task,
 )
 from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .base import near_hint
-from .dialogue import chat_template_of, stop_tokens_of
-from .evaluation import TaskSection
+from .dialogue import chat_template_of, load_task_of, stop_tokens_of
 from .hashing import cached_hash
 from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
@@ -94,7 +92,7 @@ class StudyInputs:
         sampling, _ = _sampling(spec, base.directory, paths)
         _check_chat(spec, base.directory, template)
         tasks = tuple(
-            _load(task, spec, base, sampling, template) for task in spec.evaluation.tasks
+            load_task_of(task, spec, base, sampling, template) for task in spec.evaluation.tasks
         )
         check_disjoint(tasks)
         spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in tasks))
@@ -268,38 +266,6 @@ def _check_generating(spec: StudySpec, tasks: Sequence[Task]) -> None:
                 f"{' and '.join(sorted(map(repr, counted)))} compare likelihoods and generate "
                 "nothing. Add a task that generates, or remove it."
             )
-
-
-def _load(
-    task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling, template: str | None
-) -> Task:
-    fractions = dict(spec.evaluation.splits)
-    if task.lm_eval is None:
-        return load_task(task.source(spec.folder, fractions, sampling))
-    try:
-        from ...objectives.evaluation.tasks.lm_eval import HarnessSource, load_harness_task
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Task {task.name!r} needs lm-evaluation-harness; run "
-            "`pip install 'mergefront[eval]'`."
-        ) from error
-    source = HarnessSource(
-        task.name,
-        task.harness_name(spec.folder),
-        fractions,
-        task.local_dataset(spec.folder),
-        task.metric,
-        task.filter,
-        task.num_fewshot,
-        task.chat,
-        task.max_new_tokens,
-        None if task.stop is None else tuple(task.stop),
-        task.reasoning,
-        task.cluster,
-    )
-    settings = spec.evaluation.chat.settings
-    drawn = task.own_sampling(sampling)
-    return load_harness_task(source, base.directory, drawn, template, settings)
 
 
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:
