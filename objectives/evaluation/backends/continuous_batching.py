@@ -47,10 +47,7 @@ def cache_argument(model: Any) -> str:
 
 
 def depends_on_length(config: Any) -> bool:
-    """Whether a rotary embedding turns by the length of the longest text in a batch.
-
-    An answer then depends on its company; alone, it is what `generate` gives.
-    """
+    """Whether a rotary embedding turns by the longest text in a batch: answers need be alone."""
     ropes = getattr(config, "rope_parameters", None) or {}
     nested = [part for part in ropes.values() if isinstance(part, dict)]
     return any(part.get("rope_type") in ("dynamic", "longrope", "su") for part in [ropes, *nested])
