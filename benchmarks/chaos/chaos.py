@@ -72,8 +72,7 @@ def one_study(
     folder: Path,
     trials: int,
     seed: int,
-    weather: Weather = Weather(),
-    n_workers: int = N_WORKERS,
+    n_workers: int,
 ) -> Loss:
     """Run one study through everything; return what was done to it and what it lost."""
     study = {
