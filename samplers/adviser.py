@@ -19,7 +19,7 @@ from .denoise import StudyModel
 # Deviations are doubled: the search went where the surrogate was optimistic.
 CAUTION = 2.0
 # A combination is recommended only if its expected gain is so many of the gain's own deviations.
-_CLEAR = 0.25
+_CLEAR = 0.1
 _STEPS, _STEP_SIZE = 100, 0.2
 _SHARPNESS = 20.0  # how strongly an ascent starts at one evaluated point
 _N_STARTS = 3
