@@ -21,6 +21,7 @@ from .seeding import FOLDER, SPEC, check_same_study
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage import connection
+from .storage.artifacts import asked_of
 from .workers.worker import Reporter
 
 Source = StudySpec | optuna.Study | str | Path
@@ -117,7 +118,8 @@ def validate(
             validation = validate_front(report, opened, objective, split, progress)
         finally:
             objective.backend.close()
-    record(validation, open_validation(opened, split), spec)
+    asked = asked_of(objective.questions)
+    record(validation, open_validation(opened, split), spec, asked)
     return validation
 
 

@@ -9,7 +9,18 @@ runs: help, version and shell completion are immediate.
 # In the order in which help lists the commands.
 from .app import app
 from .studies import demo, new, run, init, worker, status  # noqa: F401 - registers
-from .results import front, pick, validate, report, dashboard, export, merge  # noqa: F401 - registers
+from .results import (  # noqa: F401 - registers
+    front,
+    pick,
+    answers,
+    validate,
+    report,
+    dashboard,
+    export,
+    merge,
+    publish,
+    reproduce,
+)
 from .research import compare, select, importance  # noqa: F401 - registers
 
 # isort: on

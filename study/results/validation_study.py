@@ -8,7 +8,7 @@ from optuna.trial import TrialState, create_trial
 from ...errors import StudyError
 from ..seeding import fingerprint_of
 from ..spec.study_spec import StudySpec
-from ..storage.artifacts import answer_table, store_artifact
+from ..storage.artifacts import Asked, answer_table, store_artifact
 from ..storage.connection import artifact_store
 from .predicted import ValidatedModel
 from .validation import Validation
@@ -75,7 +75,9 @@ def check_validation(study: optuna.Study, split: str) -> None:
         )
 
 
-def record(validation: Validation, written: optuna.Study, spec: StudySpec) -> None:
+def record(
+    validation: Validation, written: optuna.Study, spec: StudySpec, asked: Asked | None = None
+) -> None:
     """Write a validation into its study; models that it has already are not added again.
 
     Each model is a COMPLETE trial with the parameters of the search's trial, whose number is its
@@ -86,11 +88,12 @@ def record(validation: Validation, written: optuna.Study, spec: StudySpec) -> No
         validation: Of a study's front.
         written: From `open_validation`.
         spec: Of the search.
+        asked: The questions, for the tables of answers. Defaults to None: ids alone.
     """
     known = {trial.user_attrs["trial"] for trial in written.get_trials(deepcopy=False)}
     for model in validation.models:
         if model.number not in known:
-            _add(written, model, spec)
+            _add(written, model, spec, asked)
     written.set_user_attr(RESULT, validation.to_json())
 
 
@@ -105,7 +108,7 @@ def last_validation(study: optuna.Study, split: str) -> dict[str, Any] | None:
     return attributes.get(RESULT)
 
 
-def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec) -> None:
+def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec, asked: Asked | None) -> None:
     measurement = model.measurement
     attributes = {
         "trial": model.number,
@@ -114,7 +117,7 @@ def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec) -> None:
         **measurement.attributes(),
     }
     name = f"trial-{model.number:05d}.answers.jsonl"
-    table = answer_table(measurement.answers)
+    table = answer_table(measurement.answers, asked)
     trial = create_trial(
         state=TrialState.COMPLETE,
         values=list(measurement.values),

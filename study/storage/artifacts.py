@@ -3,13 +3,21 @@
 import io
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from typing import Any
 
+import optuna
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, ArtifactMeta
+from optuna.artifacts.exceptions import ArtifactNotFound
 
+from ...errors import StudyError
+from ...objectives import ScoredQuestion
 from ...objectives.evaluation import Answer
+
+# Id of a question -> its text and its reference.
+Asked = Mapping[str, tuple[str, str]]
 
 
 def store_artifact(
@@ -27,6 +35,52 @@ def store_artifact(
     return {ARTIFACTS_ATTR_PREFIX + artifact_id: json.dumps(asdict(meta))}
 
 
-def answer_table(answers: Iterable[Answer]) -> str:
-    """Return answers as JSON lines."""
-    return "".join(json.dumps(asdict(answer)) + "\n" for answer in answers)
+def asked_of(questions: Iterable[ScoredQuestion]) -> Asked:
+    """Return each question's text and reference by its id."""
+    return {q.question.id: (q.question.prompt, q.question.answer) for q in questions}
+
+
+def answer_table(answers: Iterable[Answer], asked: Asked | None = None) -> str:
+    """Return answers as JSON lines, each beside its `question` and `reference`.
+
+    Args:
+        answers: Of one candidate.
+        asked: From `asked_of`. Defaults to None: the lines name the questions' ids alone.
+    """
+    lines = []
+    for answer in answers:
+        content = asdict(answer)
+        if asked and answer.question_id in asked:
+            content["question"], content["reference"] = asked[answer.question_id]
+        lines.append(json.dumps(content) + "\n")
+    return "".join(lines)
+
+
+def read_answers(
+    study: optuna.Study, store: FileSystemArtifactStore, number: int
+) -> list[dict[str, Any]]:
+    """Return the lines of a trial's table of answers.
+
+    Raises:
+        StudyError: If there is no such trial, or its table is not on this machine.
+    """
+    trials = study.get_trials(deepcopy=False)
+    if not 0 <= number < len(trials):
+        raise StudyError(f"A trial's number is from 0 to {len(trials) - 1}, but got {number}.")
+    for key, value in trials[number].system_attrs.items():
+        if key.startswith(ARTIFACTS_ATTR_PREFIX):
+            meta = json.loads(value)
+            if meta["filename"].endswith(".answers.jsonl"):
+                return _lines(store, meta["artifact_id"], number)
+    raise StudyError(f"Trial {number} has no answers: it was not measured.")
+
+
+def _lines(store: FileSystemArtifactStore, artifact_id: str, number: int) -> list[dict[str, Any]]:
+    try:
+        with store.open_reader(artifact_id) as reader:
+            return [json.loads(line) for line in reader.read().decode().splitlines()]
+    except ArtifactNotFound as error:
+        raise StudyError(
+            f"The answers of trial {number} are not on this machine. They lie in the folder "
+            "`NAME.state/artifacts` of the worker that measured it."
+        ) from error

@@ -24,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...objectives.evaluation import Answer
 from ...samplers import MEASURED
-from ..storage.artifacts import answer_table, store_artifact
+from ..storage.artifacts import Asked, answer_table, store_artifact
 from ..storage.identity import Identity, is_of, lives_elsewhere
 from ..storage.ledger import Ending
 from ..storage.locks import StudyLock
@@ -67,13 +67,19 @@ class Spool:
         directory: Created when needed; studies of one name may share it.
         store: Where recipes and per-question tables go.
         study: Whose results are written and delivered. Defaults to None: files name no study.
+        asked: The questions, for the tables of answers. Defaults to None: ids alone.
     """
 
     def __init__(
-        self, directory: Path, store: FileSystemArtifactStore, study: Identity | None = None
+        self,
+        directory: Path,
+        store: FileSystemArtifactStore,
+        study: Identity | None = None,
+        asked: Asked | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory, self._store, self._study = directory, store, study or {}
+        self._asked = asked
         self._left_alone: set[Path] = set()
 
     def write(self, result: Result) -> Path:
@@ -169,7 +175,7 @@ class Spool:
 
     def _ending(self, study: optuna.Study, trial: FrozenTrial, result: Result) -> Ending:
         owner, name = f"{study.study_name}/{result.worker}", f"trial-{result.number:05d}"
-        table, recipe = answer_table(result.answers), json.dumps(trial.params)
+        table, recipe = answer_table(result.answers, self._asked), json.dumps(trial.params)
         attrs = {
             **store_artifact(self._store, owner, f"{name}.answers.jsonl", table),
             **store_artifact(self._store, owner, f"{name}.recipe.json", recipe),

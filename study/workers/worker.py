@@ -21,6 +21,7 @@ from ...objectives.evaluation.racing import Race
 from ...objectives.evaluation.rotation import answers_attribute
 from ..seeding import fingerprint_of, is_uniform, search_space
 from ..spec.inputs import StudyInputs
+from ..storage.artifacts import asked_of
 from ..storage.connection import artifact_store, state_dir, study_lock
 from ..storage.identity import identity_of
 from ..storage.ledger import Ending
@@ -118,7 +119,9 @@ class Worker:
         budget = spec.study.trials
         self._claims = Claims(self.study, budget, space, spec.sampler.batch, spec.ends)
         self._local = LocalWorkers(directory / "workers")
-        self._spool = Spool(directory / "spool", artifact_store(spec), identity_of(self.study))
+        asked = asked_of(self.objective.questions)
+        store = artifact_store(spec)
+        self._spool = Spool(directory / "spool", store, identity_of(self.study), asked)
         self._room = Room(directory)
         self._lock = study_lock(spec)
         self._pulse = Pulse(self.study, spec.study.heartbeat_seconds)

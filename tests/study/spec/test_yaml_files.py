@@ -1,6 +1,7 @@
 """Spec files that are no YAML, or would lose a key, or never end: one line each."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_a_spec_is_read_as_editors_write_it(tmp_path: Path, encoding: str) -> No
     ],
 )
 def test_names_and_numbers_have_limits(
-    tmp_path: Path, changes: dict[str, dict[str, object]], message: str
+    tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SpecError, match=message):
         StudySpec.from_yaml(write_spec(tmp_path, **changes))

@@ -1,0 +1,122 @@
+"""`mergefront reproduce`."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ....errors import SpecError, StudyError
+from ..app import MODELS, command, read_spec
+
+if TYPE_CHECKING:
+    from ...spec.inputs import StudyInputs
+
+# Standard errors of a difference beyond which two measurements disagree.
+_FAR = 3.0
+
+
+@command("reproduce", panel=MODELS)
+def reproduce(
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MANIFEST", help="The manifest.json of a published model, or its folder."
+        ),
+    ],
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            "--spec",
+            metavar="FILE",
+            help="A spec that names the parents on this machine, instead of the manifest's own.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Keep the model that was made, in a new folder."
+        ),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", metavar="", help="Also measure it again, on the same questions."
+        ),
+    ] = False,
+) -> None:
+    """Make a published model again, and check that the weights are the same, byte by byte.
+
+    Example: mergefront reproduce published/manifest.json --measure
+    """
+    from tempfile import TemporaryDirectory
+
+    from ...results.export import merge_weights
+    from ...results.sharing.manifest import check_same_parents, read_manifest, weights_of
+    from ...spec.inputs import StudyInputs
+    from ...spec.study_spec import StudySpec
+
+    content = read_manifest(manifest)
+    parsed = read_spec(spec, None) if spec else StudySpec.parse(content["spec"], Path("."))
+    try:
+        inputs = StudyInputs.of(parsed)
+    except SpecError as error:
+        if spec:
+            raise
+        raise SpecError(
+            f"{error} Paths in a manifest are those of its author's spec: name the parents and "
+            "questions of this machine in a spec, and give it by `--spec`."
+        ) from error
+    check_same_parents(content, inputs)
+    with TemporaryDirectory(prefix="mergefront-reproduce-") as folder:
+        made = out or Path(folder) / "model"
+        merge_weights(inputs, _weights(inputs, content["params"]), made)
+        found = weights_of(made)
+    if found != content["files"]:
+        raise StudyError(
+            f"The weights differ from the manifest's: {', '.join(_differing(found, content))}. "
+            "The parents are the same; other versions of torch may round differently."
+        )
+    typer.echo(f"same bytes: {', '.join(found)}")
+    if measure:
+        _measure(inputs, content)
+
+
+def _weights(inputs: "StudyInputs", params: dict[str, float]) -> dict[str, float | list[float]]:
+    """Return a trial's parameters as the weight file of a merge."""
+    groups = inputs.plan.group_weights(params)
+    return {
+        name: values[0] if len(values) == 1 else list(values) for name, values in groups.items()
+    }
+
+
+def _differing(found: dict[str, str], content: dict[str, Any]) -> list[str]:
+    names = sorted(found.keys() | content["files"].keys())
+    return [name for name in names if found.get(name) != content["files"].get(name)]
+
+
+def _measure(inputs: "StudyInputs", content: dict[str, Any]) -> None:
+    """Measure the model again and compare with the manifest's values.
+
+    Raises:
+        StudyError: If a value is further off than its errors allow.
+    """
+    from ...results.front_table import rounded
+    from ...run import make_objective
+
+    objective = make_objective(inputs)
+    try:
+        measured = objective.measure(content["params"])
+    finally:
+        objective.backend.close()
+    errors = content["standard_errors"] or [math.nan] * len(measured.values)
+    far = []
+    for name, value, error, old_error in zip(
+        inputs.spec.metric_names, measured.values, measured.standard_errors, errors, strict=True
+    ):
+        before = content["values"].get(name, math.nan)
+        typer.echo(f"{name}: {rounded(value, error)}, published {rounded(before, old_error)}")
+        if abs(value - before) > _FAR * math.hypot(error, old_error):
+            far.append(name)
+    if far:
+        raise StudyError(f"Not as published within the errors: {', '.join(far)}.")

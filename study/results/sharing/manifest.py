@@ -1,0 +1,105 @@
+"""All that is needed to make a published model again, byte by byte, and to measure it again."""
+
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from ...._version import __version__
+from ....errors import SpecError
+from ...seeding import FINGERPRINT
+from ...spec.inputs import StudyInputs
+from ...storage.connection import shown_url
+
+NAME = "manifest.json"
+_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "optuna")
+# Bytes read at a time.
+_CHUNK = 1 << 22
+
+
+def manifest_of(
+    inputs: StudyInputs, study: optuna.Study, trial: FrozenTrial, folder: Path
+) -> dict[str, Any]:
+    """Return the manifest of a trial's exported model.
+
+    Args:
+        inputs: What the study was made of.
+        study: Of the trial.
+        trial: The published one.
+        folder: With the exported model.
+    """
+    spec = inputs.spec.model_dump(mode="json")
+    spec["study"]["storage"] = shown_url(inputs.spec.study.storage)
+    return {
+        "mergefront": __version__,
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "study": study.study_name,
+        "trial": trial.number,
+        "params": trial.params,
+        "values": dict(zip(inputs.spec.metric_names, trial.values or (), strict=False)),
+        "standard_errors": trial.user_attrs.get("standard_errors"),
+        "spec": spec,
+        # Hashes of the parents' weights and of the questions are in it.
+        "fingerprint": study.user_attrs[FINGERPRINT],
+        "files": weights_of(folder),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights in a folder, by name."""
+    return {path.name: _hash(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest, or that of a folder.
+
+    Raises:
+        SpecError: If it is none.
+    """
+    path = path / NAME if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError(
+            f"A manifest must be the {NAME} of a published model, but {path} is not readable as "
+            f"one: {error}."
+        ) from error
+    missing = {"spec", "params", "fingerprint", "files"} - set(content or ())
+    if not isinstance(content, dict) or missing:
+        raise SpecError(f"{path} is no manifest: it lacks {', '.join(sorted(missing))}.")
+    return content
+
+
+def check_same_parents(manifest: dict[str, Any], inputs: StudyInputs) -> None:
+    """Check that the models here are those that the manifest's model was made of.
+
+    Raises:
+        SpecError: With what differs.
+    """
+    ours = json.loads(json.dumps(inputs.fingerprint()))
+    keys = [key for key in manifest["fingerprint"] if key.startswith(("models.", "merge."))]
+    differing = [key for key in keys if ours.get(key) != manifest["fingerprint"][key]]
+    if differing:
+        raise SpecError(
+            f"The model cannot be made again from what is here: {', '.join(differing)} differ "
+            "from the manifest. Name the same parents in a spec, and give it by `--spec`."
+        )

@@ -1,0 +1,179 @@
+"""A published model is made again from its manifest, byte by byte."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from command import invoke
+
+
+@pytest.fixture(scope="module")
+def published(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("published") / "model"
+    done = invoke("publish", finished, "--trial", 9, "--to", out)
+    assert done.exit_code == 0, done.stderr
+    assert f"mergefront reproduce {out}" in done.stderr
+    return out
+
+
+def test_a_folder_holds_all_that_travels(published: Path) -> None:
+    names = {path.name for path in published.iterdir()}
+    assert names >= {"README.md", "recipe.yaml", "manifest.json", "front.png", "model.safetensors"}
+    manifest = json.loads((published / "manifest.json").read_text())
+    assert manifest["trial"] == 9
+    assert set(manifest["files"]) == {"model.safetensors"}
+    assert manifest["versions"]["torch"]
+
+
+def test_it_is_made_again_and_measured_the_same(published: Path, finished: Path) -> None:
+    done = invoke("reproduce", published, "--measure", "--spec", finished)
+    assert done.exit_code == 0, done.stderr
+    assert "same bytes: model.safetensors" in done.stdout
+    assert "accuracy: " in done.stdout
+
+
+def _changed(published: Path, tmp_path: Path, key: str, value: object) -> Path:
+    content = json.loads((published / "manifest.json").read_text())
+    content[key] = value
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_other_bytes_and_other_values_are_found(
+    published: Path, finished: Path, tmp_path: Path
+) -> None:
+    path = _changed(published, tmp_path, "files", {"model.safetensors": "0" * 64})
+    done = invoke("reproduce", path, "--spec", finished)
+    assert (done.exit_code, "weights differ" in done.stderr) == (1, True)
+    path = _changed(published, tmp_path, "values", {"accuracy": 0.0, "tokens": 900.0})
+    done = invoke("reproduce", path, "--measure", "--spec", finished)
+    assert (done.exit_code, "Not as published" in done.stderr) == (1, True)
+
+
+def test_other_parents_are_refused_by_name(
+    published: Path, finished: Path, tmp_path: Path
+) -> None:
+    content = yaml.safe_load(finished.read_text())
+    content["models"]["base"], content["models"]["experts"] = (
+        content["models"]["experts"][0],
+        [content["models"]["base"]],
+    )
+    for task in content["evaluation"]["tasks"]:
+        task["files"] = {k: str(finished.parent / v) for k, v in task["files"].items()}
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(content))
+    done = invoke("reproduce", published, "--spec", other)
+    assert (done.exit_code, "models.base" in done.stderr) == (1, True)
+
+
+def test_a_missing_file_says_how_to_name_it(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = invoke("reproduce", published)
+    assert (done.exit_code, "give it by `--spec`" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null"])
+def test_what_is_no_manifest_is_said(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    done = invoke("reproduce", tmp_path)
+    assert done.exit_code == 1
+    assert "manifest" in done.stderr
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """Takes repositories and commits as the hub does, files in the commit itself."""
+
+    def do_GET(self) -> None:
+        self._answer({"id": "me/merged", "sha": "0" * 40, "siblings": [], "private": True})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        hub: Any = self.server
+        if self.path == "/api/repos/create":
+            hub.created.append(json.loads(body))
+            self._answer({"url": f"http://127.0.0.1:{hub.server_port}/me/merged", "id": "1"})
+        elif "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            modes = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files
+            ]
+            self._answer({"files": modes})
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    value = line["value"]
+                    hub.files[value["path"]] = base64.b64decode(value["content"])
+            self._answer(
+                {
+                    "commitUrl": f"http://127.0.0.1:{hub.server_port}/me/merged/commit/1",
+                    "commitOid": "1" * 40,
+                    "success": True,
+                }
+            )
+        else:
+            self._answer({})
+
+    def _answer(self, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        stand_in: Any = server
+        stand_in.created, stand_in.files = [], {}
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield stand_in
+        server.shutdown()
+
+
+def test_the_hub_gets_everything(finished: Path, published: Path, hub: Any) -> None:
+    line = [sys.executable, "-m", "mergefront", "publish", str(finished), "--trial", "9"]
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": "hf_of_a_test",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    done = subprocess.run(
+        [*line, "--to", "me/merged", "--private"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("/me/merged")
+    assert hub.created[0]["private"] is True
+    assert hub.files["model.safetensors"] == (published / "model.safetensors").read_bytes()
+    assert {"README.md", "manifest.json", "recipe.yaml", "front.png"} <= hub.files.keys()
+
+
+def test_without_a_network_it_is_one_line(finished: Path) -> None:
+    line = [sys.executable, "-m", "mergefront", "publish", str(finished), "--trial", "9"]
+    done = subprocess.run(
+        [*line, "--to", "me/merged"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("Error: The hub did not take 'me/merged'")
