@@ -21,7 +21,7 @@ DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md
 
 def test_commands_of_the_design_exist() -> None:
     expected = (
-        "answers compare dashboard demo export front importance init merge new pick "
+        "answers ask compare dashboard demo export front importance init merge new pick "
         "publish report reproduce run select status validate worker"
     )
     assert expected.split() == COMMANDS

@@ -13,6 +13,7 @@ from .results import (  # noqa: F401 - registers
     front,
     pick,
     answers,
+    ask,
     validate,
     report,
     dashboard,
