@@ -115,7 +115,7 @@ def validate(
     with devices_of(spec) as devices:
         objective = make_objective(inputs, split, devices)
         try:
-            validation = validate_front(report, opened, objective, split, progress)
+            validation = validate_front(report, opened, objective, split, progress, spec.aims)
         finally:
             objective.backend.close()
     asked = asked_of(objective.questions)

@@ -3,6 +3,7 @@
 import math
 import os
 from collections import Counter
+from dataclasses import astuple
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from ..objectives.checkpoints import is_tied
 from ..objectives.checkpoints.outline import outline_model
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
+from ..objectives.evaluation.clusters import Components
+from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
 from ..samplers import MEASURED
 from .budget import UNLIMITED
 from .readiness import check_ready, differences
@@ -26,6 +29,8 @@ from .spec.study_spec import StudySpec
 from .storage.connection import load_study
 
 _GIB = 1 << 30
+# A difference of accuracies that a search should be able to see.
+_COARSE = 0.1
 
 
 def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
@@ -50,7 +55,9 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
             ("questions", _questions(inputs)),
             ("answers", _answers(inputs)),
             ("price", _price(spec)),
+            ("visible", _visible(inputs)),
             ("decoding", inputs.decoding),
+            *_repeats(inputs),
             ("memory", _memory(inputs)),
             *([("warning", warning)] if warning else []),
         ]
@@ -99,6 +106,18 @@ def _questions(inputs: StudyInputs) -> str:
     return "; ".join(tasks)
 
 
+def _visible(inputs: StudyInputs) -> str:
+    """Return the smallest difference that the questions show, and whether that is much."""
+    asked = questions_of(inputs.tasks, "search")
+    n = len({(q.task, q.question.cluster or q.question.id) for q in asked})
+    smallest = visible_difference(n)
+    few = "; too few to tell models of a front apart" if smallest > _COARSE else ""
+    return (
+        f"accuracies that differ by {smallest:.3f} or more (80 % power, 5 % level, {n} "
+        f"independent questions of which two models disagree on {DISAGREEMENT:.0%}){few}"
+    )
+
+
 def _answers(inputs: StudyInputs) -> str:
     asked, spec = questions_of(inputs.tasks, "search"), inputs.spec
     drawn = [q.sampling or inputs.sampling for q in asked]
@@ -126,6 +145,28 @@ def _price(spec: StudySpec) -> str:
     left = max(0, spec.ends.expected_trials(trials, spec.study.trials) - measured)
     parts = [f"{title} {text}" for title, text in quoted(price_of(trials, spec, left))]
     return "; ".join(parts) or "quoted after two trials"
+
+
+def _repeats(inputs: StudyInputs) -> list[tuple[str, str]]:
+    """Return what repeats bring, from the variances of parents and uniform merges so far."""
+    try:
+        trials = load_study(inputs.spec).get_trials(deepcopy=False)
+    except StudyError:
+        return []
+    found = [t.user_attrs["variances"] for t in trials if "variances" in t.user_attrs]
+    n, repeats = len(questions_of(inputs.tasks, "search")), inputs.sampling.repeats
+    lines = []
+    for name in inputs.spec.metric_names if repeats > 1 else ():
+        parts = [Components(*each[name]) for each in found if name in each]
+        if parts:
+            mean = Components(
+                *(sum(x) / len(parts) for x in zip(*map(astuple, parts), strict=True))
+            )
+            lines.append(
+                f"{name} ± {mean.error(n, repeats):.3g} with {n} questions x {repeats}, "
+                f"± {mean.error(n * repeats, 1):.3g} with {n * repeats} x 1"
+            )
+    return [("repeats", f"for as many answers: {'; '.join(lines)}")] if lines else []
 
 
 def _memory(inputs: StudyInputs) -> str:

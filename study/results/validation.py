@@ -19,6 +19,7 @@ from ...objectives import MergeObjective
 from ...objectives.evaluation import Answer
 from ...objectives.evaluation.clusters import resamples
 from ...objectives.evaluation.metrics import clusters_of
+from ...objectives.evaluation.paired import Criterion, compared_with_parents, gains_of_best
 from ...samplers import signs
 from ..seeding import is_uniform
 from .front import FrontReport, hypervolume
@@ -48,6 +49,8 @@ class Validation:
         interval: 95 % bootstrap intervals of `front`, `uniform`, their `difference`, and of
             `survives`, the difference as a share of what the search reported.
         recommended: Models that nobody had measured, from one end of the front to the other.
+        criteria: Answers to the spec's criteria.
+        paired: The front's models beside the parents, in the metrics that are means.
     """
 
     report: FrontReport
@@ -56,6 +59,8 @@ class Validation:
     hypervolume: dict[str, float]
     interval: dict[str, list[float]]
     recommended: list[PredictedModel] = field(default_factory=list)
+    criteria: list[dict[str, object]] = field(default_factory=list)
+    paired: list[dict[str, object]] = field(default_factory=list)
 
     @property
     def survives(self) -> float | None:
@@ -83,6 +88,8 @@ class Validation:
             "interval": self.interval,
             "recommended": [model.to_json(self.report) for model in self.recommended],
             "as_predicted": self.as_predicted,
+            "criteria": self.criteria,
+            "paired": self.paired,
         }
 
     @property
@@ -117,6 +124,7 @@ def validate(
     objective: MergeObjective,
     split: str,
     progress: Callable[[str], None] = lambda label: None,
+    criteria: Sequence[Criterion] = (),
 ) -> Validation:
     """Measure front, parents and uniform merges again, and recommended models the first time.
 
@@ -126,6 +134,7 @@ def validate(
         objective: Over the questions of `split`, its backend loaded.
         split: Name of the split, for the result.
         progress: Told the label of each model before it is measured.
+        criteria: To be answered.
 
     Raises:
         StudyError: If no trial is believed to keep to the constraints.
@@ -141,6 +150,17 @@ def validate(
     volumes = _Volumes(report, study, models)
     front, uniform = volumes.of(measured)
     flips = signs(study.directions).numpy()
+    gain = np.subtract(*volumes.of(drawn))
+    labels = [model.label for model in models]
+    believed = {
+        row: model.trial.user_attrs["denoised"]
+        for row, model in enumerate(models)
+        if model.in_front
+    }
+    gains = gains_of_best(criteria, report.metric_names, labels, believed, drawn * flips, flips)
+    quantities = {"gain over uniform": gain, **gains}
+    if (reported := _reported_gain(report)) is not None:
+        quantities["survives"] = gain / reported
     return Validation(
         report,
         split,
@@ -148,7 +168,16 @@ def validate(
         {"front": float(front[0]), "uniform": float(uniform[0])},
         _intervals(*volumes.of(drawn), _reported_gain(report)),
         measure_recommended(report, objective, progress),
+        [criterion.answer(quantities) for criterion in criteria],
+        compared_with_parents(
+            [(m.label, m.in_front, _is_parent(m), m.measurement.answers) for m in models],
+            objective.metrics,
+        ),
     )
+
+
+def _is_parent(model: ValidatedModel) -> bool:
+    return model.trial.user_attrs.get("phase") == "parent"
 
 
 def _reported_gain(report: FrontReport) -> float | None:

@@ -31,8 +31,7 @@ class TaskSection(Section):
             file; its test questions are divided by `evaluation.splits`.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference answer.
-        scorer: How an answer to a question of a file is scored: a name, or a function of your own
-            as `module:function` or `path/of/file.py:function`.
+        scorer: Scores answers to a file's questions: a name, or your own `module:function`.
         max_new_tokens: Longest answer, instead of the study's value.
         sampling: Changes to the study's sampling.
         cluster: The field that questions which belong together share, e.g. their passage.
@@ -93,8 +92,7 @@ class TaskSection(Section):
     def own_sampling(self, default: Sampling) -> Sampling:
         """Return how its answers are drawn, given the study's."""
         sampling = self.sampling.on(default) if self.sampling else default
-        n_tokens = self.max_new_tokens or sampling.max_new_tokens
-        return replace(sampling, max_new_tokens=n_tokens)
+        return replace(sampling, max_new_tokens=self.max_new_tokens or sampling.max_new_tokens)
 
     def source(self, folder: Path, fractions: dict[Split, float], default: Sampling) -> TaskSource:
         """Return a task of question files, with paths relative to `folder` resolved."""
@@ -126,10 +124,6 @@ class TaskSection(Section):
             return None
         inside = resolve(folder, self.dataset)
         return str(inside) if inside.exists() else self.dataset
-
-
-def _default_splits() -> dict[Split, Fraction]:
-    return {"search": 0.6, "validation": 0.4}
 
 
 class EngineSection(Section):
@@ -234,7 +228,9 @@ class EvaluationSection(Section):
     chat: ChatSection = Field(default_factory=ChatSection)
     sampling: SamplingSection | None = None
     batch_size: int = Field(default=64, ge=1)
-    splits: dict[Split, Fraction] = Field(default_factory=_default_splits)
+    splits: dict[Split, Fraction] = Field(
+        default_factory=lambda: {"search": 0.6, "validation": 0.4}
+    )
     cache: bool | Annotated[str, Field(min_length=1)] = True
     racing: RacingSection | None = None
     reasoning: ReasoningSection = Field(default_factory=ReasoningSection)

@@ -130,6 +130,8 @@ class StudyInputs:
             "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
             "evaluation.max_new_tokens": evaluation.max_new_tokens,
             **self._rules(),
+            # What was promised before the run stays what was promised.
+            **({"criteria": self.spec.criteria} if self.spec.criteria else {}),
         }
 
     def _rules(self) -> dict[str, Any]:

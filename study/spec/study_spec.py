@@ -10,6 +10,7 @@ from ...errors import SpecError
 from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
 from ...objectives.evaluation.estimators import means
 from ...objectives.evaluation.metrics import metric_of
+from ...objectives.evaluation.paired import Criterion
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
 from ...objectives.merging.operators import check_operator
 from ..budget import UNLIMITED, Limits
@@ -208,6 +209,7 @@ class StudySpec(Section):
         objectives: What is traded off: one metric or several.
         constraints: What every model of the front must keep to: `metric <= number` or
             `metric >= number`, where the metric may be one task's, `metric/task`.
+        criteria: What `validate` is to prove, e.g. `gain over uniform > 0 with 95 %`.
         evaluation: Which questions are asked, and how.
         sampler: Who proposes candidates.
         cost: What computing costs, for quotes in money.
@@ -220,6 +222,7 @@ class StudySpec(Section):
     importance: ImportanceSection = Field(default_factory=ImportanceSection)
     objectives: list[ObjectiveSection] = Field(min_length=1)
     constraints: list[str] = Field(default_factory=list)
+    criteria: list[str] = Field(default_factory=list)
     evaluation: EvaluationSection
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     cost: CostSection | None = None
@@ -232,6 +235,8 @@ class StudySpec(Section):
             raise ValueError(f"objectives must be different metrics, but got {names}")
         for name in [*names, *(c.objective.name for c in self.limits)]:
             self._check_task(name)
+        for name, _ in (aim.metric for aim in self.aims if aim.metric is not None):
+            check_choice("criteria", name, names)
         if self.evaluation.racing and not all(metric_of(n).statistic is means for n in names):
             raise ValueError(f"racing compares means; remove it, or what is none from {names}")
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
@@ -300,6 +305,15 @@ class StudySpec(Section):
     def measured(self) -> list[ObjectiveMetric]:
         """The objectives in order, as they are measured."""
         return [self._objective(name) for name in self.metric_names]
+
+    @property
+    def aims(self) -> list[Criterion]:
+        """The criteria in order.
+
+        Raises:
+            ValueError: If one cannot be read.
+        """
+        return [Criterion.of(text) for text in self.criteria]
 
     @property
     def limits(self) -> list[Constraint]:

@@ -82,6 +82,12 @@ def _print(validation: "Validation") -> None:
         value = known[name]
         shown = "" if value is None else f"{value:.3f}, "
         typer.echo(f"{_TITLES[name]}: {shown}95 % interval [{low:.3f}, {high:.3f}]")
+    for answer in content["criteria"]:
+        share, verdict = answer["share"], "proven" if answer["proven"] else "not proven"
+        known_share = (
+            "nothing to compare" if share is None else f"{100 * share:.1f} % of resamples"
+        )
+        typer.echo(f"criterion {answer['criterion']!r}: {verdict} ({known_share})")
 
 
 def _values(model: dict[str, Any], name: str) -> tuple[str, str]:

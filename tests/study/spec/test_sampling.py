@@ -156,3 +156,20 @@ def test_a_sampled_study_is_one_study_whatever_its_batches(tmp_path: Path) -> No
         front = json.loads(invoke("front", str(path), "--format", "json").stdout)
         values.append([trial["values"] for trial in front["trials"]])
     assert values[0] == values[1]
+
+
+def test_a_study_answers_its_criteria_and_says_what_repeats_bring(tmp_path: Path) -> None:
+    criteria = ["gain over uniform > -10 with 95 %", "accuracy over expert > 2"]
+    sampling = {"temperature": 0.7, "repeats": 2}
+    path = write_spec(tmp_path, n_questions=6, evaluation={"sampling": sampling})
+    path.write_text(path.read_text() + f"criteria: {json.dumps(criteria)}\n")
+    assert invoke("run", str(path), "--trials", "3").exit_code == 0
+    content = json.loads(invoke("validate", str(path), "--format", "json").stdout)
+    assert [answer["proven"] for answer in content["criteria"]] == [True, False]
+    assert {row["against"] for row in content["paired"]} <= {"base", "expert"}
+    plan = dict(plan_study(StudySpec.from_yaml(path)))
+    assert "accuracy ±" in plan["repeats"]
+    assert "too few to tell models of a front apart" in plan["visible"]
+    path.write_text(path.read_text().replace("> 2", "> 3"))
+    changed = invoke("run", str(path), "--trials", "3")
+    assert (changed.exit_code, "criteria was" in changed.stderr) == (1, True)
