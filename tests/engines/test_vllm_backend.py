@@ -215,6 +215,20 @@ def test_a_drawn_answer_depends_on_its_seed_and_not_on_its_company(backend: Vllm
     assert backend.generate(PROMPTS, drawn, seeds=[s + 10 for s in seeds]) != together
 
 
+def test_likelihoods_are_those_of_transformers(
+    backend: VllmBackend, reference: TransformersBackend
+) -> None:
+    pairs = [("1a+1b+1?", "2"), ("1a+1b+1?", "<think>a1+1=2;"), ("", "cig?"), (None, "7a*7b*7c")]
+    for weight in (0.0, 0.5):
+        become(backend, weight)
+        become(reference, weight)
+        ours, theirs = backend.loglikelihood(pairs), reference.loglikelihood(pairs)
+        assert [found.n_tokens for found in ours] == [found.n_tokens for found in theirs]
+        assert [found.is_greedy for found in ours] == [found.is_greedy for found in theirs]
+        totals = [found.total for found in theirs]
+        assert [found.total for found in ours] == pytest.approx(totals, abs=1e-3)
+
+
 def test_batch_invariance_is_refused_on_a_cpu(backend: VllmBackend) -> None:
     with pytest.raises(EvaluationError, match="batch_invariant needs a GPU"):
         VllmBackend(EngineSettings(batch_invariant=True)).load(MODELS)
