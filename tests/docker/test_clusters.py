@@ -40,7 +40,7 @@ def _containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("version", ["1.31", "1.37"])
+@pytest.mark.parametrize("version", ["1.32", "1.37"])
 def test_the_manifests_fit_the_schemas(version: str) -> None:
     for document in _documents():
         kubernetes_validate.validate(document, version, strict=True)

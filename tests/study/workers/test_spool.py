@@ -97,6 +97,7 @@ def test_delivery_completes_the_trial_with_everything(
         "seconds": 0.0,
         "repeat": 0,
         "cluster": "",
+        "signs": [],
     }
     assert list((tmp_path / "spool").iterdir()) == []
 
