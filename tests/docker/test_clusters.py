@@ -86,7 +86,8 @@ def test_a_worker_that_was_stopped_is_started_again_and_a_broken_one_is_not_for_
     rules = job["spec"]["podFailurePolicy"]["rules"]
     codes = [rule["onExitCodes"]["values"] for rule in rules if "onExitCodes" in rule]
     assert codes == [[STOPPED]]
-    assert {"type": "DisruptionTarget"} in [c for r in rules for c in r.get("onPodConditions", ())]
+    conditions = [c["type"] for r in rules for c in r.get("onPodConditions", ())]
+    assert conditions == ["DisruptionTarget"]
     assert 0 < job["spec"]["backoffLimitPerIndex"] <= 3
     container = job["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
