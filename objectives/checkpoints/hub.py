@@ -8,6 +8,7 @@ from .lora import ADAPTER_WEIGHTS, is_adapter
 from .reader import Checkpoint
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})$")
 # What is fetched of a model; never its pickles.
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
 _FILES = ["*.safetensors", *SMALL_FILES]
@@ -74,6 +75,12 @@ def _find_directory(reference: str, folder: Path) -> Path | None:
             f"{folder}). Correct the path under `models`."
         )
     return None
+
+
+def public_name(directory: Path) -> str | None:
+    """Return `org/name@commit` for a directory in the hub's cache; None for any other."""
+    found = _SNAPSHOT.search(directory.as_posix())
+    return f"{found[1]}/{found[2]}@{found[3]}" if found else None
 
 
 def download(hub_id: str) -> Path:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 
 from ...errors import SpecError, StudyError
 from ...objectives.checkpoints.card import Provenance, model_card, recipe_yaml
+from ...objectives.checkpoints.hub import public_name
 from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
 from ..spec.inputs import StudyInputs
 from .beside import whole_directory
@@ -62,7 +63,10 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
     Raises:
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
-    models = [str(checkpoint.directory) for checkpoint in (inputs.base, *inputs.experts)]
+    models = [
+        public_name(checkpoint.directory) or str(checkpoint.directory)
+        for checkpoint in (inputs.base, *inputs.experts)
+    ]
     groups = inputs.plan.group_weights(trial.params)
     text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
     with whole_directory(out) as beside:

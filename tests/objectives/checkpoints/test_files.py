@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint, check_mergeable
+from mergefront.objectives.checkpoints.hub import public_name
 from mergefront.objectives.checkpoints.identity import is_same_model
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -102,3 +103,10 @@ def test_an_expert_that_is_the_base_is_seen_however_it_is_stored(tmp_path: Path)
     _sharded(copy)
     assert is_same_model(Checkpoint(BASE), Checkpoint(copy))
     assert not is_same_model(Checkpoint(BASE), Checkpoint(EXPERT))
+
+
+def test_a_model_of_the_hubs_cache_has_its_public_name() -> None:
+    commit = "51c64a6f4fc375daf0d24aafbabe4d91b6f4bb44"
+    cached = Path(f"/x/hub/models--demo-org--demo-base/snapshots/{commit}")
+    assert public_name(cached) == f"demo-org/demo-base@{commit}"
+    assert public_name(BASE) is None

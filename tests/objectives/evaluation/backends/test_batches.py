@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_answers_that_depend_on_length_are_generates_own(phi: Path) -> None:
     backend = TransformersBackend(batch_size=4, device="cpu")
     backend.load(Models(phi, (), "float32", MergeSettings(n_experts=0)))
     answers = backend.generate(PROMPTS, Sampling(24))
-    model = AutoModelForCausalLM.from_pretrained(phi, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(phi, dtype=torch.float32)
     chat = Chat(phi)
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         ids = torch.tensor([chat.render(prompt)])
