@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-racing bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
+        bench-front bench-racing sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
 
@@ -55,6 +55,10 @@ VLLM_BIN := .venv-vllm/bin
 
 test-vllm: .venv-vllm/.installed
 	$(VLLM_BIN)/python -m pytest tests/engines --timeout 600 -v
+
+# Every architecture of today as a pair of tiny random models; writes docs/architectures.md.
+sweep: install
+	$(BIN)/python benchmarks/sweep/sweep.py
 
 bench-merging: install
 	$(BIN)/python benchmarks/merging/merge_speed.py --work runs/merging $(if $(MERGEKIT),--mergekit $(MERGEKIT))

@@ -8,7 +8,6 @@ from ..objectives.checkpoints.identity import is_same_model
 from ..objectives.checkpoints.tokenizers import load_tokenizer
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
-from ..objectives.evaluation.backends.loading import check_operator_fits
 from .spec.inputs import StudyInputs
 
 
@@ -26,7 +25,6 @@ def check_ready(inputs: StudyInputs) -> None:
                 f"weights of {inputs.base.directory}: all merges would be one model. Correct "
                 "`models.experts`."
             )
-    check_operator_fits(inputs.models)
     _check_prompts(inputs)
 
 

@@ -1,20 +1,25 @@
 """Models as they lie on disk: found, read without loading, compared, described.
 
 `resolve_model` finds a directory or the hub's cache, `Checkpoint` and `LoraCheckpoint` read
-tensors straight from safetensors files, `check_mergeable` says whether two fit together. `card`
-writes what goes beside an exported model. Imports nothing of the other rooms.
+tensors straight from safetensors files, `tensor_table` says what loading makes of them, and
+`check_mergeable` whether two fit together. `card` writes what goes beside an exported model.
+Imports nothing of the other rooms.
 """
 
-from .compatibility import check_mergeable, is_tied
+from .compatibility import check_mergeable
 from .hub import resolve_model
-from .lora import LoraCheckpoint, is_adapter
+from .lora import LoraCheckpoint, is_adapter, open_expert
 from .reader import Checkpoint
+from .tensors import TensorTable, is_tied, tensor_table
 
 __all__ = [
     "Checkpoint",
     "LoraCheckpoint",
+    "TensorTable",
     "check_mergeable",
     "is_adapter",
     "is_tied",
+    "open_expert",
     "resolve_model",
+    "tensor_table",
 ]

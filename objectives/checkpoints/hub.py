@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from ...errors import SpecError
-from .lora import ADAPTER_WEIGHTS, is_adapter
+from .adapter_settings import ADAPTER_WEIGHTS
+from .lora import is_adapter
 from .reader import Checkpoint
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")

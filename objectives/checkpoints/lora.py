@@ -1,36 +1,25 @@
 """LoRA experts: adapters in PEFT's format, merged into the base as they are read."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import SpecError
+from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, scaling_of
 from .reader import Checkpoint
 from .tensor_files import FileTensor, parse_header
-from .text_files import read_json
+from .tensors import embeddings_name, is_head, is_tied, same, tensor_table
 
-_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-# Options of PEFT that change what the adapter means; only their plain values are understood.
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-}
 
 
 @dataclass(frozen=True)
 class LoraTensor:
     """A weight plus `scaling * B A`, computed row by row as it is read.
+
+    A bias is a matrix of one column.
 
     Args:
         origin: The base's weight, `out x in`.
@@ -93,79 +82,190 @@ class LoraCheckpoint(Checkpoint):
 
     def __init__(self, directory: Path, base: Checkpoint) -> None:
         super().__init__(base.directory)
-        self.directory, self._base = directory, base
-        settings = _read_settings(directory)
-        rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
-        self._scaling = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-        self._pairs = dict(_pairs(directory))
-        unknown = sorted(self._pairs.keys() - base.layout.keys())
-        if unknown:
-            raise SpecError(
-                f"An adapter must change tensors of the base, but {unknown[0]!r} of {directory} "
-                f"is not in {base.directory}. Give the base that it was trained on."
-            )
+        self.directory, self._base, self.layout = directory, base, base.layout
+        self._changes = _changes(directory, base, scaling_of(read_settings(directory)))
 
     @property
     def changed(self) -> list[str]:
         """Names of the tensors that the adapter changes."""
-        return sorted(self._pairs)
+        return sorted(self._changes)
 
     def tensor(self, name: str) -> FileTensor | LoraTensor:  # type: ignore[override]
         """Return one tensor, with the adapter added where it has one."""
-        origin = self._base.tensor(name)
-        if name not in self._pairs:
-            return origin
-        a, b = self._pairs[name]
-        return LoraTensor(origin, a, b, self._scaling)
+        return self._changes.get(name) or self._base.tensor(name)
 
     @property
     def paths(self) -> list[Path]:
         """Every file that decides the weights."""
-        own = [self.directory / name for name in (_CONFIG, ADAPTER_WEIGHTS)]
+        own = [self.directory / name for name in (CONFIG, ADAPTER_WEIGHTS)]
         return [*self._base.paths, *(path.resolve() for path in own)]
 
     def weights_hash(self) -> str:
         """Return a hash over the base and the adapter."""
-        digest = Checkpoint.hash_files(
-            [self.directory / _CONFIG, self.directory / ADAPTER_WEIGHTS]
-        )
+        digest = Checkpoint.hash_files([self.directory / CONFIG, self.directory / ADAPTER_WEIGHTS])
         return Checkpoint.hash_lines([self._base.weights_hash(), digest])
+
+
+def open_expert(directory: Path, base: Checkpoint) -> Checkpoint:
+    """Return an expert's checkpoint; an adapter's is on the base."""
+    return LoraCheckpoint(directory, base) if is_adapter(directory) else Checkpoint(directory)
 
 
 def is_adapter(directory: Path) -> bool:
     """Whether a directory holds an adapter instead of a model."""
-    return (directory / _CONFIG).is_file()
+    return (directory / CONFIG).is_file()
 
 
-def _read_settings(directory: Path) -> dict[str, Any]:
-    settings = read_json(directory / _CONFIG)
-    if not (directory / ADAPTER_WEIGHTS).is_file():
-        raise SpecError(
-            f"An adapter must have {ADAPTER_WEIGHTS}, but {directory} has none. Save it with "
-            "`save_pretrained(..., safe_serialization=True)`."
+def _changes(
+    directory: Path, base: Checkpoint, scaling: tuple[int, float]
+) -> dict[str, FileTensor | LoraTensor]:
+    """Return what becomes of the base's tensors; every tensor of the adapter has its part in it.
+
+    Raises:
+        SpecError: At the first tensor that has none.
+    """
+    rest = parse_header(directory / ADAPTER_WEIGHTS)
+    found: dict[str, FileTensor | LoraTensor] = {}
+    adapter = _Adapter(directory, base, *scaling)
+    for name in list(rest):
+        for first, second in _PAIRS:
+            if name.endswith(first):
+                module = name.removesuffix(first)
+                if (pair := rest.pop(module + second, None)) is None:
+                    raise SpecError(
+                        f"An adapter's matrices come in pairs, but {module} has no "
+                        f"{second.strip('.').split('.')[0]} in {directory}."
+                    )
+                target = adapter.target(module + ".weight")
+                matrices = rest.pop(name).load().float(), pair.load().float()
+                found[target] = adapter.product(target, matrices, "embedding" in first)
+    for name in list(rest):
+        if name.endswith(".lora_B.bias"):
+            target = adapter.target(name.removesuffix(".lora_B.bias") + ".bias")
+            column = rest.pop(name).load().float().view(-1, 1)
+            found[target] = adapter.sum(target, torch.ones(1, 1), column)
+    tied = any(is_head(name) for name in rest) or embeddings_name(found) or embeddings_name(rest)
+    if tied and is_tied(base):
+        heads = [rest.pop(name) for name in list(rest) if is_head(name)]
+    else:
+        heads, tied = [], None
+    for name, tensor in rest.items():
+        target = adapter.whole(name, tensor)
+        if target in found:
+            raise adapter.refused(name, "it is given whole, and as a product too")
+        found[target] = tensor
+    return _tied(found, heads, adapter) if tied else found
+
+
+_PAIRS = (
+    (".lora_A.weight", ".lora_B.weight"),
+    (".lora_embedding_A", ".lora_embedding_B"),
+)
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """What is needed to check one tensor of an adapter.
+
+    Args:
+        directory: The adapter's.
+        base: What it is added to.
+        rank: Of all its products.
+        scaling: Their factor.
+    """
+
+    directory: Path
+    base: Checkpoint
+    rank: int
+    scaling: float
+
+    def refused(self, name: str, reason: str) -> SpecError:
+        """Return what to say of a tensor that cannot be added."""
+        return SpecError(
+            f"An adapter must change tensors of the base, but {name!r} of {self.directory} does "
+            f"not fit {self.base.directory}: {reason}. Give the base that it was trained on, or "
+            f"the result of merging it with PEFT (merge_and_unload)."
         )
-    for key, plain in _PLAIN.items():
-        if settings.get(key) not in plain:
-            raise SpecError(
-                f"A LoRA expert must have {key} = {plain[0]!r}, but {directory} has "
-                f"{settings[key]!r}. Merge the adapter with PEFT and give the result's path."
+
+    def target(self, name: str) -> str:
+        """Return the name in the base's files of a tensor that PEFT names after the live model."""
+        plain = name.removeprefix(_PREFIX)
+        if plain in self.base.layout:
+            return plain
+        found = tensor_table(self.base).file_names.get(plain)
+        if found is None:
+            raise self.refused(plain, "it has no such tensor, at least not by itself")
+        return found
+
+    def product(
+        self, target: str, matrices: tuple[Tensor, Tensor], of_embeddings: bool
+    ) -> LoraTensor:
+        """Return a weight with the product of its two matrices.
+
+        PEFT keeps those of embeddings transposed: `r x vocabulary`, `width x r`.
+        """
+        a, b = (matrices[1].T, matrices[0].T) if of_embeddings else matrices
+        a, b = a.contiguous(), b.contiguous()
+        if a.dim() != 2 or b.dim() != 2 or a.shape[0] != self.rank or b.shape[1] != self.rank:
+            raise self.refused(
+                target,
+                f"its matrices {tuple(a.shape)} and {tuple(b.shape)} must have r = "
+                f"{self.rank} in between",
             )
-    return settings
+        if of_embeddings:
+            self._check_untied(target)
+        return self.sum(target, a, b)
+
+    def sum(self, target: str, a: Tensor, b: Tensor) -> LoraTensor:
+        """Return a tensor of the base with a product added, of its own shape."""
+        origin = self.base.tensor(target)
+        expected = (b.shape[0], a.shape[1]) if len(origin.shape) == 2 else (b.shape[0],)
+        if tuple(origin.shape) != expected:
+            raise self.refused(
+                target, f"the adapter's is {expected}, the base's {tuple(origin.shape)}"
+            )
+        return LoraTensor(origin, a, b, self.scaling)
+
+    def whole(self, name: str, tensor: FileTensor) -> str:
+        """Return the name of a tensor that the adapter replaces: one that was trained whole."""
+        if "lora_" in name or "token_adapter" in name:
+            raise self.refused(name, "this kind of change is not understood")
+        target = self.target(name.replace(".modules_to_save.", ".").replace(".base_layer.", "."))
+        shape = self.base.tensor(target).shape
+        if tensor.shape != shape:
+            raise self.refused(
+                target, f"the adapter's is {tuple(tensor.shape)}, the base's {tuple(shape)}"
+            )
+        return target
+
+    def _check_untied(self, target: str) -> None:
+        if is_tied(self.base):
+            raise self.refused(
+                target,
+                "its output matrix is the embeddings, which the adapter "
+                "changes at the input alone",
+            )
 
 
-def _pairs(directory: Path) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    """Yield (name of the weight, (A, B))."""
-    tensors = parse_header(directory / ADAPTER_WEIGHTS)
-    for name, tensor in tensors.items():
-        if name.endswith(".lora_A.weight"):
-            module = name.removesuffix(".lora_A.weight")
-            pair = tensors.get(f"{module}.lora_B.weight")
-            if pair is None:
-                raise SpecError(
-                    f"An adapter's matrices come in pairs, but {module} has no lora_B."
-                )
-            target = module.removeprefix(_PREFIX) + ".weight"
-            yield target, (tensor.load().float(), pair.load().float())
+def _tied(
+    found: dict[str, FileTensor | LoraTensor], heads: list[FileTensor], adapter: _Adapter
+) -> dict[str, FileTensor | LoraTensor]:
+    """Check that embeddings and head stay one matrix where the base's are.
+
+    Args:
+        found: What becomes of the base's tensors.
+        heads: Output matrices that were trained whole: PEFT saves one beside the embeddings.
+        adapter: Of all.
+    """
+    name = embeddings_name(found)
+    own = None if name is None else found[name]
+    for head in heads:
+        if not isinstance(own, FileTensor) or not same(head, own):
+            raise adapter.refused(
+                "lm_head.weight", "there it is the embeddings, here it has numbers of its own"
+            )
+    copies = tensor_table(adapter.base).heads if own is not None else []
+    return found | {copy: own for copy in copies if own is not None}
 
 
 def with_cast(source: FileTensor | LoraTensor, dtype: torch.dtype) -> FileTensor | LoraTensor:

@@ -39,6 +39,7 @@ class Checkpoint:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._parsed: dict[str, dict[str, FileTensor]] = {}
+        self.table: Any = None  # see tensors.table, which fills it when first asked
         if not (directory / "config.json").is_file():
             raise SpecError(
                 f"A model must be a directory with config.json and safetensors weights, but "

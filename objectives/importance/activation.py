@@ -112,7 +112,10 @@ def _pooled(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 def _distance(
     plan: MergePlan, group: str, base: dict[_Place, Tensor], expert: dict[_Place, Tensor]
 ) -> float:
-    places = {_place(plan.parts[name]) for name in plan.tensors_of(group)}
+    parts = [plan.parts[name] for name in plan.tensors_of(group)]
+    places = {_place(part) for part in parts if part.kind != "tower"}
+    if not places:
+        return 0.0  # a prompt of text passes no tower
     cosine = torch.nn.functional.cosine_similarity
     return fmean(float((1 - cosine(base[p], expert[p], dim=1)).mean()) for p in places)
 

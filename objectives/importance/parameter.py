@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Checkpoint, tensor_table
 from ..merging import MergePlan
 from ..merging.merger import CHUNK, Source
 
@@ -41,11 +41,14 @@ def task_vector_norms(
     """
     moved: dict[str, float] = defaultdict(float)
     total: dict[str, float] = defaultdict(float)
+    table = tensor_table(base)
     for group, name in _chosen(base, plan, tensors):
         origin = base.tensor(name)
         total[group] += _square(origin) if norm == "relative" else 0.0
         for k, expert in enumerate(experts, start=1):
-            moved[plan.parameter(group, k)] += _square(expert.tensor(name), origin)
+            own = table.source(expert, name)
+            assert own is not None, "checked when it was opened"
+            moved[plan.parameter(group, k)] += _square(own, origin)
     squares = total if norm == "relative" else dict.fromkeys(plan.groups, 1.0)
     return {
         name: math.sqrt(moved[name] / squares[group]) if moved[name] else 0.0

@@ -1,16 +1,19 @@
 """Layer-wise merges: which variable moves which tensor, by which formula, into which sink.
 
-`MergePlan` maps search variables to tensors, `OPERATORS` holds the formulas, `Merger` applies one
-to a tensor in chunks, and the sinks write: live parameters, checkpoint-named tensors, files.
+`plan_of` maps a study's search variables to the base's tensors, `OPERATORS` holds the formulas,
+`Merger` applies one to a tensor in chunks, and the sinks write: live tensors, checkpoint-named
+tensors, files.
 """
 
 from .blocks import find_blocks
+from .derived import check_loaded, check_operator_fits, check_towers, engine_plan, plan_of
 from .layers import Part, locate, locate_all
 from .mergekit_config import mergekit_yaml
 from .merger import Merger, ParentTensors, Resident, chunk_for
 from .operators import OPERATORS, Operator
-from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, Weights
-from .sinks import ModuleSink, Recipe, stream, write_checkpoint
+from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, TowerRule, Weights
+from .recipe import Recipe
+from .sinks import ModuleSink, stream, write_checkpoint
 
 __all__ = [
     "OPERATORS",
@@ -25,12 +28,18 @@ __all__ = [
     "Part",
     "Recipe",
     "Resident",
+    "TowerRule",
     "Weights",
+    "check_loaded",
+    "check_operator_fits",
+    "check_towers",
     "chunk_for",
+    "engine_plan",
     "find_blocks",
     "locate",
     "locate_all",
     "mergekit_yaml",
+    "plan_of",
     "stream",
     "write_checkpoint",
 ]

@@ -117,4 +117,9 @@ def _filters(
 def _place(plan: MergePlan, name: str) -> str:
     """Return text that is part of the names of this tensor's layer alone."""
     index = plan.parts[name].index
-    return name if index is None else f"layers.{index}."
+    if index is None:
+        return name
+    layer = name[: name.index(f".{index}.") + len(f".{index}.")]
+    if any(part.kind == "tower" for part in plan.parts.values()):
+        return layer  # towers have layers of the same numbers
+    return ".".join(layer.split(".")[-3:])

@@ -12,16 +12,18 @@ from statistics import fmean
 from typing import Literal
 
 from ...errors import LayoutError
-from .layers import Part, count_layers, locate_all
+from .layers import Part, count_layers, is_router, locate_all
 from .merger import CHUNK, Merger
 from .operators import OPERATORS
 
 Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds"]
 EdgeRule = Literal["base", "expert", "merge", "search"]
+TowerRule = Literal["equal", "base", "expert", "merge", "search"]
 
 # The search variable of a density that is searched, and what is no layer among the groups.
 DENSITY = "density"
-_NO_LAYERS = ("embeddings", "head", DENSITY)
+_EDGES = ("embeddings", "head", "router", "towers")
+_NO_LAYERS = (*_EDGES, DENSITY)
 
 # One number per expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
 Weights = tuple[float, ...]
@@ -39,6 +41,10 @@ class MergeSettings:
             (mean layer weight) or `search` (a variable of its own).
         head: The same for the final norm and the output matrix. In a model with tied
             embeddings the output matrix is the embeddings, and this rule moves the norm alone.
+        router: Rule for what chooses the experts of mixture-of-experts layers: `merge` (with its
+            layer), `base`, `expert` or `search` (one variable for all layers).
+        towers: Rule for what reads images and sound in a multimodal model: `equal` (copied from
+            the base, and refused where an expert's differ), or one of the other rules.
         n_experts: Number of experts merged into the base.
         density: Share of each task vector that is kept: one number, one a search variable
             with `default` for the rest, or a pair of bounds: then it is searched, as `density`.
@@ -56,6 +62,8 @@ class MergeSettings:
     parameters: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     blocks: tuple[int, ...] = ()
+    router: EdgeRule = "merge"
+    towers: TowerRule = "equal"
 
     def __post_init__(self) -> None:
         if isinstance(self.density, list):  # as it comes from YAML, JSON or another process
@@ -89,12 +97,23 @@ class MergePlan:
     def __init__(
         self, tensor_names: Iterable[str], settings: MergeSettings, tied: bool = False
     ) -> None:
+        self._of(locate_all(tensor_names, tied), settings)
+
+    @classmethod
+    def of_parts(cls, parts: Mapping[str, Part], settings: MergeSettings) -> "MergePlan":
+        """Return the plan of tensors whose parts are known, under whatever names."""
+        plan = cls.__new__(cls)
+        plan._of(parts, settings)
+        return plan
+
+    def _of(self, parts: Mapping[str, Part], settings: MergeSettings) -> None:
         self.settings = settings
-        self.parts: dict[str, Part] = locate_all(tensor_names, tied)
+        self.parts: dict[str, Part] = dict(parts)
         self.n_layers = count_layers(self.parts.values())
         self._block_starts = self._starts()
-        self._variable_of = {name: self._variable(part) for name, part in self.parts.items()}
+        self._variable_of = {n: self._variable(n, part) for n, part in self.parts.items()}
         self.groups = self._ordered_groups()
+        self._shares = self._layer_shares()
 
     @property
     def parameter_names(self) -> list[str]:
@@ -125,6 +144,10 @@ class MergePlan:
     def tensors_of(self, group: str) -> list[str]:
         """Names of the tensors that the variable `group` alone moves."""
         return [name for name, variable in self._variable_of.items() if variable == group]
+
+    def variable_of(self, name: str) -> str:
+        """Return the variable or the constant rule that a tensor follows."""
+        return self._variable_of[name]
 
     def group_weights(self, params: Mapping[str, float]) -> dict[str, Weights]:
         """Collect a trial's parameters into one tuple a group.
@@ -197,8 +220,10 @@ class MergePlan:
         Args:
             groups: The weights of every search variable, one number per expert.
         """
-        layers = [w for group, w in groups.items() if group not in _NO_LAYERS]
-        mean = tuple(fmean(column) for column in zip(*layers, strict=True))
+        layers = [group for group in groups if group not in _NO_LAYERS]
+        shares = [self._shares[group] for group in layers]
+        columns = zip(*(groups[group] for group in layers), strict=True)
+        mean = tuple(fmean(column, shares) for column in columns)
         constants = {"base": self._unit(None), "expert": self._unit(-1), "merge": mean}
         return {
             name: tuple(groups[variable]) if variable in groups else constants[variable]
@@ -229,12 +254,30 @@ class MergePlan:
             weights[expert] = 1.0
         return tuple(weights)
 
-    def _variable(self, part: Part) -> str:
+    def _variable(self, name: str, part: Part) -> str:
         """Return a group's name, or one of the constant rules `base`, `expert`, `merge`."""
+        settings = self.settings
         if part.kind == "layer":
-            return self._layer_variable(part)
-        rule = self.settings.embeddings if part.kind == "embeddings" else self.settings.head
+            if settings.router == "merge" or not is_router(name):
+                return self._layer_variable(part)
+            return "router" if settings.router == "search" else settings.router
+        if part.kind == "tower":
+            named = {"equal": "base", "search": "towers"}
+            return named.get(settings.towers, settings.towers)
+        rule = settings.embeddings if part.kind == "embeddings" else settings.head
         return part.kind if rule == "search" else rule
+
+    def _layer_shares(self) -> dict[str, float]:
+        """Return how many layers each variable moves; a layer's modules share it evenly."""
+        of_layer: dict[int, set[str]] = {}
+        for part in self.parts.values():
+            if part.index is not None:
+                of_layer.setdefault(part.index, set()).add(self._layer_variable(part))
+        shares: dict[str, float] = {}
+        for variables in of_layer.values():
+            for variable in variables:
+                shares[variable] = shares.get(variable, 0.0) + 1 / len(variables)
+        return shares
 
     def _layer_variable(self, part: Part) -> str:
         match self.settings.granularity:
@@ -289,7 +332,7 @@ class MergePlan:
     def _ordered_groups(self) -> tuple[str, ...]:
         """Layers by index, then the edges; every group moves at least one tensor."""
         used = set(self._variable_of.values()) - {"base", "expert", "merge"}
-        edges = [edge for edge in ("embeddings", "head") if edge in used]
+        edges = [edge for edge in _EDGES if edge in used]
         groups = (*sorted(used - set(edges)), *edges)
         if not groups:
             raise LayoutError("A merge needs at least one layer, but the model has none.")

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 
@@ -13,11 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayoutError
-from ..checkpoints.lora import LoraTensor, with_cast
+from ..checkpoints.lora import LoraTensor
 from ..checkpoints.reader import TOKENIZER_FILES, Checkpoint
 from ..checkpoints.tensor_files import DTYPE_NAMES, FileTensor
+from ..checkpoints.tensors import TensorTable
+from .derived import live_plan, live_tensors, parent_tensors
 from .merger import Merger, ParentTensors, Resident, check_finite, chunk_for
 from .plan import MergePlan, MergeSettings, Weights
+from .recipe import Recipe
 from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
@@ -26,19 +28,22 @@ _COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
 
 class ModuleSink:
-    """Overwrites a live module's parameters with merges of its parents, which stay resident.
+    """Overwrites a live module's tensors with merges of its parents, which stay resident.
 
-    Masks of sparsifying operators are kept between candidates, one byte per element and expert.
+    Its tensors are its parameters and what else a checkpoint holds of it: persistent buffers, such
+    as the biases of some routers. Masks of sparsifying operators are kept between candidates, one
+    byte per element and expert.
 
     Args:
         module: The module to overwrite; holds the base's weights when passed in.
         experts: Modules of the same architecture; their tensors are kept, not copied.
         settings: The operator and how it is parametrised.
         tied: Whether the output matrix is the embeddings.
+        table: Of the base's files: what the module's tensors are called there.
 
     Raises:
-        LayoutError: If an expert lacks a parameter or one has another shape, a parameter is not
-            finite, or no rule covers one.
+        LayoutError: If an expert lacks a tensor or one has another shape, a tensor is not finite,
+            or no rule covers one.
     """
 
     def __init__(
@@ -47,21 +52,28 @@ class ModuleSink:
         experts: Sequence[nn.Module],
         settings: MergeSettings,
         tied: bool = False,
+        table: TensorTable | None = None,
     ) -> None:
-        self.parameters: dict[str, Tensor] = dict(module.named_parameters())
+        self.parameters = live_tensors(module)
         self.plan = MergePlan(self.parameters, settings, tied)
+        names = {} if table is None else table.file_names
+        if table is not None:
+            self.plan = live_plan(table, MergePlan(table.merged, settings, table.tied))
+            self.parameters = {n: t for n, t in self.parameters.items() if n in self.plan.parts}
         device = next(iter(self.parameters.values())).device
         self._on_cpu = device.type == "cpu"
         self._merger = settings.merger(remember=True, chunk=chunk_for(device))
-        parents = [_named(model) for model in (module, *experts)]
-        _check_same_names(parents)
+        parents = [parent_tensors(model, self.parameters) for model in (module, *experts)]
         # Loaded weights are pages of a mapped file, shared by all processes of a host. The parents
         # stay that way; only what is overwritten gets memory of its own, before the first merge.
         for parameter in self.parameters.values():
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        # Random masks depend on a tensor's name: that in the files, as in an export.
         self._inputs = {
             name: ParentTensors(
-                name, Resident(parents[0][name]), [Resident(p[name]) for p in parents[1:]]
+                names.get(name, name),
+                Resident(parents[0][name]),
+                [Resident(p[name]) for p in parents[1:]],
             )
             for name in self.parameters
         }
@@ -94,45 +106,8 @@ class ModuleSink:
             self._merger.merge(self._inputs[name], weights, out, density)
 
 
-def _named(module: nn.Module) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameter in module.named_parameters():
-        check_finite(name, parameter)
-        tensors[name] = parameter.detach().contiguous()
-    return tensors
-
-
-def _check_same_names(models: Sequence[Mapping[str, Tensor]]) -> None:
-    for model in models[1:]:
-        if model.keys() != models[0].keys():
-            differing = sorted(model.keys() ^ models[0].keys())
-            raise LayoutError(f"Models must have the same parameters, but differ in {differing}.")
-
-
 # A tensor's weights, one per expert, and the share of its task vectors that is kept.
 _Rule = tuple[Weights, float]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that determines a merged checkpoint's bytes, besides the candidate's weights.
-
-    Args:
-        base: Weight 0.
-        experts: Weight 1 each.
-        plan: Built from the base checkpoint's tensor names.
-        dtype: Sources are cast to it before the merge, as when they are loaded for a search.
-    """
-
-    base: Checkpoint
-    experts: Sequence[Checkpoint]
-    plan: MergePlan
-    dtype: torch.dtype
-
-    def sources(self, name: str) -> list[FileTensor | LoraTensor]:
-        """Return one tensor in all models, base first, cast as it is loaded for a search."""
-        models = (self.base, *self.experts)
-        return [with_cast(model.tensor(name), self.dtype) for model in models]
 
 
 def stream(
@@ -177,7 +152,7 @@ def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights, density
     sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:
         return _copied(name, sources)
-    out = torch.empty(sources[0].shape, dtype=recipe.dtype)
+    out = torch.empty(sources[0].shape, dtype=recipe.dtype_of(name))
     inputs = ParentTensors(name, sources[0], sources[1:])
     merger.merge(inputs, weights, out, density)
     check_finite(name, out)
@@ -207,7 +182,9 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
     """
     out.mkdir(parents=True, exist_ok=True)
     weights, plan = recipe.plan.tensor_weights(groups), recipe.plan
-    rules = {name: (weights[name], plan.density_of(name, groups)) for name in weights}
+    # What no running model has is not merged: it stays the base's.
+    rest = dict.fromkeys(recipe.base.layout, ((), 1.0))
+    rules = rest | {name: (weights[name], plan.density_of(name, groups)) for name in weights}
     merger = plan.settings.merger()
     with one_thread(), torch.no_grad():
         total = sum(_write_shard(recipe, merger, rules, f, out / f) for f in recipe.base.files)
@@ -252,7 +229,7 @@ def _parts(
         return
     inputs = ParentTensors(name, sources[0], sources[1:])
     for _, part in merger.parts(inputs, weights, density):
-        yield part.to(recipe.dtype)
+        yield part.to(recipe.dtype_of(name))
 
 
 def _header(recipe: Recipe, names: Sequence[str]) -> tuple[bytes, int]:
@@ -261,7 +238,7 @@ def _header(recipe: Recipe, names: Sequence[str]) -> tuple[bytes, int]:
     offset = 0
     for name in names:
         tensor = recipe.base.tensor(name)
-        dtype = recipe.dtype if tensor.dtype.is_floating_point else tensor.dtype
+        dtype = recipe.dtype_of(name)
         end = offset + tensor.numel() * dtype.itemsize
         stored = {"dtype": DTYPE_NAMES[dtype], "shape": list(tensor.shape)}
         content[name] = stored | {"data_offsets": [offset, end]}

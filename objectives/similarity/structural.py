@@ -16,7 +16,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, is_tied
+from ..checkpoints import Checkpoint, tensor_table
 from ..merging import locate_all
 from ..merging.merger import CHUNK
 from .signals import Pair, Signals
@@ -103,7 +103,8 @@ def structural_signals(
     Returns:
         The signals of each ordered pair of two models, by their places.
     """
-    parts = locate_all(models[0].layout, is_tied(models[0]))
+    table = tensor_table(models[0])
+    parts = locate_all(table.merged, table.tied)
     weights: dict[int, _Gram] = {}
     tasks: dict[int, _Gram] = {}
     overlaps: dict[int, list[Tensor]] = {}
@@ -131,8 +132,9 @@ def _add(
     ancestor: Checkpoint | None,
     name: str,
 ) -> None:
-    sources = [model.tensor(name) for model in models]
-    origin = None if ancestor is None else ancestor.tensor(name)
+    table = tensor_table(models[0])
+    sources = [found for model in models if (found := table.source(model, name)) is not None]
+    origin = None if ancestor is None else table.source(ancestor, name)
     for start in range(0, sources[0].numel(), CHUNK):
         stop = min(start + CHUNK, sources[0].numel())
         rows = torch.stack([source.read(start, stop) for source in sources])

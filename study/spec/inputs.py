@@ -12,10 +12,8 @@ import numpy as np
 from ...errors import EvaluationError, SpecError
 from ...objectives.checkpoints import (
     Checkpoint,
-    LoraCheckpoint,
     check_mergeable,
-    is_adapter,
-    is_tied,
+    open_expert,
     resolve_model,
 )
 from ...objectives.checkpoints.configs import config_hash
@@ -31,7 +29,14 @@ from ...objectives.evaluation import (
 )
 from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
-from ...objectives.merging import MergePlan, MergeSettings, find_blocks
+from ...objectives.merging import (
+    MergePlan,
+    MergeSettings,
+    check_operator_fits,
+    check_towers,
+    find_blocks,
+    plan_of,
+)
 from .base import near_hint
 from .dialogue import chat_template_of, load_task_of, stop_tokens_of
 from .hashing import cached_hash, versions
@@ -80,10 +85,11 @@ class StudyInputs:
         """
         base = Checkpoint(resolve(spec.models.base, spec.folder))
         paths = [resolve(expert, spec.folder) for expert in spec.models.experts]
-        experts = tuple(
-            LoraCheckpoint(path, base) if is_adapter(path) else Checkpoint(path) for path in paths
-        )
+        experts = tuple(open_expert(path, base) for path in paths)
         check_mergeable(base, experts)
+        plan = _plan(spec, base, experts)
+        check_operator_fits(base, plan.settings)
+        check_towers(base, experts, plan)
         stops = stop_tokens_of(spec, (base, *experts))
         template = chat_template_of(spec, (base, *experts))
         sampling, _ = _sampling(spec, base.directory, paths)
@@ -94,7 +100,7 @@ class StudyInputs:
         check_disjoint(tasks)
         spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in tasks))
         _check_generating(spec, tasks)
-        return cls(spec, base, experts, _plan(spec, base, experts), tasks, stops, template)
+        return cls(spec, base, experts, plan, tasks, stops, template)
 
     @property
     def models(self) -> Models:
@@ -124,7 +130,7 @@ class StudyInputs:
             "models.config": config_hash(self.base.directory),
             "models.stop_tokens": list(self.stop_tokens),
             "models.dtype": self.spec.models.dtype,
-            **{f"merge.{k}": v for k, v in self.spec.merge.model_dump(mode="json").items()},
+            **self._merge_settings(),
             "objectives": self.spec.metric_names,
             "evaluation.backend": evaluation.backend,
             "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
@@ -133,6 +139,12 @@ class StudyInputs:
             # What was promised before the run stays what was promised.
             **({"criteria": self.spec.criteria} if self.spec.criteria else {}),
         }
+
+    def _merge_settings(self) -> dict[str, Any]:
+        """Return how candidates are parametrised; rules that few models have, if they are used."""
+        settings = self.spec.merge.model_dump(mode="json")
+        unused = {("router", "merge"), ("towers", "equal")}
+        return {f"merge.{k}": v for k, v in settings.items() if (k, str(v)) not in unused}
 
     def _rules(self) -> dict[str, Any]:
         """Return what turns answers into values, as far as it is not the default."""
@@ -264,10 +276,10 @@ def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) ->
     blocks: tuple[int, ...] = ()
     if spec.merge.granularity == "blocks":
         fixed = MergeSettings(embeddings="base", head="base", n_experts=len(experts))
-        norms = task_vector_norms(base, experts, MergePlan(base.layout, fixed, is_tied(base)))
+        norms = task_vector_norms(base, experts, plan_of(base, fixed))
         per_layer = np.array(list(norms.values())).reshape(-1, len(experts)).mean(axis=1)
         blocks = find_blocks(per_layer.tolist(), spec.merge.n_blocks)
-    plan = MergePlan(base.layout, spec.merge.settings(len(experts), blocks), is_tied(base))
+    plan = plan_of(base, spec.merge.settings(len(experts), blocks))
     _check_densities(spec, plan)
     return plan
 

@@ -11,7 +11,7 @@ from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
 from ...objectives.evaluation.estimators import means
 from ...objectives.evaluation.metrics import metric_of
 from ...objectives.evaluation.paired import Criterion
-from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings
+from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings, TowerRule
 from ...objectives.merging.operators import check_operator
 from ..budget import UNLIMITED, Limits
 from .base import Section, check_choice, read_mapping
@@ -134,6 +134,8 @@ class MergeSection(Section):
     parameters: dict[str, float] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
     n_blocks: int = Field(default=6, ge=1)
+    router: EdgeRule = "merge"
+    towers: TowerRule = "equal"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -165,6 +167,8 @@ class MergeSection(Section):
             parameters=self.parameters,
             seed=self.seed,
             blocks=blocks,
+            router=self.router,
+            towers=self.towers,
         )
 
     @property

@@ -4,19 +4,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...merging import MergePlan, ModuleSink
+from ...checkpoints import Checkpoint, open_expert, tensor_table
+from ...merging import MergePlan, ModuleSink, check_loaded, check_operator_fits
 from ...merging.merger import checksum
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous_batching import Answering, Rows, depends_on_length, fits
 from .drawing import Chooser, Draws, one_hot
 from .likelihood import Likelihood, Pair, added, measured, windows
-from .loading import check_names, default_device, load_expert, load_model
+from .loading import default_device, load_expert, load_model
 
 
 class TransformersBackend:
@@ -43,12 +45,18 @@ class TransformersBackend:
         self._chat = Chat.of(models)
         self._model = load_model(models.base, models.dtype, self.device)
         self._model.generation_config = self._greedy_config()
-        common = (models.base, models.dtype, self.device)
-        experts = [load_expert(path, *common) for path in models.experts]
-        tied = bool(self._model.config.get_text_config().tie_word_embeddings)
-        self._sink = ModuleSink(self._model, experts, models.merge, tied)
-        check_names(self._sink.parameters, models)
+        base = Checkpoint(models.base)
+        check_operator_fits(base, models.merge)
+        check_loaded(self._model, base, base)
+        experts = [self._load_expert(path, base, models.dtype) for path in models.experts]
+        table = tensor_table(base)
+        self._sink = ModuleSink(self._model, experts, models.merge, table.tied, table)
         self._rows = Rows(self._model, self.batch_size) if fits(self._model) else None
+
+    def _load_expert(self, directory: Path, base: Checkpoint, dtype: str) -> Any:
+        expert = load_expert(directory, base.directory, dtype, self.device)
+        check_loaded(expert, open_expert(directory, base), base)
+        return expert
 
     @property
     def plan(self) -> MergePlan:
@@ -117,7 +125,7 @@ class TransformersBackend:
         return logits
 
     def checksum(self) -> str:
-        """Return a SHA-256 over the live parameters."""
+        """Return a SHA-256 over the live tensors."""
         return checksum(sorted(self._sink.parameters.items()))
 
     def close(self) -> None:

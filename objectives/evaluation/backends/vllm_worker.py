@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import EvaluationError, LayoutError
-from ...checkpoints import Checkpoint, LoraCheckpoint, is_adapter, is_tied
+from ...checkpoints import Checkpoint, open_expert
 from ...merging import (
     OPERATORS,
     MergePlan,
@@ -25,6 +25,8 @@ from ...merging import (
     ParentTensors,
     Recipe,
     chunk_for,
+    engine_plan,
+    plan_of,
     stream,
 )
 from .vllm_swap.canary import COMPUTED, Hashes
@@ -49,8 +51,8 @@ class MergeExtension:
         """Open the parents; their files are mapped, and shared by all ranks of a machine."""
         checkpoint = Checkpoint(Path(base))
         merge = MergeSettings(**{**settings, "blocks": tuple(settings["blocks"])})
-        plan = MergePlan(checkpoint.layout, merge, is_tied(checkpoint))
-        parents = [_open(Path(path), checkpoint) for path in experts]
+        plan = plan_of(checkpoint, merge)
+        parents = [open_expert(Path(path), checkpoint) for path in experts]
         recipe = Recipe(checkpoint, parents, plan, getattr(torch, dtype))
         device = self._mergefront_device()
         if device.type != "cpu" and not _elementwise_reason(plan):
@@ -59,8 +61,8 @@ class MergeExtension:
         # Masks of sparsifying operators do not depend on the weights.
         self._mergefront_merger = merge.merger(remember=True, chunk=self._mergefront_chunk())
         # What a parent is depends on no rule of the search: every tensor is the parent's.
-        whole = MergeSettings(granularity="uniform", n_experts=len(parents))
-        whole_plan = MergePlan(checkpoint.layout, whole, is_tied(checkpoint))
+        whole = MergeSettings(granularity="uniform", n_experts=len(parents), towers="merge")
+        whole_plan = plan_of(checkpoint, whole)
         self._mergefront_whole = replace(self._mergefront_recipe, plan=whole_plan)
         self._mergefront_kept: dict[int, Mapping[str, Any]] = {}
 
@@ -86,7 +88,7 @@ class MergeExtension:
         merger = plan.settings.merger(chunk=self._mergefront_chunk())
         if in_place:
             names = list(self._mergefront_inputs)
-            live = MergePlan(names, plan.settings, _is_tied(self._mergefront_model()))
+            live = engine_plan(names, plan, _is_tied(self._mergefront_model()))
             self._mergefront_write(live, groups, merger)
         else:
             self._mergefront_stream(self._mergefront_whole, groups, merger)
@@ -120,11 +122,9 @@ class MergeExtension:
         plan = self._mergefront_recipe.plan
         try:
             tied = _is_tied(self._mergefront_model())
-            self._mergefront_live = MergePlan(changing, plan.settings, tied)
+            self._mergefront_live = engine_plan(changing, plan, tied)
         except LayoutError as error:
             return str(error)
-        if self._mergefront_live.groups != plan.groups:
-            return "the engine's tensors belong to other search variables than the checkpoint's"
         self._mergefront_inputs = {
             name: ParentTensors(name, kept[0][name], [parent[name] for parent in kept[1:]])
             for name in changing
@@ -213,10 +213,6 @@ def _all_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for key, value in vars(module).items():
             if isinstance(value, Tensor) and key != _KV_CACHE:
                 yield f"{prefix}.{key}", value
-
-
-def _open(directory: Path, base: Checkpoint) -> Checkpoint:
-    return LoraCheckpoint(directory, base) if is_adapter(directory) else Checkpoint(directory)
 
 
 def _noting(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import config_of, write_model
 from safetensors.torch import load_file, save_file
 
 from hub import at_hub, serve_models
@@ -14,8 +15,15 @@ from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE
 from mergefront.objectives.checkpoints import Checkpoint, LoraCheckpoint
 from mergefront.objectives.evaluation import Models
+from mergefront.objectives.evaluation.backends.loading import load_expert
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
-from mergefront.objectives.merging import MergePlan, MergeSettings, Recipe, write_checkpoint
+from mergefront.objectives.merging import (
+    MergePlan,
+    MergeSettings,
+    Recipe,
+    check_loaded,
+    write_checkpoint,
+)
 from mergefront.study.importance import compute_importance
 from mergefront.study.spec.inputs import load_inputs
 from small_study import write_spec
@@ -122,3 +130,134 @@ def test_adapters_that_mean_something_else_are_refused(
     adapter = _write_adapter(tmp_path / "a", **changes)
     with pytest.raises(SpecError, match=message):
         LoraCheckpoint(adapter, Checkpoint(BASE))
+
+
+def _save(directory: Path, tensors: dict[str, torch.Tensor], **settings: Any) -> Path:
+    directory.mkdir()
+    content = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, **settings}
+    (directory / "adapter_config.json").write_text(json.dumps(content))
+    named = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
+    save_file(named, directory / "adapter_model.safetensors")
+    return directory
+
+
+_QUERY = "model.layers.0.self_attn.q_proj"
+_EMBEDDINGS = "model.embed_tokens"
+
+
+def _random(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+def _pair(module: str, out: int = 128, width: int = 64, rank: int = 4) -> dict[str, torch.Tensor]:
+    return {
+        f"{module}.lora_A.weight": _random(rank, width),
+        f"{module}.lora_B.weight": _random(out, rank),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tensors", "settings", "message"),
+    [
+        ({f"{_QUERY}.lora_magnitude_vector": _random(64)}, {}, "lora_magnitude_vector"),
+        ({f"{_EMBEDDINGS}.token_adapter.trainable_tokens_delta": _random(2, 64)}, {}, "delta"),
+        ({f"{_QUERY}.lora_B.bias": _random(128)}, {}, r"q_proj\.bias"),
+        ({"model.norm.weight": _random(65)}, {}, r"\(65,\), the base's \(64,\)"),
+        (_pair(_QUERY, width=63), {}, r"\(128, 63\), the base's \(128, 64\)"),
+        (_pair(_QUERY, rank=3), {}, "r = 4"),
+        ({f"{_QUERY}.lora_A.weight": _random(4, 64)}, {}, "come in pairs"),
+        ({f"{_QUERY}.lora_B.weight": _random(64, 4)}, {}, "not understood"),
+        (_pair("model.layers.0.mlp.experts"), {}, "no such tensor"),
+        (_pair(_QUERY), {"init_lora_weights": "pissa"}, "init_lora_weights = True"),
+        (_pair(_QUERY), {"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
+        (_pair(_QUERY), {"target_parameters": ["mlp.experts"]}, "sets target_parameters"),
+        (_pair(_QUERY), {"trainable_token_indices": [1]}, "sets trainable_token_indices"),
+        (_pair(_QUERY), {"layer_replication": [[0, 4]]}, "sets layer_replication"),
+        (_pair(_QUERY), {"an_option_of_tomorrow": "on"}, "sets an_option_of_tomorrow = 'on'"),
+    ],
+)
+def test_what_an_adapter_holds_is_added_or_refused_by_name(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], settings: dict[str, Any], message: str
+) -> None:
+    adapter = _save(tmp_path / "a", {**_pair("model.layers.1.self_attn.q_proj"), **tensors})
+    if settings:
+        adapter = _save(tmp_path / "b", tensors, **settings)
+    with pytest.raises(SpecError, match=message):
+        LoraCheckpoint(adapter, Checkpoint(BASE))
+
+
+def test_options_of_training_alone_are_accepted(tmp_path: Path) -> None:
+    settings = {
+        "task_type": "CAUSAL_LM",
+        "target_modules": ["q_proj"],
+        "lora_dropout": 0.1,
+        "init_lora_weights": "gaussian",
+        "layers_to_transform": [0],
+        "use_dora": False,
+        "loftq_config": {},
+        "corda_config": None,
+        "peft_version": "0.21.2",
+    }
+    adapter = _save(tmp_path / "a", _pair(_QUERY), **settings)
+    assert LoraCheckpoint(adapter, Checkpoint(BASE)).changed == [f"{_QUERY}.weight"]
+
+
+def _small(name: str, directory: Path) -> Checkpoint:
+    write_model(config_of(name), torch.float32, 1, directory)
+    return Checkpoint(directory)
+
+
+def _check_loaded(adapter: Path, base: Checkpoint) -> dict[str, torch.Tensor]:
+    """Load an adapter as a search does; return its tensors as the files give them."""
+    live = load_expert(adapter, base.directory, "float32", "cpu")
+    opened = LoraCheckpoint(adapter, base)
+    check_loaded(live, opened, base)
+    return {name: opened.tensor(name).load() for name in opened.changed}
+
+
+def test_embeddings_biases_and_whole_tensors_are_added(tmp_path: Path) -> None:
+    base = _small("Qwen 2", tmp_path / "base")  # 64 tokens, width 32, biases in the attention
+    tensors = {
+        f"{_EMBEDDINGS}.lora_embedding_A": _random(4, 64),
+        f"{_EMBEDDINGS}.lora_embedding_B": _random(32, 4),
+        **_pair(_QUERY, 32, 32),
+        f"{_QUERY}.lora_B.bias": _random(32),
+        "lm_head.weight": _random(64, 32),
+    }
+    changed = _check_loaded(_save(tmp_path / "a", tensors, lora_bias=True), base)
+    expected = {
+        f"{_EMBEDDINGS}.weight": (_random(32, 4) @ _random(4, 64)).T * 2,
+        f"{_QUERY}.weight": _random(32, 4) @ _random(4, 32) * 2,
+        f"{_QUERY}.bias": _random(32) * 2,
+    }
+    for name, delta in expected.items():
+        torch.testing.assert_close(changed[name], base.tensor(name).load() + delta)
+    assert torch.equal(changed["lm_head.weight"], _random(64, 32))
+
+
+def test_tied_embeddings_stay_one_matrix(tmp_path: Path) -> None:
+    base = _small("Llama 3, tied", tmp_path / "base")
+    saved = _random(64, 32)
+    tensors = {
+        **_pair(_QUERY, 32, 32),
+        f"{_EMBEDDINGS}.weight": saved,
+        "lm_head.weight": saved.clone(),
+    }
+    changed = _check_loaded(_save(tmp_path / "both", tensors), base)
+    assert torch.equal(changed[f"{_EMBEDDINGS}.weight"], saved)
+    other = _save(tmp_path / "two", tensors | {"lm_head.weight": saved + 1})
+    with pytest.raises(SpecError, match="there it is the embeddings"):
+        LoraCheckpoint(other, base)
+    halves = {
+        f"{_EMBEDDINGS}.lora_embedding_A": _random(4, 64),
+        f"{_EMBEDDINGS}.lora_embedding_B": _random(32, 4),
+    }
+    with pytest.raises(SpecError, match="at the input alone"):
+        LoraCheckpoint(_save(tmp_path / "input", halves), base)
+
+
+def test_adapters_of_single_experts_are_added_to_the_fused_ones(tmp_path: Path) -> None:
+    base = _small("Qwen 3 MoE", tmp_path / "base")
+    module = "model.layers.1.mlp.experts.2.gate_proj"
+    changed = _check_loaded(_save(tmp_path / "a", _pair(module, 16, 32)), base)
+    assert list(changed) == [f"{module}.weight"]

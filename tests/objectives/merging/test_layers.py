@@ -100,6 +100,8 @@ def test_attention_and_feed_forward_split_each_layer(model: Any) -> None:
         ("model.embed_tokens.weight", Part("embeddings")),
         ("model.norm.weight", Part("head")),
         ("lm_head.weight", Part("head")),
+        ("model.vision_tower.encoder.layers.3.mlp.fc1.weight", Part("tower")),
+        ("visual.blocks.0.attn.qkv.weight", Part("tower")),
     ],
 )
 def test_locate_known_names(name: str, part: Part) -> None:
@@ -116,8 +118,6 @@ def test_norm_after_attention_belongs_to_attention_only_with_sandwich_norms() ->
     "name",
     [
         "model.layers.3.adapter.weight",
-        "model.vision_tower.encoder.layers.3.mlp.fc1.weight",
-        "visual.blocks.0.attn.qkv.weight",
         "model.layers.x.mlp.up_proj.weight",
         "value_head.weight",
     ],

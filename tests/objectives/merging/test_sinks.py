@@ -1,6 +1,7 @@
 """In place and on disk."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,9 @@ def test_an_integer_tensor_is_copied_only_if_all_models_agree(
         file = checkpoint.directory / checkpoint.layout["model.norm.weight"]
         tensors = load_file(file) | {"model.norm.weight": torch.tensor([value])}
         save_file(tensors, file, metadata={"format": "pt"})
+    base, expert = (Checkpoint(tmp_path / name) for name in ("base", "expert"))
     with pytest.raises(LayoutError, match=r"'model\.norm\.weight' differs"):
-        write_checkpoint(recipe, GROUPS, tmp_path / "out")
+        write_checkpoint(replace(recipe, base=base, experts=[expert]), GROUPS, tmp_path / "out")
 
 
 def _layer(n: int, bias: bool = True) -> nn.Module:

@@ -42,6 +42,8 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         "parameters": {},
         "seed": 0,
         "n_blocks": 6,
+        "router": "merge",
+        "towers": "equal",
     }
     assert spec.evaluation.splits == {"search": 0.6, "validation": 0.4}
     assert spec.sampler.preset == "mergefront"

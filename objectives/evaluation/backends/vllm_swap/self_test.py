@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .....errors import EngineError
-from ....checkpoints import Checkpoint, is_adapter, is_tied
-from ....merging import MergePlan
+from ....checkpoints import Checkpoint, is_adapter
+from ....merging import plan_of
 from ..backend import Models
 from ..chat import Chat
 from ..vllm_memory import EngineSettings, with_length_of
@@ -154,7 +154,7 @@ class SelfTest:
     def _mixture(self) -> dict[str, list[float]]:
         """Return a candidate whose search variables all have weights of their own."""
         checkpoint = Checkpoint(self._models.base)
-        plan = MergePlan(checkpoint.layout, self._models.merge, is_tied(checkpoint))
+        plan = plan_of(checkpoint, self._models.merge)
         names = plan.parameter_names
         mixed = {name: (index + 1) / (len(names) + 1) for index, name in enumerate(names)}
         return plain(plan.group_weights(mixed))
