@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vllm import SamplingParams
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
 from backend_suite import LONG, MODELS, PLAN, PROMPTS, BackendSuite, become
@@ -183,6 +182,8 @@ def test_a_prefix_cache_that_is_not_emptied_is_an_error(
 
 
 def test_a_prompt_that_vllm_refuses_does_not_restart_the_engine(backend: VllmBackend) -> None:
+    from vllm import SamplingParams
+
     become(backend, 0.4)
     engine, expected = backend._engine, backend.generate(PROMPTS, LONG)
     empty: list[list[int]] = [[1, 5], []]
