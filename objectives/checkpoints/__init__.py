@@ -2,8 +2,7 @@
 
 `resolve_model` finds a directory or the hub's cache, `Checkpoint` and `LoraCheckpoint` read
 tensors straight from safetensors files, `tensor_table` says what loading makes of them, and
-`check_mergeable` whether two fit together. `card` writes what goes beside an exported model.
-Imports nothing of the other rooms.
+`check_mergeable` whether two fit together. Imports nothing of the other rooms.
 """
 
 from .compatibility import check_mergeable

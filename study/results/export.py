@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ...errors import SpecError, StudyError
-from ...objectives.checkpoints.card import Provenance, model_card, recipe_yaml
 from ...objectives.checkpoints.hub import public_name
 from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
 from ..spec.inputs import StudyInputs
@@ -18,6 +17,7 @@ from .beside import whole_directory
 from .front import front_report
 from .recommendations import PHASE
 from .report.front_figures import plot_front
+from .sharing.card import Provenance, model_card, recipe_yaml
 from .sharing.provenance import provenance_of, scores_of
 
 

@@ -200,6 +200,10 @@ class ReasoningSection(Section):
         return Reasoning(tuple(self.markers), self.unmarked)
 
 
+def _splits() -> dict[Split, Fraction]:
+    return {"search": 0.6, "validation": 0.4}
+
+
 class EvaluationSection(Section):
     """How candidates are measured.
 
@@ -228,9 +232,7 @@ class EvaluationSection(Section):
     chat: ChatSection = Field(default_factory=ChatSection)
     sampling: SamplingSection | None = None
     batch_size: int = Field(default=64, ge=1)
-    splits: dict[Split, Fraction] = Field(
-        default_factory=lambda: {"search": 0.6, "validation": 0.4}
-    )
+    splits: dict[Split, Fraction] = Field(default_factory=_splits)
     cache: bool | Annotated[str, Field(min_length=1)] = True
     racing: RacingSection | None = None
     reasoning: ReasoningSection = Field(default_factory=ReasoningSection)

@@ -123,6 +123,10 @@ class MergeSection(Section):
         parameters: Parameters of the operator, such as `lambda`.
         seed: Random seed of the masks of sparsifying operators.
         n_blocks: Number of blocks for granularity `blocks`.
+        router: The routers of mixtures of experts: merged with their layers, the base's, the
+            expert's, or searched.
+        towers: Vision and audio towers: `equal` keeps the base's and refuses experts whose towers
+            differ; otherwise the base's, the expert's, merged, or searched.
     """
 
     operator: str = "linear"

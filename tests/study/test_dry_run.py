@@ -147,7 +147,8 @@ def test_nothing_is_created(tmp_path: Path) -> None:
     result = invoke("run", path, "--dry-run")
     assert result.exit_code == 0
     titles = [line.split()[0] for line in result.stdout.splitlines()]
-    assert titles == ["models", "search", "trials", "questions", "answers", "memory"]
+    expected = "models search trials questions answers price visible decoding memory"
+    assert titles == expected.split()
     assert "10 variables (layer_000 ... head)" in result.stdout
     assert sorted(tmp_path.rglob("*")) == before
 

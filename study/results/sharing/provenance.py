@@ -8,14 +8,14 @@ from optuna.trial import FrozenTrial
 
 from ....errors import SpecError
 from ....objectives.checkpoints import Checkpoint
-from ....objectives.checkpoints.card import Provenance, Scores
-from ....objectives.checkpoints.licences import licence_of
 from ....objectives.evaluation import SPLITS
 from ....objectives.merging import mergekit_yaml
 from ...spec.hashing import cached_hash
 from ...spec.inputs import StudyInputs
 from ..front import FrontReport
 from ..validation_study import last_validation
+from .card import Provenance, Scores
+from .licences import licence_of
 
 
 def provenance_of(

@@ -7,9 +7,9 @@ from tempfile import TemporaryDirectory
 import optuna
 
 from ....errors import StudyError
-from ....objectives.checkpoints.licences import check_may_be_shared, licence_of
 from ...spec.inputs import StudyInputs
 from ..export import export_trial, trial_of
+from .licences import check_may_be_shared, licence_of
 from .manifest import NAME, manifest_of
 
 

@@ -40,7 +40,7 @@ def test_the_visible_difference_is_found_with_its_power() -> None:
         drawn = rng.random(n)
         wins = drawn < (disagreement + difference) / 2
         losses = (drawn >= (disagreement + difference) / 2) & (drawn < disagreement)
-        found += mcnemar(wins * 1.0, losses * 1.0) < 0.05
+        found += mcnemar(wins.astype(np.float64), losses.astype(np.float64)) < 0.05
     assert 0.7 <= found / 400 <= 0.9
 
 

@@ -11,11 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mergefront
 from mergefront.errors import Interrupted, LayoutError, SpecError, StudyError
-from mergefront.objectives.checkpoints.licences import (
-    check_may_be_shared,
-    joined_licence,
-    licence_of,
-)
 from mergefront.objectives.evaluation import Models, Sampling
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
@@ -24,6 +19,11 @@ from mergefront.study.results import export
 from mergefront.study.results.beside import whole_directory
 from mergefront.study.results.export import export_trial, merge_weights
 from mergefront.study.results.report.page import write_report
+from mergefront.study.results.sharing.licences import (
+    check_may_be_shared,
+    joined_licence,
+    licence_of,
+)
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study

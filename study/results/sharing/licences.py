@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from ...errors import SpecError
+from ....errors import SpecError
 
 # What Hugging Face's names of licences contain where modified models may not be shared.
 _NO_DERIVATIVES = "-nd"
