@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -123,11 +124,29 @@ def _task(task: str) -> str:
     return f"{{name: {json.dumps(task)}, lm_eval: {json.dumps(task)}}}"
 
 
+def longest_answer(base: str) -> int:
+    """Return a first limit of an answer's length in tokens.
+
+    Half of the positions of a model on this machine, so that prompts fit, but no more than
+    `DEFAULT_MAX_NEW_TOKENS`.
+    """
+    positions = _config(base).get("max_position_embeddings")
+    if not isinstance(positions, int) or positions < 2:
+        return DEFAULT_MAX_NEW_TOKENS
+    return min(DEFAULT_MAX_NEW_TOKENS, positions // 2)
+
+
 def _dtype(base: str) -> str:
     """Return the data type of a model on this machine; bfloat16 for others."""
+    config = _config(base)
+    found = config.get("dtype") or config.get("torch_dtype")
+    return found if found in _DTYPES else "bfloat16"
+
+
+def _config(base: str) -> dict[str, Any]:
+    """Return the configuration of a model on this machine; nothing of others."""
     try:
         config = json.loads((Path(base) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "bfloat16"
-    found = config.get("dtype") or config.get("torch_dtype")
-    return found if found in _DTYPES else "bfloat16"
+        return {}
+    return config if isinstance(config, dict) else {}

@@ -92,7 +92,7 @@ def draft_of(
     Raises:
         SpecError: If there are no tasks.
     """
-    from ...spec.draft import DEFAULT_MAX_NEW_TOKENS, DEFAULT_TRIALS, Draft
+    from ...spec.draft import DEFAULT_TRIALS, Draft, longest_answer
 
     if not tasks:
         raise SpecError(
@@ -105,7 +105,7 @@ def draft_of(
         tasks,
         name,
         trials or DEFAULT_TRIALS,
-        max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        max_new_tokens or longest_answer(base),
     )
 
 

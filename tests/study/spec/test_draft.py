@@ -10,7 +10,7 @@ from command import invoke
 from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.study import StudySpec
-from mergefront.study.spec.draft import Draft
+from mergefront.study.spec.draft import Draft, longest_answer
 from mergefront.study.storage.connection import load_study
 
 
@@ -24,6 +24,12 @@ def test_a_draft_is_a_valid_commented_spec(tmp_path: Path) -> None:
     assert (first.name, first.lm_eval) == ("gsm8k", "gsm8k")
     assert (second.name, second.path) == ("my-questions", "my questions.jsonl")
     assert draft.text().count("#") >= 8
+
+
+def test_answers_and_prompts_fit_a_models_positions() -> None:
+    assert json.loads((BASE / "config.json").read_text())["max_position_embeddings"] == 128
+    assert longest_answer(str(BASE)) == 64
+    assert longest_answer("organization/model-on-the-hub") == 1024
 
 
 def test_a_models_own_dtype_is_taken() -> None:
