@@ -8,7 +8,7 @@ from .adapter_settings import ADAPTER_WEIGHTS
 from .lora import is_adapter
 from .reader import Checkpoint
 
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_ID = re.compile(r"^([\w.-]+/[\w.-]+)(?:@([\w./-]+))?$")
 _SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})$")
 # What is fetched of a model; never its pickles.
 SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
@@ -20,7 +20,8 @@ def resolve_model(reference: str, folder: Path) -> Path:
 
     Args:
         reference: A path, absolute or relative to `folder` or the working directory, or a hub
-            id such as `Qwen/Qwen3-4B`; what the hub's cache holds of it is not fetched again.
+            id such as `Qwen/Qwen3-4B`, perhaps with a branch, tag or commit: `ORG/NAME@REVISION`.
+            What the hub's cache holds of it is not fetched again.
         folder: The directory of the spec file.
 
     Raises:
@@ -46,7 +47,10 @@ def find_model(reference: str, folder: Path) -> Path | None:
     from huggingface_hub import snapshot_download
 
     try:
-        cached = snapshot_download(reference, allow_patterns=_FILES, local_files_only=True)
+        name, revision = hub_name(reference)
+        cached = snapshot_download(
+            name, revision=revision, allow_patterns=_FILES, local_files_only=True
+        )
         complete = _is_complete(Path(cached))
     except Exception:
         return None
@@ -78,6 +82,12 @@ def _find_directory(reference: str, folder: Path) -> Path | None:
     return None
 
 
+def hub_name(reference: str) -> tuple[str, str | None]:
+    """Return the model and the revision that a hub id names; None for the newest."""
+    name, _, revision = reference.partition("@")
+    return name, revision or None
+
+
 def public_name(directory: Path) -> str | None:
     """Return `org/name@commit` for a directory in the hub's cache; None for any other."""
     found = _SNAPSHOT.search(directory.as_posix())
@@ -93,7 +103,8 @@ def download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=_FILES))
+        name, revision = hub_name(hub_id)
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except Exception as error:
         raise not_fetched(hub_id, error) from error
 

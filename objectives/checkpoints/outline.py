@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .hub import SMALL_FILES, download, find_model, not_fetched
+from .hub import SMALL_FILES, download, find_model, hub_name, not_fetched
 from .lora import is_adapter
 from .tensor_files import DTYPES
 
@@ -69,10 +69,11 @@ def _fetch(hub_id: str, target: Path) -> dict[str, dict[str, TensorOutline]]:
     """Fetch a model's small files; return the headers of its weights, none of an adapter's."""
     from huggingface_hub import get_safetensors_metadata, snapshot_download
 
-    snapshot_download(hub_id, allow_patterns=SMALL_FILES, local_dir=target)
+    name, revision = hub_name(hub_id)
+    snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES, local_dir=target)
     if is_adapter(target):
         return {}
-    files = get_safetensors_metadata(hub_id).files_metadata
+    files = get_safetensors_metadata(name, revision=revision).files_metadata
     return {
         name: {tensor: (info.dtype, info.shape) for tensor, info in metadata.tensors.items()}
         for name, metadata in files.items()

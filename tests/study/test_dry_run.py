@@ -17,6 +17,7 @@ from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.checkpoints.outline import outline_model, write_outline
 from mergefront.study import StudySpec
 from mergefront.study.dry_run import plan_study
+from mergefront.study.storage.connection import load_study
 from small_study import write_spec
 
 REPOSITORY = Path(__file__).parents[2]
@@ -131,6 +132,19 @@ def test_models_of_the_hub_are_fetched_once(tmp_path: Path) -> None:
         again = at_hub(hub, tmp_path / "cache", "run", spec, "--dry-run", offline=True)
     assert again.returncode == 0, again.stderr
     assert not hub.served and "499 k parameters" in again.stdout
+
+
+def test_a_revision_of_a_model_of_the_hub_is_taken(tmp_path: Path) -> None:
+    models = {"team/model": EXPERT, "team/model@before-tuning": BASE}
+    parents = {"base": "team/model@before-tuning", "experts": ["team/model"]}
+    spec = write_spec(tmp_path, study={"trials": 2}, models=parents)
+    with serve_models(models) as hub:
+        planned = at_hub(hub, tmp_path / "other", "run", spec, "--dry-run")
+        result = at_hub(hub, tmp_path / "cache", "run", spec)
+        again = at_hub(hub, tmp_path / "cache", "run", spec, "--dry-run", offline=True)
+    assert planned.returncode == result.returncode == again.returncode == 0, result.stderr
+    base, expert = load_study(StudySpec.from_yaml(spec)).trials
+    assert base.values[1] < 3 < expert.values[1]  # tokens: one answers at once, one reasons
 
 
 def test_a_gated_model_says_what_to_do(tmp_path: Path) -> None:

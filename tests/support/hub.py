@@ -25,7 +25,7 @@ class Hub:
     """Serves directories as models on 127.0.0.1.
 
     Args:
-        models: Hub id -> directory.
+        models: Hub id -> directory; `id@revision` for a branch or tag of its own.
         gated: Ids whose terms nobody has accepted.
     """
 
@@ -37,6 +37,13 @@ class Hub:
     def sha(self, model: str) -> str:
         """Return the model's only commit."""
         return hashlib.sha1(model.encode()).hexdigest()
+
+    def at(self, model: str, revision: str | None) -> str | None:
+        """Return the entry of `models` that a revision or commit of a model is."""
+        entries = [e for e in self.models if e.partition("@")[0] == model]
+        named = [e for e in entries if revision in (e.partition("@")[2], self.sha(e))]
+        newest = [e for e in entries if "@" not in e and revision in (None, "main")]
+        return next(iter(named + newest), None)
 
     def files(self, model: str) -> list[Path]:
         """Return the model's files."""
@@ -60,8 +67,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         for pattern, answer in ((_INFO, self._info), (_TREE, self._tree), (_FILE, self._file)):
             if found := pattern.match(path):
-                model = found["id"]
-                if model not in self.hub.models:
+                model = self.hub.at(found["id"], found.groupdict().get("revision"))
+                if model is None:
                     return self._error(404, "RepoNotFound")
                 if model in self.hub.gated and pattern is _FILE:
                     return self._error(403, "GatedRepo")
