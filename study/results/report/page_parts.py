@@ -87,12 +87,12 @@ def _gain(content: dict[str, Any]) -> str:
     if uniform <= 0:
         return f"{gain:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
     low, high = (100 * bound / uniform for bound in bounds)
-    return f"{100 * gain / uniform:+.0f} % [{low:+.0f}, {high:+.0f}]"
+    return f"{100 * gain / uniform:+z.0f} % [{low:+z.0f}, {high:+z.0f}]"
 
 
 def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
     uniform = report.hypervolume_uniform
-    gain = f"{100 * (report.hypervolume / uniform - 1):+.0f} %" if uniform > 0 else "none measured"
+    gain = f"{100 * (report.hypervolume / uniform - 1):+z.0f} %" if uniform > 0 else "none measured"
     pairs = zip(report.metric_names, report.reference_point, strict=True)
     reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
     where = "gain on the search's own questions" if validated else "gain, not validated yet"
