@@ -18,13 +18,13 @@ def check_ready(inputs: StudyInputs) -> None:
         SpecError: If an expert is the base, the chat template fails, or an operator does not fit.
         EvaluationError: If a prompt and its answer do not fit the model's positions.
     """
-    for expert in inputs.experts:
-        if is_same_model(inputs.base, expert):
-            raise SpecError(
-                f"An expert must differ from the base, but {expert.directory} holds the very "
-                f"weights of {inputs.base.directory}: all merges would be one model. Correct "
-                "`models.experts`."
-            )
+    # One of several may be the base: SimMerge merges a model with its own ancestor.
+    if all(is_same_model(inputs.base, expert) for expert in inputs.experts):
+        raise SpecError(
+            f"An expert must differ from the base, but {inputs.experts[0].directory} holds the "
+            f"very weights of {inputs.base.directory}: all merges would be one model. Correct "
+            "`models.experts`."
+        )
     _check_prompts(inputs)
 
 
@@ -34,6 +34,8 @@ def _check_prompts(inputs: StudyInputs) -> None:
     default = inputs.sampling
     for split in SPLITS:
         for asked in questions_of(inputs.tasks, split):
+            if asked.question.pairs:
+                continue  # likelihoods: contexts are cut to fit, and may be empty
             sampling = asked.sampling or default
             length = len(chat.render(asked.question.prompt, sampling.chat))
             if limit is not None:

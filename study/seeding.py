@@ -19,7 +19,6 @@ from sqlalchemy.exc import IntegrityError
 from ..errors import StudyError
 from ..objectives.checkpoints.configs import config_hash, stop_tokens
 from ..objectives.evaluation.backends.vllm_backend import check_version
-from ..objectives.evaluation.scorers import SCORERS
 from ..objectives.merging import MergePlan
 from ..objectives.merging.plan import DENSITY
 from ..samplers import uniform_levels
@@ -92,9 +91,6 @@ def check_extras(spec: StudySpec) -> None:
     """
     if spec.evaluation.backend == "vllm":
         check_version()
-    for task in spec.evaluation.tasks:
-        if task.lm_eval is None and task.scorer in SCORERS:
-            SCORERS[task.scorer]("1", "1")
 
 
 def _open_or_begin(spec: StudySpec, storage: BaseStorage) -> optuna.Study:

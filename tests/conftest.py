@@ -17,6 +17,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _gradients_stay_on() -> Iterator[None]:
+    """Find who switches gradients off for everybody: samplers need them."""
+    yield
+    assert torch.is_grad_enabled()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what is cached out of the home directory, for fixtures of any scope."""

@@ -133,10 +133,12 @@ def stream(
     """
     weights = recipe.plan.tensor_weights(groups)
     merger = merger or recipe.plan.settings.merger()
-    with one_thread(), torch.no_grad():
-        for name in by_layer(recipe.plan) if names is None else names:
-            density = recipe.plan.density_of(name, groups)
-            yield name, _merged(recipe, merger, name, weights[name], density)
+    for name in by_layer(recipe.plan) if names is None else names:
+        density = recipe.plan.density_of(name, groups)
+        # Left before each tensor is given away: whoever stops in the middle keeps neither setting.
+        with one_thread(), torch.no_grad():
+            merged = _merged(recipe, merger, name, weights[name], density)
+        yield name, merged
 
 
 def by_layer(plan: MergePlan) -> list[str]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ...errors import SpecError, StudyError
+from ...objectives.checkpoints.configs import stop_tokens
 from ...objectives.checkpoints.hub import public_name
 from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
 from ..spec.inputs import StudyInputs
@@ -101,7 +102,19 @@ def _write(
         if picture is not None:
             picture.savefig(beside / provenance.picture, format="png")
         write_checkpoint(recipe_of(inputs), groups, beside)
+        _write_dialogue(inputs, beside)
         _write_texts(provenance, beside)
+
+
+def _write_dialogue(inputs: StudyInputs, out: Path) -> None:
+    """Have the model stop and be asked as it was measured, where the base's files say otherwise."""
+    if set(inputs.stop_tokens) != stop_tokens(inputs.base.directory):
+        path = out / "generation_config.json"
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        content["eos_token_id"] = sorted(inputs.stop_tokens)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if inputs.chat_template is not None:
+        (out / "chat_template.jinja").write_text(inputs.chat_template, encoding="utf-8")
 
 
 def _read_weights(path: Path) -> dict[str, float | list[float]]:

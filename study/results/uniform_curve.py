@@ -119,7 +119,7 @@ def _even(
 def _curve(trials: Sequence[FrozenTrial], X: Tensor) -> Tensor | None:
     """Return points of the curve, `c x d`-dim: uniform merges and between neighbours."""
     rows = [row for row, trial in enumerate(trials) if is_uniform(trial) and _is_even(trial)]
-    if len(rows) < 2:
+    if len(rows) < 2 or X.shape[1] < 2:  # with one variable there are no layers to judge
         return None
     ordered = X[rows][X[rows][:, 0].argsort()]
     steps = torch.arange(_N_BETWEEN, dtype=torch.double)[:, None] / _N_BETWEEN

@@ -132,7 +132,7 @@ class VllmBackend:
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty,
             "max_tokens": sampling.max_new_tokens,
-            # The base's stop tokens and no others, whatever the engine thinks of its checkpoint.
+            # The study's stop tokens and no others, whatever the engine thinks of its checkpoint.
             "stop_token_ids": sorted(self._chat.stop_tokens),
             "ignore_eos": True,
             "stop": list(sampling.stop),

@@ -65,8 +65,14 @@ class ScoringProcess:
             EvaluationError: If the scorer cannot be imported, or raises.
         """
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self.close()  # it ended between two answers, which is no answer's fault
             process = self._process or self._start()
-            reply = self._ask(process, arguments)
+            try:
+                reply = self._ask(process, arguments)
+            except BaseException:
+                self.close()  # its reply would be taken for the next answer's
+                raise
             if reply is None:
                 self.close()
                 return 0.0

@@ -13,7 +13,9 @@ def init(
     storage: StorageOption = None,
     wait: Annotated[
         float,
-        typer.Option("--wait", min=0, metavar="SECONDS", help="For the database to answer."),
+        typer.Option(
+            "--wait", min=0, metavar="SECONDS", help="Time to wait for the database to answer."
+        ),
     ] = 0.0,
 ) -> None:
     """Check the spec, create its study and queue the parents and uniform merges.

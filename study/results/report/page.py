@@ -73,8 +73,8 @@ def write_report(
     report.check_models()
     out.mkdir(parents=True, exist_ok=True)
     pictures = _pictures(report, study)
-    images = {picture.name: _png(picture.figure) for picture in pictures}
-    images["front"] = _png(plot_front(report))
+    images = {"front": _png(plot_front(report))}
+    images |= {picture.name: _png(picture.figure) for picture in pictures}
     for name, data in images.items():
         (out / f"{name}.png").write_bytes(data)
     page = out / "report.html"

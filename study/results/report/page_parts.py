@@ -92,7 +92,9 @@ def _gain(content: dict[str, Any]) -> str:
 
 def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
     uniform = report.hypervolume_uniform
-    gain = f"{100 * (report.hypervolume / uniform - 1):+z.0f} %" if uniform > 0 else "none measured"
+    gain = (
+        f"{100 * (report.hypervolume / uniform - 1):+z.0f} %" if uniform > 0 else "none measured"
+    )
     pairs = zip(report.metric_names, report.reference_point, strict=True)
     reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
     where = "gain on the search's own questions" if validated else "gain, not validated yet"

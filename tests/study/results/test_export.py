@@ -1,6 +1,7 @@
 """Exported checkpoints are the candidates that were measured."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import mergefront
 from mergefront.errors import Interrupted, LayoutError, SpecError, StudyError
 from mergefront.objectives.evaluation import Models, Sampling
+from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
 from mergefront.study import StudySpec
@@ -232,3 +234,15 @@ def test_a_place_that_cannot_be_written_is_refused_first(finished: Path, tmp_pat
             export_trial(load_inputs(finished), study, 0, out)
         with pytest.raises(SpecError, match="--out must be a directory that can be written"):
             write_report(study, spec, out)
+
+
+def test_an_export_stops_and_is_asked_as_it_was_measured(finished: Path, tmp_path: Path) -> None:
+    inputs = load_inputs(finished)
+    merge_weights(inputs, dict.fromkeys(inputs.plan.parameter_names, 0.5), tmp_path / "as-base")
+    written = (tmp_path / "as-base" / "generation_config.json").read_bytes()
+    assert written == (inputs.base.directory / "generation_config.json").read_bytes()
+    others = replace(inputs, stop_tokens=(2, 5), chat_template="{{ messages[0].content }}")
+    merge_weights(others, dict.fromkeys(inputs.plan.parameter_names, 0.5), tmp_path / "others")
+    chat = Chat(tmp_path / "others")
+    assert chat.stop_tokens == {2, 5}
+    assert chat.tokenizer.chat_template == "{{ messages[0].content }}"

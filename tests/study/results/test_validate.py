@@ -49,7 +49,8 @@ def test_json_follows_the_contract_and_fits_together(
 ) -> None:
     content = validation.to_json()
     contract = {"study", "split", "n_questions", "models", "hypervolume", "interval"}
-    assert content.keys() == contract | {"hypervolume_search", "survives"}
+    added = {"hypervolume_search", "survives", "recommended", "as_predicted", "criteria", "paired"}
+    assert content.keys() == contract | added
     assert content["n_questions"] == 24
     front = {trial.number for trial in validation.report.trials}
     points = torch.tensor(

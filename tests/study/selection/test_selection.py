@@ -275,7 +275,7 @@ def _inputs(path: Path) -> Any:
 def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="must hold measured merges"):
         read_source(str(tmp_path / "no.jsonl"))
-    with pytest.raises(SpecError, match="readable YAML"):
+    with pytest.raises(SpecError, match="A spec must be readable"):
         read_source(str(tmp_path / "no.yaml"))
     with pytest.raises(StudyError):
         read_source(f"sqlite:///{tmp_path}/no.db")
