@@ -107,7 +107,7 @@ def _write(
 
 
 def _write_dialogue(inputs: StudyInputs, out: Path) -> None:
-    """Have the model stop and be asked as it was measured, where the base's files say otherwise."""
+    """Have the model stop and be asked as it was measured, where the base's files differ."""
     if set(inputs.stop_tokens) != stop_tokens(inputs.base.directory):
         path = out / "generation_config.json"
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
