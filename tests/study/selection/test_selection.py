@@ -244,7 +244,7 @@ def test_it_learns_from_finished_studies(tmp_path: Path) -> None:
     broken.set_user_attr(SPEC, {"study": {"name": "broken"}})
     found, skipped = read_source(url)
     assert skipped.keys() == {"unfinished", "broken"}
-    assert "missing" in skipped["broken"]
+    assert "a study needs `trials`" in skipped["broken"]
     assert "0 of 50 trials" in skipped["unfinished"]
     by_operator = {example.merge.operator: example for example in found}
     assert by_operator.keys() == {"slerp", "ties(density=0.5)"}
