@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from ...errors import StudyError
+from ...errors import SpecError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
 from ...samplers import signs
+from ..budget import UNLIMITED
 from ..results.front import FrontReport, front_report, hypervolume
 from ..results.indicators import Array, igd_plus, non_dominated, spacing
 from ..run import devices_of, make_objective, make_sampler, run
@@ -280,6 +281,11 @@ def check(spec: StudySpec, variants: Sequence[Variant], split: str) -> None:
     Raises:
         SpecError: At the first that does not fit.
     """
+    if spec.study.trials == UNLIMITED:
+        raise SpecError(
+            "`compare` gives every method the same number of trials, but the spec has another "
+            "budget. Add `--trials N`."
+        )
     for variant in variants:
         StudyInputs.of(variant.spec(spec, spec.study.seed)).fresh_split(split)
 

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 
 from ....errors import SpecError
 from ....objectives.checkpoints import Checkpoint
+from ....objectives.checkpoints.hub import public_name
 from ....objectives.evaluation import SPLITS
 from ....objectives.merging import mergekit_yaml
 from ...spec.hashing import cached_hash
@@ -36,12 +37,11 @@ def provenance_of(
     """
     spec = inputs.spec
     roles = ["base", *(f"expert {k}" for k in range(1, len(inputs.experts) + 1))]
-    names = [spec.models.base, *spec.models.experts]
-    parents = zip(roles, (inputs.base, *inputs.experts), names, strict=True)
+    parents = zip(roles, (inputs.base, *inputs.experts), strict=True)
     single = len(inputs.experts) == 1
     return Provenance(
         title=title,
-        parents={role: _parent(checkpoint, name) for role, checkpoint, name in parents},
+        parents={role: _parent(checkpoint) for role, checkpoint in parents},
         operator=spec.merge.operator,
         dtype=spec.models.dtype,
         weights={g: w[0] if single else list(w) for g, w in groups.items()},
@@ -55,20 +55,22 @@ def provenance_of(
     )
 
 
-def _parent(checkpoint: Checkpoint, name: str) -> dict[str, str]:
+def _parent(checkpoint: Checkpoint) -> dict[str, str]:
     """Return a parent; paths of one machine say nothing elsewhere, so only hub ids are named."""
     found = {"name": checkpoint.directory.name, "hash": cached_hash(checkpoint)}
-    is_hub_id = name.count("/") == 1 and checkpoint.directory.parent.name == "snapshots"
-    if is_hub_id:
-        found |= {"source": name, "commit": checkpoint.directory.name}
+    if public := public_name(checkpoint.directory):
+        source, _, commit = public.partition("@")
+        found |= {"source": source, "commit": commit}
     licence = licence_of(checkpoint.directory)
     return found | ({"licence": licence} if licence else {})
 
 
 def _mergekit(inputs: StudyInputs, groups: Mapping[str, Sequence[float]]) -> str:
-    models = [inputs.spec.models.base, *inputs.spec.models.experts]
     # Paths of one machine say nothing elsewhere.
-    names = [m if m.count("/") == 1 else m.rstrip("/").split("/")[-1] for m in models]
+    names = [
+        public_name(checkpoint.directory) or checkpoint.directory.name
+        for checkpoint in (inputs.base, *inputs.experts)
+    ]
     try:
         return mergekit_yaml(inputs.plan, groups, names, inputs.spec.models.dtype)
     except SpecError:  # mergekit has no such merge
