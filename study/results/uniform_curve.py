@@ -47,12 +47,22 @@ class LayerwiseGain:
         """Whether the gain is clear of zero."""
         return self.interval[0] > 0
 
+    @property
+    def probable(self) -> bool:
+        """Whether it is clear of zero by the surrogate's own deviations, which are not doubled."""
+        return self.gain - (self.gain - self.interval[0]) / CAUTION > 0
+
     def sentence(self) -> str:
         """Return the verdict in one line."""
         low, high = (100 * bound for bound in self.interval)
         told = f"{100 * self.gain:+.1f} % of utility [{low:+.1f}, {high:+.1f}]"
         if self.shown:
             return f"layer-wise weights gain {told} over the uniform curve"
+        if self.probable:
+            return (
+                f"layer-wise weights probably gain {told} over the uniform curve, which is not "
+                f"shown: `mergefront validate` measures it, or take uniform {self.level:.2f}"
+            )
         return (
             "layer-wise adds nothing here that we can show: "
             f"take uniform {self.level:.2f} (gain {told})"
