@@ -16,6 +16,11 @@ _IN_A_ROW = 3
 _SURE = 1.96
 
 
+def known(n_trials: int) -> int | None:
+    """Return a number of trials; None where tokens or hours end the study."""
+    return None if n_trials >= UNLIMITED else n_trials
+
+
 @dataclass(frozen=True)
 class Limits:
     """What ends a study beside the number of its trials.

@@ -16,7 +16,7 @@ _N_RESAMPLES = 2000
 # Share of questions on which two models of a front typically disagree.
 DISAGREEMENT = 0.2
 _CRITERION = re.compile(
-    r"^\s*(?P<what>\S+(?: over \S+)?)\s*(?P<sign>>=|>|<=|<)\s*(?P<bound>[-+.\deE]+)"
+    r"^\s*(?P<what>\S+(?: over \S.*?)?)\s*(?P<sign>>=|>|<=|<)\s*(?P<bound>[-+.\deE]+)"
     r"(?:\s+with\s+(?P<level>[\d.]+)\s*%)?\s*$"
 )
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ...errors import StudyError
 from ...objectives import Measurement
+from ..budget import known
 from ..results.status import Status, status_of
 from ..spec.study_spec import StudySpec
 from ..storage.connection import load_study, shown_url
@@ -66,8 +67,8 @@ class _Bars:
             TextColumn("{task.fields[facts]}"),
         )
         self.progress = Progress(*columns, console=console, transient=True)
-        budget = spec.study.trials
-        self._whole = self.progress.add_task(spec.study.name, total=budget, facts="")
+        total = known(spec.study.trials)
+        self._whole = self.progress.add_task(spec.study.name, total=total, facts="")
         self._study: optuna.Study | None = None
 
     def look(self, at_once: bool = False) -> None:
@@ -82,7 +83,8 @@ class _Bars:
             return
         status = status_of(self._study, self._spec, self._spec.study.trials)
         shown = facts(status, self._spec.metric_names)
-        self.progress.update(self._whole, completed=status.n_measured, facts=shown)
+        total = known(status.budget)
+        self.progress.update(self._whole, completed=status.n_measured, total=total, facts=shown)
 
 
 class ConsoleReporter:
@@ -108,10 +110,11 @@ class ConsoleReporter:
 
     def header(self) -> None:
         """Say what begins."""
-        study = self._spec.study
+        study, n_trials = self._spec.study, known(self._spec.study.trials)
+        what = "as many trials as the budget pays" if n_trials is None else f"{n_trials} trials"
         self.console.print(
-            f"study {study.name}: {study.trials} trials in {shown_url(study.storage)}; Ctrl-C "
-            "stops it, the same command resumes",
+            f"study {study.name}: {what} in {shown_url(study.storage)}; Ctrl-C stops it, the "
+            "same command resumes",
             soft_wrap=True,
             markup=False,
         )
@@ -160,7 +163,9 @@ class ConsoleReporter:
     def _title(self, trial: FrozenTrial) -> str:
         attributes = trial.user_attrs
         phase = attributes.get("label") or attributes.get("phase", "")
-        return f"trial {trial.number:3d} of {self._spec.study.trials}  {phase:<12}"
+        total = known(self._spec.study.trials)
+        of = "" if total is None else f" of {total}"
+        return f"trial {trial.number:3d}{of}  {phase:<12}"
 
     def _close(self) -> None:
         if self._bars is not None:

@@ -2,13 +2,16 @@
 
 import dataclasses
 import sys
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ....errors import StudyError
 from ..app import RESULTS, SpecArgument, StorageOption, command, read_spec
+
+if TYPE_CHECKING:
+    from ....objectives import MergeObjective
 
 
 @command("ask", panel=RESULTS)
@@ -34,7 +37,7 @@ def ask(
     Example: mergefront ask examples/demo.yaml --trial 0 --trial 51
     """
     from ...results.export import trial_of
-    from ...run import make_objective
+    from ...run import devices_of, make_objective
     from ...seeding import check_same_study
     from ...spec.inputs import StudyInputs
     from ...storage.connection import load_study
@@ -43,20 +46,29 @@ def ask(
     study, inputs = load_study(parsed), StudyInputs.of(parsed)
     check_same_study(study, inputs)
     weights = {n: inputs.plan.group_weights(trial_of(study, n).params) for n in trial}
-    objective = make_objective(inputs)
+    with devices_of(parsed) as devices:  # a running study's workers keep theirs
+        objective = make_objective(inputs, devices=devices)
+        try:
+            _converse(objective, weights, max_new_tokens)
+        finally:
+            objective.backend.close()
+
+
+def _converse(
+    objective: "MergeObjective",
+    weights: Mapping[int, Mapping[str, Sequence[float]]],
+    max_new_tokens: int | None,
+) -> None:
     length = max_new_tokens or objective.sampling.max_new_tokens
     sampling = dataclasses.replace(objective.sampling, max_new_tokens=length, repeats=1)
     seeds = [sampling.seed] if sampling.is_random else []
-    try:
-        for question in _questions():
-            for number, groups in weights.items():
-                objective.backend.apply(groups)
-                arguments = ([question], sampling, lambda index, completion: None)
-                (answer,) = objective.backend.generate(*arguments, *([seeds] if seeds else []))
-                cut = ", cut at the limit" if answer.finish_reason == "length" else ""
-                typer.echo(f"trial {number} ({answer.n_tokens} tokens{cut}): {answer.text}")
-    finally:
-        objective.backend.close()
+    for question in _questions():
+        for number, groups in weights.items():
+            objective.backend.apply(groups)
+            arguments = ([question], sampling, lambda index, completion: None)
+            (answer,) = objective.backend.generate(*arguments, *([seeds] if seeds else []))
+            cut = ", cut at the limit" if answer.finish_reason == "length" else ""
+            typer.echo(f"trial {number} ({answer.n_tokens} tokens{cut}): {answer.text}")
 
 
 def _questions() -> Iterator[str]:

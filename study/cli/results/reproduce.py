@@ -102,13 +102,14 @@ def _measure(inputs: "StudyInputs", content: dict[str, Any]) -> None:
         StudyError: If a value is further off than its errors allow.
     """
     from ...results.front_table import rounded
-    from ...run import make_objective
+    from ...run import devices_of, make_objective
 
-    objective = make_objective(inputs)
-    try:
-        measured = objective.measure(content["params"])
-    finally:
-        objective.backend.close()
+    with devices_of(inputs.spec) as devices:
+        objective = make_objective(inputs, devices=devices)
+        try:
+            measured = objective.measure(content["params"])
+        finally:
+            objective.backend.close()
     errors = content["standard_errors"] or [math.nan] * len(measured.values)
     far = []
     for name, value, error, old_error in zip(

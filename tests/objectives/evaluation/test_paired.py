@@ -67,6 +67,8 @@ def test_two_models_are_compared_answer_by_answer() -> None:
         ("gain over uniform > 0 with 95 %", "gain over uniform", 0.0, 0.95),
         ("survives >= 0.5", "survives", 0.5, 0.95),
         ("accuracy over expert > -0.01 with 90%", "accuracy over expert", -0.01, 0.9),
+        ("tokens over uniform 0.43 <= 0", "tokens over uniform 0.43", 0.0, 0.95),
+        ("accuracy over expert 1 > 0", "accuracy over expert 1", 0.0, 0.95),
     ],
 )
 def test_criteria_are_read(text: str, what: str, bound: float, level: float) -> None:

@@ -1,6 +1,7 @@
 """The verdict on layer-wise weights: a gain over the uniform curve, or where on it to stay."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,12 +67,11 @@ def test_where_layers_differ_the_gain_is_shown() -> None:
 
 
 def test_a_gain_that_only_doubled_deviations_doubt_is_called_probable() -> None:
-    rest = (0.4, {}, [0.0, 0.0], [0.1, 0.1])
-    probable = LayerwiseGain(0.36, (-0.01, 0.78), *rest)
+    probable = LayerwiseGain(0.36, (-0.01, 0.78), 0.4, {}, [0.0, 0.0], [0.1, 0.1])
     assert not probable.shown and probable.probable  # 0.36 - 0.37 / 2 > 0
     assert "probably gain +36.0 % of utility [-1.0, +78.0]" in probable.sentence()
     assert probable.sentence().endswith("or take uniform 0.40")
-    doubtful = LayerwiseGain(0.02, (-0.1, 0.14), *rest)  # 0.02 - 0.12 / 2 < 0
+    doubtful = replace(probable, gain=0.02, interval=(-0.1, 0.14))  # 0.02 - 0.12 / 2 < 0
     assert doubtful.sentence().startswith("layer-wise adds nothing here that we can show")
 
 
