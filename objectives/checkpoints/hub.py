@@ -10,8 +10,8 @@ from .reader import Checkpoint
 
 _HUB_ID = re.compile(r"^([\w.-]+/[\w.-]+)(?:@([\w./-]+))?$")
 _SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})$")
-# What is fetched of a model; never its pickles.
-SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model"]
+# What is fetched of a model; never its pickles. Its card names the licence.
+SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
 _FILES = ["*.safetensors", *SMALL_FILES]
 
 

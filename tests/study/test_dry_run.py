@@ -120,14 +120,17 @@ def test_models_of_the_hub_are_fetched_once(tmp_path: Path) -> None:
     models = {f"team/{path.name}": tmp_path / "hub" / path.name for path in (BASE, EXPERT)}
     for path, copy in zip((BASE, EXPERT), models.values(), strict=True):
         shutil.copytree(path, copy)
-        for name in ("README.md", "pytorch_model.bin"):
+        (copy / "README.md").write_text("---\nlicense: cc-by-nd-4.0\n---\n")
+        for name in ("picture.png", "pytorch_model.bin"):
             (copy / name).write_text("not needed")
     base, expert = models
     spec = write_spec(tmp_path, study={"trials": 3}, models={"base": base, "experts": [expert]})
     with serve_models(models) as hub:
         result = at_hub(hub, tmp_path / "cache", "run", spec)
         assert result.returncode == 0, result.stderr
-        assert not [name for name in hub.served if name.endswith((".md", ".bin"))]
+        assert not [name for name in hub.served if name.endswith((".png", ".bin"))]
+        refused = at_hub(hub, tmp_path / "cache", "publish", spec, "--trial", 0, "--to", "out")
+        assert refused.returncode == 1 and "under cc-by-nd-4.0" in refused.stderr
         hub.served.clear()
         again = at_hub(hub, tmp_path / "cache", "run", spec, "--dry-run", offline=True)
     assert again.returncode == 0, again.stderr
