@@ -21,9 +21,9 @@ from ..objectives.evaluation.clusters import Components
 from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
 from ..samplers import MEASURED
 from .budget import UNLIMITED
+from .first_trials import first_trials
 from .readiness import check_ready, differences
 from .results.status import price_of, quoted
-from .seeding import first_trials
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study

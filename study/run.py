@@ -22,7 +22,8 @@ from ..objectives.evaluation.backends.vllm_backend import VllmBackend
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings
 from ..objectives.evaluation.cache import AnswerCache
 from ..samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
-from .seeding import BUDGET, FINGERPRINT, check_same_study, importance_of, init_study, search_space
+from .first_trials import search_space
+from .seeding import BUDGET, FINGERPRINT, check_same_study, importance_of, init_study
 from .spec.inputs import StudyInputs
 from .spec.search import BMM_PRESETS
 from .spec.study_spec import StudySpec

@@ -1,7 +1,6 @@
 """Refuse experts that cannot be merged into the base, naming what differs."""
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 from ...errors import SpecError
 from .configs import check_same_forward
@@ -9,11 +8,6 @@ from .lora import LoraCheckpoint
 from .reader import Checkpoint
 from .tensors import tensor_table
 from .tokenizers import load_tokenizer
-
-
-def text_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the configuration of the language model, inside a multimodal one where it is."""
-    return cast(dict[str, Any], checkpoint.config.get("text_config", checkpoint.config))
 
 
 def check_mergeable(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:

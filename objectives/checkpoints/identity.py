@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import torch
-
 from .lora import LoraCheckpoint
 from .reader import Checkpoint
-
-_CHUNK = 1 << 22
+from .tensors.table import same
 
 
 def is_same_model(base: Checkpoint, expert: Checkpoint) -> bool:
@@ -22,16 +19,9 @@ def is_same_model(base: Checkpoint, expert: Checkpoint) -> bool:
     if any(map(_has_holes, [*base.paths, *expert.paths])):
         return False
     names = sorted(base.layout)
-    return names == sorted(expert.layout) and all(_is_equal(base, expert, n) for n in names)
-
-
-def _is_equal(base: Checkpoint, expert: Checkpoint, name: str) -> bool:
-    ours, theirs = base.tensor(name), expert.tensor(name)
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        return False
-    n = ours.numel()
-    parts = ((start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
-    return all(torch.equal(ours.stored(*part), theirs.stored(*part)) for part in parts)
+    return names == sorted(expert.layout) and all(
+        same(base.tensor(n), expert.tensor(n)) for n in names
+    )
 
 
 def _has_holes(path: Path) -> bool:

@@ -14,6 +14,7 @@ import typer
 
 from ..._version import __version__
 from ...errors import STOPPED, Interrupted, MergefrontError
+from ..interruption import never_dropped
 
 if TYPE_CHECKING:
     from ..spec.study_spec import StudySpec
@@ -97,8 +98,6 @@ OutOption = Annotated[
 _DebugOption = Annotated[
     bool, typer.Option("--debug", metavar="", help="Show tracebacks of errors.")
 ]
-# Longer than commands take to clean up.
-_ASK_AGAIN_SECONDS = 3.0
 _Function = Callable[..., None]
 
 
@@ -135,10 +134,10 @@ def command(name: str, panel: str, stopped: int = STOPPED) -> Callable[[_Functio
 def _run(function: Callable[[], None], debug: bool, stopped: int) -> None:
     # Also while models load, and in commands that are no workers.
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    alarm = signal.signal(signal.SIGALRM, _ask_again)
     try:
         quiet_libraries()
-        function()
+        with never_dropped():
+            function()
     except KeyboardInterrupt:
         typer.echo("Stopped. Start it again to resume.", err=True)
         raise typer.Exit(130) from None
@@ -150,20 +149,11 @@ def _run(function: Callable[[], None], debug: bool, stopped: int) -> None:
         typer.echo(f"Error: {text}", err=True)
         raise typer.Exit(1) from error
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, alarm)
         signal.signal(signal.SIGTERM, previous)
 
 
 def _interrupt(number: int, frame: object) -> None:
-    # Python drops what is raised in a destructor or a weak reference's callback, of which there
-    # are many while libraries load: as long as the command runs, it is asked again.
-    signal.setitimer(signal.ITIMER_REAL, _ASK_AGAIN_SECONDS)
     raise Interrupted
-
-
-def _ask_again(number: int, frame: object) -> None:
-    signal.raise_signal(signal.SIGTERM)
 
 
 def _one_line(error: Exception) -> str | None:

@@ -19,10 +19,11 @@ from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
 from ...samplers import signs
 from ..budget import UNLIMITED
+from ..first_trials import first_trials, search_space
 from ..results.front import FrontReport, front_report, hypervolume
 from ..results.indicators import Array, igd_plus, non_dominated, spacing
 from ..run import devices_of, make_objective, make_sampler, run
-from ..seeding import fingerprint_of, first_trials, init_study, search_space
+from ..seeding import fingerprint_of, init_study
 from ..spec.inputs import StudyInputs
 from ..spec.study_spec import StudySpec
 from ..storage.connection import load_study, state_dir

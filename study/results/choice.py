@@ -49,7 +49,7 @@ class Wish:
             if name not in names:
                 raise SpecError(
                     f"A wish must be about an objective of the study ({', '.join(names)}), but "
-                    f"got {name!r}.{near_hint(name, names)}"
+                    f"got {name!r}{near_hint(name, names)}"
                 )
         for name, weight in self.weights.items():
             if not (np.isfinite(weight) and weight > 0):

@@ -25,7 +25,8 @@ from ...samplers import (
     read_off,
     signs,
 )
-from ..seeding import importance_of, is_uniform
+from ..first_trials import is_uniform
+from ..seeding import importance_of
 from ..spec.study_spec import StudySpec
 from .front_table import data_frame, html_table, rounded
 from .indicators import hypervolume as hypervolume

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from ...samplers import CAUTION, Adviser, Recommendation
-from ..seeding import is_uniform
+from ..first_trials import is_uniform
 
 # Points between two neighbouring uniform merges.
 _N_BETWEEN = 20

@@ -21,7 +21,7 @@ from ...objectives.evaluation.clusters import resamples
 from ...objectives.evaluation.metrics import clusters_of
 from ...objectives.evaluation.paired import Criterion, compared_with_parents, gains_of_best
 from ...samplers import signs
-from ..seeding import is_uniform
+from ..first_trials import is_uniform
 from .front import FrontReport, hypervolume
 from .predicted import PredictedModel, ValidatedModel, measure_recommended
 

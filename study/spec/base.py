@@ -108,9 +108,9 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
 
 
 def near_hint(value: str, choices: Sequence[str]) -> str:
-    """Return ` Did you mean ...?` if one of the choices is near; else nothing."""
+    """Return how a sentence ends: `; did you mean ...?` if a choice is near, else `.`."""
     near = difflib.get_close_matches(value, choices, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def check_choice(key: str, value: str, choices: list[str]) -> None:
@@ -120,6 +120,5 @@ def check_choice(key: str, value: str, choices: list[str]) -> None:
         ValueError: With the nearest allowed one.
     """
     if value not in choices:
-        near = difflib.get_close_matches(value, choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = near_hint(value, choices)
         raise ValueError(f"{key} must be one of {', '.join(choices)}, but got {value!r}{hint}")

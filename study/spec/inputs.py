@@ -214,7 +214,7 @@ class StudyInputs:
             known = "; the search saw its questions" if name in SPLITS else ""
             raise SpecError(
                 f"A split of fresh questions must be {' or '.join(FRESH_SPLITS)}, but got "
-                f"{name!r}{known}.{near_hint(name, FRESH_SPLITS)}"
+                f"{name!r}{known}{near_hint(name, FRESH_SPLITS)}"
             )
         return self.split(name)
 

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from ...objectives import MergeObjective
 from ...objectives.evaluation.racing import Race, RaceSettings
 from ...samplers import is_measured
-from ..seeding import is_uniform
+from ..first_trials import is_uniform
 
 # User attribute: what every question's answer counts in every objective, null if not asked.
 NUMBERS = "numbers"

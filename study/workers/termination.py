@@ -4,11 +4,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 
 from ...errors import Interrupted
+from ..interruption import never_dropped
 
 __all__ = ["Interrupted", "Termination", "undisturbed"]
 
@@ -22,16 +23,20 @@ class Termination:
 
     def __init__(self) -> None:
         self._asked = self._now = False
-        self._previous: Any = None
+        self._installed = ExitStack()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
+            previous = signal.signal(signal.SIGTERM, self._handle)
+            self._installed.callback(signal.signal, signal.SIGTERM, previous)
+            self._installed.enter_context(never_dropped(self._allow_again))
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        self._installed.close()
+
+    def _allow_again(self) -> None:
+        self._now = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

@@ -1,6 +1,5 @@
 """Candidates that a user asks for: `study.enqueue_trial({"layer_000": 0.4})`."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from ...errors import StudyError
+from ..spec.base import near_hint
 from .proposals import FIXED, propose
 
 
@@ -43,8 +43,7 @@ def completed(
 
 def _check_wish(name: str, value: Any, space: Mapping[str, BaseDistribution]) -> None:
     if name not in space:
-        near = difflib.get_close_matches(name, space, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = near_hint(name, list(space))
         raise StudyError(f"The queued trial sets {name!r}, which this study does not search{hint}")
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not _fits(value, space[name]):

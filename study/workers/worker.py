@@ -19,7 +19,8 @@ from ...errors import EngineError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation.racing import Race
 from ...objectives.evaluation.rotation import answers_attribute
-from ..seeding import fingerprint_of, is_uniform, search_space
+from ..first_trials import is_uniform, search_space
+from ..seeding import fingerprint_of
 from ..spec.inputs import StudyInputs
 from ..storage.artifacts import asked_of
 from ..storage.connection import artifact_store, state_dir, study_lock

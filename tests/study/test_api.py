@@ -76,7 +76,7 @@ def test_only_fresh_questions_validate_and_a_refusal_leaves_nothing(
     with pytest.raises(SpecError, match="must be validation or test") as caught:
         mergefront.validate(study, split)
     assert ("saw its questions" in str(caught.value)) == (split != "tset")
-    assert ("Did you mean 'test'?" in str(caught.value)) == (split == "tset")
+    assert ("did you mean 'test'?" in str(caught.value)) == (split == "tset")
     assert optuna.get_all_study_names(study._storage) == before
 
 

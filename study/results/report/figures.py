@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metrics import metric_of
 from ....objectives.merging.plan import DENSITY
-from ...seeding import is_uniform
+from ...first_trials import is_uniform
 from ..front import FrontReport, hypervolume
 
 matplotlib.use("Agg")

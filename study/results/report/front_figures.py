@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ....objectives.merging.plan import DENSITY
-from ...seeding import is_uniform
+from ...first_trials import is_uniform
 from ..front import FrontReport
 from .figures import FRONT, OTHER, PARENT, UNIFORM, axis_label, make_axes
 

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metrics import metric_of
-from ...seeding import is_uniform
+from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..front_table import role
 from .front_figures import mean_weight

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import optuna
 import plotly.graph_objects as go
 
-from ...seeding import is_uniform
+from ...first_trials import is_uniform
 from ..front import FrontReport, hypervolume
 from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label
 from .front_figures import mean_weight

@@ -73,7 +73,7 @@ def test_a_limit_that_nobody_keeps_names_who_comes_nearest(report: FrontReport) 
 @pytest.mark.parametrize(
     ("wish", "message"),
     [
-        (Wish({"token": 1}, {}), "Did you mean 'tokens'"),
+        (Wish({"token": 1}, {}), "did you mean 'tokens'"),
         (Wish({}, {"accuracy": 0}), "above 0"),
         (Wish({"tokens": 9}, {"tokens": 2}), "a limit and a weight"),
     ],

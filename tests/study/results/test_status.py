@@ -10,8 +10,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mergefront.study import StudySpec
+from mergefront.study.first_trials import search_space
 from mergefront.study.results.status import busy_seconds, status_of
-from mergefront.study.seeding import BUDGET, init_study, search_space
+from mergefront.study.seeding import BUDGET, init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.ledger import Ending
 from mergefront.study.workers.claims import Claims

@@ -10,8 +10,8 @@ import pytest
 from mergefront.errors import SpecError
 from mergefront.samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
 from mergefront.study import StudySpec
+from mergefront.study.first_trials import first_trials
 from mergefront.study.run import make_sampler, run
-from mergefront.study.seeding import first_trials
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.spec.presets import PRESETS
 from mergefront.study.storage.connection import load_study

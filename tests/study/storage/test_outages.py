@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +137,23 @@ def test_the_previous_handler_is_back_afterwards() -> None:
     with Termination():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+class _Noted:
+    """Something that a weak reference may point to."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_within_a_weak_references_callback_is_not_dropped(
+    number: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    noted = _Noted()
+    reference = weakref.ref(noted, lambda _: os.kill(os.getpid(), number))
+    with Termination() as termination:
+        start = time.monotonic()
+        with pytest.raises((Interrupted, KeyboardInterrupt)), termination.at_once():
+            del noted
+            time.sleep(60)
+        assert time.monotonic() - start < 30
+    assert reference() is None
+    assert "Traceback" not in capfd.readouterr().err
