@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
+from scipy.stats import norm
 
 from ...errors import SpecError, StudyError
 from ..spec.base import near_hint
@@ -23,6 +24,8 @@ _N_DRAWS = 4000
 # Two models are tied if the worse one is the better one in this share of the draws.
 _TIED = 0.025
 _INTERVAL = (2.5, 97.5)
+# The integral of an expected utility: how many deviations it reaches, in how many steps.
+_REACH, _N_STEPS = 6.0, 400
 
 Array = NDArray[np.float64]
 
@@ -149,7 +152,7 @@ def choose(report: FrontReport, wish: Wish) -> Choice:
     draws = means + noise * errors
     drawn = _utility(draws, report, wish)
     # By the believed values alone, the model that is known least would be chosen too often.
-    utilities = drawn.mean(axis=0)
+    utilities = _expected_utility(means, errors, report, wish)
     best = int(np.flatnonzero(kept)[utilities[kept].argmax()])
     shares = _keeps(draws, report, wish).mean(axis=0)
     better = (drawn > drawn[:, [best]]).mean(axis=0)
@@ -175,15 +178,39 @@ def _free(wish: Wish, names: Sequence[str]) -> list[str]:
 
 def _utility(values: Array, report: FrontReport, wish: Wish) -> Array:
     """Return the utility of values in the objectives' own units, over the last axis."""
+    columns, scale = _scale(report, wish)
+    gains = (values - np.array(report.reference_point))[..., columns] / scale
+    result: Array = gains.min(axis=-1)
+    return result
+
+
+def _expected_utility(means: Array, errors: Array, report: FrontReport, wish: Wish) -> Array:
+    """Return each model's expected utility, its objectives being independent normals.
+
+    The expectation of a minimum is `low + int P(all of them > t) dt` from a `low` that none falls
+    below. report.js does the same sum.
+    """
+    columns, scale = _scale(report, wish)
+    gains = (means - np.array(report.reference_point))[:, columns] / scale
+    deviations = np.maximum(errors[:, columns] / np.abs(scale), 1e-12)
+    low = (gains - _REACH * deviations).min(axis=1)
+    high = (gains + _REACH * deviations).min(axis=1)
+    steps = np.linspace(low, high, _N_STEPS, axis=1)  # models x steps
+    above = norm.sf((steps[..., None] - gains[:, None]) / deviations[:, None]).prod(axis=2)
+    result: Array = low + np.trapezoid(above, steps, axis=1)
+    return result
+
+
+def _scale(report: FrontReport, wish: Wish) -> tuple[list[int], Array]:
+    """Return the free objectives' columns, and what their gains are divided by, with its sign."""
     flips, reference = _flips(report), np.array(report.reference_point)
     front = np.array([t.user_attrs["denoised"] for t in report.trials], dtype=float)
     span = np.maximum(((front - reference) * flips).max(axis=0), 1e-12)
     names = report.metric_names
     columns = [names.index(name) for name in _free(wish, names)]
     weights = np.array([wish.weights.get(names[c], 1.0) for c in columns])
-    scaled = ((values - reference) * flips / span)[..., columns]
-    result: Array = (scaled / (weights / weights.mean())).min(axis=-1)
-    return result
+    scale: Array = flips[columns] * span[columns] * weights / weights.mean()
+    return columns, scale
 
 
 def _keeps(values: Array, report: FrontReport, wish: Wish) -> NDArray[np.bool_]:

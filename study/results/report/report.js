@@ -190,7 +190,27 @@ function pin(n) {
   show(n);
 }
 
-// The same rule as `mergefront pick`: limits first, then the largest smallest scaled gain.
+// Distribution function of the standard normal (Abramowitz and Stegun 7.1.26, error below 1e-7).
+function phi(z) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(z) / Math.SQRT2);
+  const series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  const tail = 0.5 * series * Math.exp(-z * z / 2);
+  return z > 0 ? 1 - tail : tail;
+}
+
+// Expected minimum of independent normals: low + integral of P(all of them > t).
+function expectedMinimum(means, errors) {
+  const spread = errors.map((error) => Math.max(error, 1e-12));
+  const low = Math.min(...means.map((mean, j) => mean - 6 * spread[j]));
+  const high = Math.min(...means.map((mean, j) => mean + 6 * spread[j]));
+  const step = (high - low) / 399;
+  const above = (t) => means.reduce((product, mean, j) => product * phi((mean - t) / spread[j]), 1);
+  let sum = (above(low) + above(high)) / 2;
+  for (let i = 1; i < 399; i += 1) sum += above(low + i * step);
+  return low + sum * step;
+}
+
+// The same rule as `mergefront pick`: limits first, then the largest expected utility.
 function pick() {
   const limits = metrics.map((_, j) => Number(document.getElementById(`limit-${j}`).value));
   const active = metrics.map((_, j) => document.getElementById(`limit-${j}`).dataset.moved === "yes");
@@ -201,8 +221,12 @@ function pick() {
   const free = metrics.map((_, j) => j).filter((j) => !active[j]);
   const counted = free.length ? free : metrics.map((_, j) => j);
   const span = metrics.map((metric, j) => Math.max(1e-12, ...front.map((f) => sign[j] * (f.believed[j] - metric.reference))));
-  const utility = (f) => Math.min(...counted.map((j) => (sign[j] * (f.believed[j] - metrics[j].reference)) / span[j]));
-  const best = kept.reduce((a, b) => (a && utility(a) >= utility(b) ? a : b), null);
+  const utility = (f) => expectedMinimum(
+    counted.map((j) => (sign[j] * (f.believed[j] - metrics[j].reference)) / span[j]),
+    counted.map((j) => f.errors[j] / span[j]),
+  );
+  const utilities = new Map(kept.map((f) => [f.n, utility(f)]));
+  const best = kept.reduce((a, b) => (a && utilities.get(a.n) >= utilities.get(b.n) ? a : b), null);
   document.getElementById("picked").textContent = best ? `Pick: ${spoken(best)}` : "No model of the front keeps these limits.";
   if (best) pin(best.n);
 }

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import pytest
+from scipy.stats import norm
 
 from command import invoke
 from mergefront import StudySpec
@@ -53,6 +55,17 @@ def test_the_wish_decides(
     report: FrontReport, limits: dict[str, float], weights: dict[str, float], number: int
 ) -> None:
     assert choose(report, Wish(limits, weights)).best.trial.number == number
+
+
+def test_expected_utility_is_the_expected_smaller_gain(report: FrontReport) -> None:
+    """Clark (1961) gives the expected minimum of two normals in closed form."""
+    chosen = choose(report, Wish({}, {"accuracy": 1.0, "tokens": 1.0}))
+    a, b = (0.8 - 0.5) / 0.4, (30.0 - 10.0) / 28.0  # trial 1, spans of the best of each
+    spread = math.hypot(0.01 / 0.4, 0.1 / 28.0)
+    z = (b - a) / spread
+    expected = a * norm.cdf(z) + b * norm.cdf(-z) - spread * norm.pdf(z)
+    assert chosen.best.trial.number == 1
+    assert chosen.best.utility == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_cannot_be_told_apart_is_named(report: FrontReport) -> None:

@@ -1,6 +1,7 @@
 """The report's page in a real browser: it draws, picks, sorts and copies without a network."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -108,6 +109,19 @@ def test_the_sliders_pick_what_the_command_picks(
     page.locator("#reset").click()
     expected = choose(front, Wish({}, {})).best.trial.number
     assert page.locator("#picked").inner_text().startswith(f"Pick: trial {expected}")
+
+
+def test_the_page_expects_what_the_command_expects(browser: Any, report: Path) -> None:
+    page = _open(browser, report).page
+    text = (Path(mergefront.__file__).parent / "study/results/report/report.js").read_text()
+    functions = text[text.index("function phi") : text.index("// The same rule as")]
+
+    def expected(means: list[float], errors: list[float]) -> float:
+        call = f"expectedMinimum({means}, {errors})"
+        return float(page.evaluate(f"() => {{ {functions}; return {call}; }}"))
+
+    assert expected([0, 0], [1, 1]) == pytest.approx(-(math.pi**-0.5), abs=1e-4)
+    assert expected([0.75, 0.714], [0, 0]) == pytest.approx(0.714, abs=1e-4)
 
 
 def test_the_command_is_copied(browser: Any, report: Path) -> None:
