@@ -118,7 +118,7 @@ def validate(
             validation = validate_front(report, opened, objective, split, progress, spec.aims)
         finally:
             objective.backend.close()
-    asked = asked_of(objective.questions)
+    asked = asked_of([*objective.questions, *objective.texts])
     record(validation, open_validation(opened, split), spec, asked)
     return validation
 

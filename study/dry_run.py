@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ..errors import StudyError
-from ..objectives import questions_of
+from ..objectives import ScoredQuestion, questions_of
 from ..objectives.checkpoints import is_tied
 from ..objectives.checkpoints.outline import outline_model
 from ..objectives.evaluation import SPLITS
@@ -29,6 +29,11 @@ from .spec.study_spec import StudySpec
 from .storage.connection import load_study
 
 _GIB = 1 << 30
+_KINDS = {
+    "generated": "",
+    "compared": ", by likelihoods: nothing is generated",
+    "read": ", texts that are read: nothing is generated",
+}
 # A difference of accuracies that a search should be able to see.
 _COARSE = 0.1
 
@@ -101,14 +106,20 @@ def _questions(inputs: StudyInputs) -> str:
     tasks = []
     for task in inputs.tasks:
         counts = [f"{len(task.splits[name])} {name}" for name in SPLITS if name in task.splits]
-        kind = ", by likelihoods: nothing is generated" if task.compares else ""
-        tasks.append(f"{task.name}: {', '.join(counts)}{kind}")
+        tasks.append(f"{task.name}: {', '.join(counts)}{_KINDS[task.kind]}")
     return "; ".join(tasks)
+
+
+def _asked(inputs: StudyInputs) -> list[ScoredQuestion]:
+    """Return the search questions; texts are no questions."""
+    return [q for q in questions_of(inputs.tasks, "search") if q.kind != "read"]
 
 
 def _visible(inputs: StudyInputs) -> str:
     """Return the smallest difference that the questions show, and whether that is much."""
-    asked = questions_of(inputs.tasks, "search")
+    asked = _asked(inputs)
+    if not asked:
+        return "nothing is asked: texts are read, and differ exactly"
     n = len({(q.task, q.question.cluster or q.question.id) for q in asked})
     smallest = visible_difference(n)
     few = "; too few to tell models of a front apart" if smallest > _COARSE else ""
@@ -119,7 +130,7 @@ def _visible(inputs: StudyInputs) -> str:
 
 
 def _answers(inputs: StudyInputs) -> str:
-    asked, spec = questions_of(inputs.tasks, "search"), inputs.spec
+    asked, spec = _asked(inputs), inputs.spec
     drawn = [q.sampling or inputs.sampling for q in asked]
     rotation = spec.evaluation.rotation([scored.task for scored in asked], spec.study.seed)
     dealt = f", dealt from {rotation.n_pool} questions" if rotation else ""
@@ -154,7 +165,7 @@ def _repeats(inputs: StudyInputs) -> list[tuple[str, str]]:
     except StudyError:
         return []
     found = [t.user_attrs["variances"] for t in trials if "variances" in t.user_attrs]
-    n, repeats = len(questions_of(inputs.tasks, "search")), inputs.sampling.repeats
+    n, repeats = len(_asked(inputs)), inputs.sampling.repeats
     lines = []
     for name in inputs.spec.metric_names if repeats > 1 else ():
         parts = [Components(*each[name]) for each in found if name in each]

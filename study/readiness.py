@@ -34,8 +34,8 @@ def _check_prompts(inputs: StudyInputs) -> None:
     default = inputs.sampling
     for split in SPLITS:
         for asked in questions_of(inputs.tasks, split):
-            if asked.question.pairs:
-                continue  # likelihoods: contexts are cut to fit, and may be empty
+            if asked.kind != "generated":
+                continue  # likelihoods: texts and contexts are cut to fit, and may be empty
             sampling = asked.sampling or default
             length = len(chat.render(asked.question.prompt, sampling.chat))
             if limit is not None:

@@ -10,7 +10,8 @@ from .backends import (
     Sampling,
     final_answer,
 )
-from .metrics import METRICS, Answer, Constraint, Metric, ObjectiveMetric, TaskShare
+from .metric_table import METRICS
+from .metrics import Answer, Constraint, Metric, ObjectiveMetric, TaskShare
 from .scorers import SCORERS, Scorer
 from .tasks import SPLITS, Question, Task, TaskSource, check_disjoint, load_task
 

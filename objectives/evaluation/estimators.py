@@ -21,6 +21,46 @@ def means(numbers: Numbers, counts: Numbers) -> Numbers:
     return result
 
 
+def ratios(numbers: Numbers, counts: Numbers) -> Numbers:
+    """Return the ratio of sums under each row of counts: a mean per token over texts.
+
+    Args:
+        numbers: A `q x 2`-dim array: what each answer adds above and below the line.
+        counts: As for `means`.
+    """
+    sums = counts @ numbers
+    result: Numbers = sums[:, 0] / sums[:, 1]
+    return result
+
+
+def exponentials(numbers: Numbers, counts: Numbers) -> Numbers:
+    """Return the exponential of `ratios`; infinite where it is too large for a number."""
+    with np.errstate(over="ignore"):
+        result: Numbers = np.exp(ratios(numbers, counts))
+    return result
+
+
+def ratio_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the standard error of a ratio of sums; for one cluster, the ratio's size.
+
+    By linearization (Cochran 1977, ch. 6): each answer's residual from the ratio, summed within
+    clusters. A ratio that is 0 in every answer is exactly 0: a model that is its parent.
+    """
+    places = np.arange(len(numbers)) if clusters is None else clusters
+    ratio = float(ratios(numbers, np.ones((1, len(numbers))))[0])
+    sums = np.bincount(places, weights=numbers[:, 0] - ratio * numbers[:, 1])
+    n = len(sums)
+    if n == 1:
+        return abs(ratio)
+    return math.sqrt(n / (n - 1) * float(sums @ sums)) / float(numbers[:, 1].sum())
+
+
+def exponential_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the standard error of `exponentials`, by the delta method."""
+    value = float(exponentials(numbers, np.ones((1, len(numbers))))[0])
+    return value * ratio_error(numbers, clusters)
+
+
 def percentiles(share: float) -> Callable[[Numbers, Numbers], Numbers]:
     """Return a statistic like `means`: the smallest number that `share` of the answers keep to."""
 

@@ -8,17 +8,9 @@ from typing import Literal
 import numpy as np
 from scipy.stats import t
 
-from .backends.backend import FinishReason
+from .backends.backend import FinishReason, Kind
 from .clusters import Clusters, Components, Numbers, components, numbered, share_interval
-from .diagnosis import SIGNS
-from .estimators import (
-    count_error,
-    mean_error,
-    means,
-    percentile_error,
-    percentiles,
-    share_error,
-)
+from .estimators import means, share_error
 
 
 @dataclass(frozen=True)
@@ -68,24 +60,27 @@ class Metric:
         name: The name used in specs.
         direction: Whether larger or smaller values are better.
         unit: For axes and tables.
-        per_answer: The number that one answer contributes.
+        per_answer: The number that one answer contributes; of a ratio, what it adds above and
+            below the line.
         standard_error: Of the statistic, from all answers' numbers (at least one) and clusters.
         statistic: From the answers' numbers and how often each counts. Defaults to the mean.
         normalized: Whether tasks' anchors apply.
-        of_generation: Whether only tasks that generate have it.
+        kinds: Of the tasks that have it.
+        parent: Whose divergence is needed: 0 the base, 1 the first expert. Defaults to None: none.
     """
 
     name: str
     direction: Literal["maximize", "minimize"]
     unit: str
-    per_answer: Callable[[Answer], float]
+    per_answer: Callable[[Answer], float | tuple[float, float]]
     standard_error: Callable[[Numbers, Clusters | None], float]
     statistic: Callable[[Numbers, Numbers], Numbers] = means
     normalized: bool = False
-    of_generation: bool = True
+    kinds: tuple[Kind, ...] = ("generated",)
+    parent: int | None = None
 
     def numbers(self, answers: Sequence[Answer]) -> Numbers:
-        """Return one number per answer."""
+        """Return one number per answer; of a ratio two, in columns."""
         return np.array([self.per_answer(answer) for answer in answers], dtype=np.float64)
 
     def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:
@@ -125,18 +120,24 @@ class ObjectiveMetric:
         metric: What is measured on each task.
         task: The only task that counts. Defaults to None: all.
         shares: Task -> what it counts; tasks not named count alike.
-        silent: Tasks that generate nothing; tokens and the like are not counted there.
+        kinds: Task -> what it does; tasks not named generate. A mean is over those that have the
+            metric: tokens are not counted where nothing is generated.
     """
 
     metric: Metric
     task: str | None = None
     shares: Mapping[str, TaskShare] = field(default_factory=dict)
-    silent: frozenset[str] = frozenset()
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The name used in specs: `metric`, or `metric/task`."""
         return self.metric.name if self.task is None else f"{self.metric.name}/{self.task}"
+
+    def counts(self, task: str) -> bool:
+        """Whether a task has the metric, and counts."""
+        kind = self.kinds.get(task, "generated")
+        return task == self.task if self.task is not None else kind in self.metric.kinds
 
     def estimate(self, answers: Sequence[Answer]) -> tuple[float, float]:
         """Return the value and its standard error.
@@ -220,8 +221,7 @@ class ObjectiveMetric:
             by_task.setdefault(task, []).append(row)
         if self.task is not None:
             return [(by_task[self.task], 1.0, 0.0)]
-        if self.metric.of_generation:
-            by_task = {task: rows for task, rows in by_task.items() if task not in self.silent}
+        by_task = {task: rows for task, rows in by_task.items() if self.counts(task)}
         shares = {task: self.shares.get(task, TaskShare()) for task in by_task}
         total = sum(share.weight for share in shares.values())
         parts = []
@@ -262,83 +262,3 @@ class Constraint:
 def _n_clusters(answers: Sequence[Answer]) -> int:
     clusters = clusters_of(answers)
     return len(answers) if clusters is None else int(clusters.max()) + 1
-
-
-def _tokens_percentile(percent: int) -> Metric:
-    share = percent / 100
-    return Metric(
-        name=f"tokens_p{percent}",
-        direction="minimize",
-        unit=f"generated tokens that {percent} % of the answers keep to",
-        per_answer=lambda answer: float(answer.n_tokens),
-        standard_error=percentile_error(share),
-        statistic=percentiles(share),
-    )
-
-
-def _share_with(sign: str, unit: str) -> Metric:
-    return Metric(
-        name=sign,
-        direction="minimize",
-        unit=unit,
-        per_answer=lambda answer: float(sign in answer.signs),
-        standard_error=share_error,
-    )
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            name="accuracy",
-            direction="maximize",
-            unit="share of questions",
-            per_answer=lambda answer: answer.score,
-            standard_error=share_error,
-            normalized=True,
-            of_generation=False,
-        ),
-        Metric(
-            name="tokens",
-            direction="minimize",
-            unit="mean generated tokens per answer",
-            per_answer=lambda answer: float(answer.n_tokens),
-            standard_error=count_error,
-        ),
-        Metric(
-            name="think_tokens",
-            direction="minimize",
-            unit="mean tokens of reasoning per answer",
-            per_answer=lambda answer: float(answer.n_think_tokens),
-            standard_error=count_error,
-        ),
-        *(_tokens_percentile(percent) for percent in (50, 90, 95, 99)),
-        Metric(
-            name="truncation",
-            direction="minimize",
-            unit="share of answers cut at the limit",
-            per_answer=lambda answer: float(answer.finish_reason == "length"),
-            standard_error=share_error,
-        ),
-        *(_share_with(sign, unit) for sign, unit in SIGNS.items()),
-        Metric(
-            name="latency",
-            direction="minimize",
-            unit="mean seconds per answer",
-            per_answer=lambda answer: answer.seconds,
-            standard_error=mean_error,
-        ),
-        Metric(
-            name="throughput",
-            direction="maximize",
-            unit="mean tokens per second of an answer",
-            per_answer=lambda answer: answer.n_tokens / answer.seconds if answer.seconds else 0.0,
-            standard_error=mean_error,
-        ),
-    )
-}
-
-
-def metric_of(name: str) -> Metric:
-    """Return the metric of an objective's name, `metric` or `metric/task`."""
-    return METRICS[name.split("/", 1)[0]]

@@ -98,6 +98,14 @@ class ModuleSink:
             with ThreadPoolExecutor(n_threads) as pool:
                 list(pool.map(lambda n: self._write_one(n, weights[n], groups), largest_first))
 
+    def write_parent(self, parent: int) -> None:
+        """Write a parent itself, whatever the operator: 0 the base, 1 the first expert."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                given = self._inputs[name]
+                source = given.base if parent == 0 else given.experts[parent - 1]
+                parameter.copy_(source.stored(0, source.numel()).view(parameter.shape))
+
     def _write_one(
         self, name: str, weights: Weights, groups: Mapping[str, Sequence[float]]
     ) -> None:

@@ -8,6 +8,7 @@ from ...objectives.checkpoints import Checkpoint
 from ...objectives.checkpoints.configs import stop_tokens
 from ...objectives.checkpoints.tokenizers import load_tokenizer
 from ...objectives.evaluation import Sampling, Task, load_task
+from ...objectives.evaluation.tasks import load_texts
 from .base import resolve
 from .evaluation import TaskSection
 from .study_spec import StudySpec
@@ -103,6 +104,8 @@ def load_task_of(
         MissingExtraError: If it is one of lm-eval's, which is not installed.
     """
     fractions = dict(spec.evaluation.splits)
+    if task.texts is not None:
+        return load_texts(task.source(spec.folder, fractions, sampling))
     if task.lm_eval is None:
         return load_task(task.source(spec.folder, fractions, sampling))
     try:

@@ -18,17 +18,22 @@ from .sampling import ChatSection, SamplingSection
 
 # Keys that only tasks of lm-eval have.
 _HARNESS_KEYS = ("dataset", "metric", "filter", "num_fewshot", "chat", "stop", "reasoning")
+# Keys of tasks that give answers.
+_ANSWER_KEYS = ("answer", "scorer", "max_new_tokens", "sampling", "anchors", *_HARNESS_KEYS)
 
 
 class TaskSection(Section):
-    """One task: question files, or a task of lm-eval.
+    """One task: question files, a task of lm-eval, or texts that are read.
 
     Args:
         name: The task's name, unique in the study.
-        files: One JSON lines file per split. Give one of `files`, `path` and `lm_eval`.
+        files: One JSON lines file per split. Give one of `files`, `path`, `lm_eval`, `texts`.
         path: One JSON lines file, divided by `evaluation.splits`.
         lm_eval: A generative task of lm-evaluation-harness: its name or the path of its YAML
             file; its test questions are divided by `evaluation.splits`.
+        texts: A file of texts for divergences (`kl/base`, `kl/expert`) and `perplexity`, divided
+            by `evaluation.splits`, or a file per split: JSON lines with the field `text`, or
+            plain text with an empty line between two texts.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference answer.
         scorer: Scores answers to a file's questions: a name, or your own `module:function`.
@@ -50,6 +55,7 @@ class TaskSection(Section):
     files: dict[Split, str] = Field(default_factory=dict)
     path: str | None = None
     lm_eval: str | None = None
+    texts: str | dict[Split, str] | None = None
     prompt: str = "{prompt}"
     answer: str = "answer"
     scorer: str = "exact_match"
@@ -70,19 +76,34 @@ class TaskSection(Section):
     def _check(self) -> Self:
         if ":" not in self.scorer:
             check_choice("scorer", self.scorer, [*SCORERS, "module:function"])
-        given = [bool(self.files), self.path is not None, self.lm_eval is not None]
-        if sum(given) != 1:
-            raise ValueError("a task needs one of `files`, one per split, `path` or `lm_eval`")
-        if self.files and "search" not in self.files:
-            raise ValueError("`files` must name a file for the split 'search'")
-        fields = type(self).model_fields
-        foreign = [key for key in _HARNESS_KEYS if getattr(self, key) != fields[key].default]
-        if foreign and self.lm_eval is None:
-            raise ValueError(f"only tasks of lm-eval have {', '.join(foreign)}")
+        given = [self.files or None, self.path, self.lm_eval, self.texts]
+        if sum(each is not None for each in given) != 1:
+            raise ValueError(
+                "a task needs one of `files`, one per split, `path`, `lm_eval` or `texts`"
+            )
+        for key, files in (("files", self.files), ("texts", self.texts)):
+            if files and isinstance(files, dict) and "search" not in files:
+                raise ValueError(f"`{key}` must name a file for the split 'search'")
+        self._check_foreign()
         if not self.anchors[0] < self.anchors[1]:
             low, high = self.anchors
             raise ValueError(f"anchors must be [low, high], low < high, but got [{low}, {high}]")
         return self
+
+    def _check_foreign(self) -> None:
+        """Refuse keys of other kinds of tasks.
+
+        Raises:
+            ValueError: With their names.
+        """
+        fields = type(self).model_fields
+        changed = {key for key in fields if getattr(self, key) != fields[key].default}
+        foreign = [key for key in _ANSWER_KEYS if key in changed]
+        if foreign and self.texts is not None:
+            raise ValueError(f"texts are read and not answered: remove {', '.join(foreign)}")
+        foreign = [key for key in _HARNESS_KEYS if key in changed]
+        if foreign and self.lm_eval is None:
+            raise ValueError(f"only tasks of lm-eval have {', '.join(foreign)}")
 
     @property
     def share(self) -> TaskShare:
@@ -95,14 +116,16 @@ class TaskSection(Section):
         return replace(sampling, max_new_tokens=self.max_new_tokens or sampling.max_new_tokens)
 
     def source(self, folder: Path, fractions: dict[Split, float], default: Sampling) -> TaskSource:
-        """Return a task of question files, with paths relative to `folder` resolved."""
+        """Return a task of files, with paths relative to `folder` resolved."""
         own = self.own_sampling(default)
-        files = {split: resolve(folder, path) for split, path in self.files.items()}
+        given = self.texts if isinstance(self.texts, dict) else self.files
+        path = self.texts if isinstance(self.texts, str) else self.path
+        asked = type(self).model_fields["prompt"].default
         return TaskSource(
             self.name,
-            files,
-            None if self.path is None else resolve(folder, self.path),
-            self.prompt,
+            {split: resolve(folder, file) for split, file in given.items()},
+            None if path is None else resolve(folder, path),
+            "{text}" if self.texts is not None and self.prompt == asked else self.prompt,
             self.answer,
             self.scorer,
             fractions,

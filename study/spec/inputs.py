@@ -27,6 +27,7 @@ from ...objectives.evaluation import (
     TaskShare,
     check_disjoint,
 )
+from ...objectives.evaluation.backends.backend import Kind
 from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import (
@@ -45,6 +46,13 @@ from .study_spec import StudySpec
 
 # What a front may be checked on: the sampler sees neither.
 FRESH_SPLITS = ("validation", "test")
+
+# What a metric is counted in, and what brings it.
+_NEEDS: dict[Kind, tuple[str, str]] = {
+    "generated": ("generated answers", "Add a task that generates"),
+    "compared": ("answers", "Add a task that is answered"),
+    "read": ("texts that are read", "Add a task with `texts: FILE`"),
+}
 
 Resolve = Callable[[str, Path], Path]
 
@@ -98,8 +106,9 @@ class StudyInputs:
             load_task_of(task, spec, base, sampling, template) for task in spec.evaluation.tasks
         )
         check_disjoint(tasks)
-        spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in tasks))
-        _check_generating(spec, tasks)
+        asked = [task for task in tasks if not task.reads]
+        spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in asked))
+        _check_measurable(spec, tasks)
         return cls(spec, base, experts, plan, tasks, stops, template)
 
     @property
@@ -255,20 +264,21 @@ def _check_chat(spec: StudySpec, base: Path, template: str | None) -> None:
         raise SpecError(str(error)) from error
 
 
-def _check_generating(spec: StudySpec, tasks: Sequence[Task]) -> None:
-    """Check that what is counted in generated tokens has a task that generates.
+def _check_measurable(spec: StudySpec, tasks: Sequence[Task]) -> None:
+    """Check that every metric has a task that it is measured on.
 
     Raises:
-        SpecError: If it has none.
+        SpecError: If one has none.
     """
-    generating = {task.name for task in tasks if not task.compares}
+    kinds = {task.name: task.kind for task in tasks}
     for measured in [*spec.measured, *(limit.objective for limit in spec.limits)]:
-        counted = {measured.task} if measured.task else set(spec.evaluation.shares)
-        if measured.metric.of_generation and not counted & generating:
+        counted = [measured.task] if measured.task else list(kinds)
+        if not {kinds[name] for name in counted} & {*measured.metric.kinds}:
+            names = " and ".join(map(repr, sorted(counted)))
+            what, remedy = _NEEDS[measured.metric.kinds[0]]
             raise SpecError(
-                f"{measured.name!r} is counted in generated answers, but "
-                f"{' and '.join(sorted(map(repr, counted)))} compare likelihoods and generate "
-                "nothing. Add a task that generates, or remove it."
+                f"{measured.name!r} is counted in {what}, but {names} "
+                f"{'has' if len(counted) == 1 else 'have'} none. {remedy}, or remove it."
             )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from ...errors import SpecError
 from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
 from ...objectives.evaluation.estimators import means
-from ...objectives.evaluation.metrics import metric_of
+from ...objectives.evaluation.metric_table import metric_of, split_name
 from ...objectives.evaluation.paired import Criterion
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings, TowerRule
 from ...objectives.merging.operators import check_operator
@@ -184,6 +184,13 @@ class MergeSection(Section):
         return list(self.density) if isinstance(self.density, tuple) else [self.density]
 
 
+def _check_metric(key: str, name: str) -> None:
+    try:
+        metric_of(name)
+    except KeyError:
+        check_choice(key, split_name(name)[0], list(METRICS))
+
+
 class ObjectiveSection(Section):
     """One objective.
 
@@ -199,7 +206,7 @@ class ObjectiveSection(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        check_choice("metric", self.metric.split("/", 1)[0], list(METRICS))
+        _check_metric("metric", self.metric)
         return self
 
 
@@ -340,8 +347,7 @@ class StudySpec(Section):
         return any(one.metric.name in ("latency", "throughput") for one in measured)
 
     def _objective(self, name: str) -> ObjectiveMetric:
-        _, _, task = name.partition("/")
-        return ObjectiveMetric(metric_of(name), task or None, self.evaluation.shares)
+        return ObjectiveMetric(metric_of(name), split_name(name)[1], self.evaluation.shares)
 
     def _constraint(self, text: str) -> Constraint:
         found = _CONSTRAINT.match(text)
@@ -352,10 +358,20 @@ class StudySpec(Section):
             raise ValueError(
                 f"a constraint must be `metric <= number` or `metric >= number`, but got {text!r}"
             ) from None
-        check_choice("constraints", name.split("/", 1)[0], list(METRICS))
+        _check_metric("constraints", name)
         return Constraint(self._objective(name), 1 if comparison == "<=" else -1, limit)
 
     def _check_task(self, name: str) -> None:
-        _, _, task = name.partition("/")
+        metric, task = split_name(name)
         if task:
             check_choice(f"the task of {name!r}", task, list(self.evaluation.shares))
+        parent = metric_of(name).parent
+        if parent is None:
+            return
+        if parent > len(self.models.experts):
+            raise ValueError(f"{metric!r} names an expert that `models.experts` does not have")
+        if self.evaluation.backend == "vllm":
+            raise ValueError(
+                f"{metric!r} needs whole distributions over the vocabulary, which vLLM does not "
+                "give; use `backend: transformers`, or `perplexity`"
+            )

@@ -120,7 +120,7 @@ class Worker:
         budget = spec.study.trials
         self._claims = Claims(self.study, budget, space, spec.sampler.batch, spec.ends)
         self._local = LocalWorkers(directory / "workers")
-        asked = asked_of(self.objective.questions)
+        asked = asked_of([*self.objective.questions, *self.objective.texts])
         store = artifact_store(spec)
         self._spool = Spool(directory / "spool", store, identity_of(self.study), asked)
         self._room = Room(directory)

@@ -98,3 +98,11 @@ class BackendSuite(SwapSuite):
     def test_an_answer_longer_than_the_positions_is_an_error(self, backend: Backend) -> None:
         with pytest.raises(EvaluationError, match=r"128 positions.*max_new_tokens=125"):
             backend.generate(["1a+1b+1?"], Sampling(125))
+
+    def test_texts_are_as_probable_as_continuations_of_nothing(self, backend: Backend) -> None:
+        become(backend, 1.0)
+        read = backend.read(PROMPTS)
+        compared = backend.loglikelihood([("", prompt) for prompt in PROMPTS])
+        assert [reading.n_tokens for reading in read] == [each.n_tokens for each in compared]
+        for reading, each in zip(read, compared, strict=True):
+            assert reading.total == pytest.approx(each.total, rel=1e-4)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ...merging import MergeSettings
-from .likelihood import Likelihood, Pair
+from .likelihood import Likelihood, Pair, Reading
 from .reasoning import MARKERS, Markers, Reasoning, answer_start
 
 FinishReason = Literal["stop", "length"]
+# What a task does with its questions: answers are generated, choices are compared by their
+# likelihoods, or texts are read.
+Kind = Literal["generated", "compared", "read"]
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,23 @@ class Backend(Protocol):
             finished: Called with each result once, before this returns.
         """
 
+    def read(
+        self,
+        texts: Sequence[str],
+        parents: Sequence[int] = (),
+        finished: Callable[[int, Reading], None] | None = None,
+    ) -> list[Reading]:
+        """Return how probable whole texts are, and how far the model is from its parents.
+
+        Args:
+            texts: With a token at least; long ones are read in windows of `TEXT_WINDOW` tokens.
+            parents: Whose divergence is wanted: 0 the base, 1 the first expert, and so on.
+            finished: Called with each result once, before this returns.
+
+        Raises:
+            EvaluationError: If the engine cannot tell divergences.
+        """
+
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now."""
 
@@ -206,3 +226,9 @@ def as_answer(likelihoods: Sequence[Likelihood]) -> Completion:
     """Return likelihoods as an answer; `likelihoods_in` reads them again."""
     rows = [[each.total, each.is_greedy, each.n_tokens] for each in likelihoods]
     return Completion(json.dumps(rows), 0, "stop")
+
+
+def as_text_answer(reading: Reading) -> Completion:
+    """Return how a text was read as an answer; `reading_in` reads it again."""
+    content = [reading.total, reading.n_tokens, dict(reading.divergences)]
+    return Completion(json.dumps(content), 0, "stop")

@@ -1,4 +1,4 @@
-"""How probable a text is to a model: what tasks compare that generate nothing.
+"""How probable a text is to a model: what tasks compare, or read, that generate nothing.
 
 Texts become tokens as in lm-evaluation-harness's `hf` model, so that scores are the same: white
 space at the end of a context belongs to the continuation, an empty context is the model's first
@@ -7,8 +7,8 @@ overlap.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,10 @@ from torch import Tensor
 Pair = tuple[str | None, str]
 # Numbers that the logits of one forward pass may have.
 _MOST_LOGITS = 1 << 27
+# Tokens of a text that are read at once, as in most tables of perplexities.
+TEXT_WINDOW = 2048
+# Positions whose distributions over the vocabulary are held in float32 at once.
+_POSITIONS = 64
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,23 @@ class Likelihood:
     total: float
     is_greedy: bool
     n_tokens: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads a text, summed over the text's tokens, in nats.
+
+    Args:
+        total: Logarithm of its probability.
+        n_tokens: Of it.
+        divergences: Parent (0 the base, 1 the first expert) -> divergence of the model from it,
+            `KL(parent || model)`: how much worse than the parent itself the model predicts what
+            the parent would write.
+    """
+
+    total: float
+    n_tokens: int
+    divergences: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,8 +84,7 @@ def windows(tokenizer: Any, pairs: Sequence[Pair], limit: int) -> list[Window]:
         pairs: Contexts and continuations.
         limit: Tokens that the model can read.
     """
-    prefix = tokenizer.bos_token_id
-    prefix = tokenizer.eos_token_id if prefix is None else prefix
+    prefix = _prefix(tokenizer)
     made: list[Window] = []
     for place, (context, continuation) in enumerate(pairs):
         if context is None:
@@ -75,6 +95,28 @@ def windows(tokenizer: Any, pairs: Sequence[Pair], limit: int) -> list[Window]:
             kept = tuple([*read, *following][-(limit + 1) :])
             made.append(Window(place, kept, min(len(following), len(kept) - 1)))
     return made
+
+
+def text_windows(tokenizer: Any, texts: Sequence[str], limit: int) -> list[Window]:
+    """Return what is read of each text; tokens that a tokenizer adds are not of the text.
+
+    Args:
+        tokenizer: Of the base.
+        texts: Whole.
+        limit: Tokens that the model can read, if they are fewer than `TEXT_WINDOW`.
+    """
+    prefix, size = _prefix(tokenizer), min(limit, TEXT_WINDOW)
+    made: list[Window] = []
+    for place, text in enumerate(texts):
+        ids = list(tokenizer.encode(text, add_special_tokens=False))
+        made += [Window(place, part, n) for part, n in _rolling(ids, prefix, size)]
+    return made
+
+
+def _prefix(tokenizer: Any) -> int:
+    """Return what the first token of a text follows."""
+    start = tokenizer.bos_token_id
+    return int(tokenizer.eos_token_id if start is None else start)
 
 
 def _encode(tokenizer: Any, text: str, prefix: int) -> list[int]:
@@ -104,23 +146,43 @@ def _rolling(ids: list[int], prefix: int, limit: int) -> Iterator[tuple[tuple[in
         yield tuple(ids[end - limit - 1 : end]), end - start
 
 
-def measured(
-    logits_of: Callable[[Tensor, Tensor], Tensor],
-    asked: Sequence[Window],
-    batch_size: int,
-    n_words: int,
-    device: str,
-) -> Iterator[tuple[Window, Likelihood]]:
-    """Yield the likelihood of every window, in batches of similar length.
+# From token ids (rows x positions, filled up at the end) and the positions that are wanted to
+# logits (rows x wanted x words).
+LogitsOf = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Windows whose tokens go through a model together, the longest first.
 
     Args:
-        logits_of: From token ids (rows x positions, filled up at the end) and the positions
-            that are wanted to logits (rows x wanted x words).
-        asked: Windows; those that read the same share a row, as choices of one token do.
-        batch_size: Rows of a batch.
-        n_words: Size of the vocabulary.
-        device: Of the model.
+        rows: The windows of each row: those that read the same share it, as choices of one token
+            do.
     """
+
+    rows: list[list[Window]]
+
+    @property
+    def first(self) -> int:
+        """The first position whose logits are wanted."""
+        return min(len(window.read) - window.n for row in self.rows for window in row)
+
+    def inputs(self, device: str) -> tuple[Tensor, Tensor]:
+        """Return token ids and the positions that are wanted."""
+        reads = [row[0].read for row in self.rows]
+        longest = len(reads[0])
+        ids = torch.tensor([[*read, *[0] * (longest - len(read))] for read in reads])
+        return ids.to(device), torch.arange(self.first, longest, device=device)
+
+    def parts(self, logits: Tensor) -> Iterator[tuple[Window, Tensor]]:
+        """Yield each window's own logits, `window.n` x words."""
+        for row, windows_of_row in enumerate(self.rows):
+            for window in windows_of_row:
+                end = len(window.read) - self.first
+                yield window, logits[row, end - window.n : end]
+
+
+def _batches(asked: Sequence[Window], batch_size: int, n_words: int) -> Iterator[_Batch]:
     sharing: dict[tuple[int, ...], list[Window]] = {}
     for window in asked:
         sharing.setdefault(window.read, []).append(window)
@@ -129,19 +191,90 @@ def measured(
         n_kept = max(window.n for window in sharing[left[0]]) + 1
         rows = left[: max(1, min(batch_size, _MOST_LOGITS // (n_kept * n_words)))]
         left = left[len(rows) :]
-        longest = len(rows[0])
-        first = min(len(read) - w.n for read in rows for w in sharing[read])
-        ids = torch.tensor([[*read, *[0] * (longest - len(read))] for read in rows], device=device)
-        logits = logits_of(ids, torch.arange(first, longest, device=device)).float()
-        logs = logits.log_softmax(dim=-1)
-        for row, read in enumerate(rows):
-            for window in sharing[read]:
-                end = len(read) - first
-                yield window, _likelihood(logs[row, end - window.n : end], window)
+        yield _Batch([sharing[read] for read in rows])
+
+
+def measured(
+    logits_of: LogitsOf, asked: Sequence[Window], batch_size: int, n_words: int, device: str
+) -> Iterator[tuple[Window, Likelihood]]:
+    """Yield the likelihood of every window, in batches of similar length.
+
+    Args:
+        logits_of: The model.
+        asked: Windows.
+        batch_size: Rows of a batch.
+        n_words: Size of the vocabulary.
+        device: Of the model.
+    """
+    for batch in _batches(asked, batch_size, n_words):
+        logs = logits_of(*batch.inputs(device)).float().log_softmax(dim=-1)
+        for window, own in batch.parts(logs):
+            yield window, _likelihood(own, window)
+
+
+def readings(
+    logits_of: LogitsOf,
+    parents: Mapping[int, LogitsOf],
+    asked: Sequence[Window],
+    batch_size: int,
+    n_words: int,
+    device: str,
+) -> Iterator[tuple[Window, Reading]]:
+    """Yield how the model reads every window, and how far it is from parents.
+
+    Args:
+        logits_of: The model.
+        parents: By number, from 0 for the base.
+        asked: Windows.
+        batch_size: Rows of a batch.
+        n_words: Size of the vocabulary.
+        device: Of the model.
+    """
+    for batch in _batches(asked, batch_size, n_words):
+        inputs = batch.inputs(device)
+        own = [(window, part) for window, part in batch.parts(logits_of(*inputs))]
+        far = {
+            parent: [
+                _divergence(theirs, ours)
+                for (_, theirs), (_, ours) in zip(batch.parts(of(*inputs)), own, strict=True)
+            ]
+            for parent, of in parents.items()
+        }
+        for place, (window, logits) in enumerate(own):
+            told = {parent: divergences[place] for parent, divergences in far.items()}
+            yield window, Reading(_total(logits, window), window.n, told)
+
+
+def _divergence(parent: Tensor, model: Tensor) -> float:
+    """Return `KL(parent || model)` summed over positions, from their logits."""
+    total = 0.0
+    for start in range(0, len(parent), _POSITIONS):
+        rows = slice(start, start + _POSITIONS)
+        p = parent[rows].float().log_softmax(dim=-1)
+        q = model[rows].float().log_softmax(dim=-1)
+        # A word that the parent never writes counts nothing, whatever the model makes of it.
+        terms = torch.where(p > -torch.inf, p.exp() * (p - q), 0.0)
+        total += float(terms.sum(dim=-1).clamp_min(0.0).double().sum())  # below 0: rounding
+    return total
+
+
+def _total(logits: Tensor, window: Window) -> float:
+    tokens = _tokens(window, logits)
+    total = 0.0
+    for start in range(0, len(logits), _POSITIONS):
+        rows = slice(start, start + _POSITIONS)
+        logs = logits[rows].float().log_softmax(dim=-1)
+        total += float(logs.gather(-1, tokens[rows, None]).double().sum())
+    return total
+
+
+def _tokens(window: Window, like: Tensor) -> Tensor:
+    """Return the tokens whose probability counts."""
+    return torch.tensor(window.ids[len(window.ids) - window.n :], device=like.device)
 
 
 def _likelihood(logs: Tensor, window: Window) -> Likelihood:
-    tokens = torch.tensor(window.ids[len(window.ids) - window.n :], device=logs.device)
+    tokens = _tokens(window, logs)
     total = logs.gather(-1, tokens[:, None]).sum()
     greedy = bool((logs.argmax(dim=-1) == tokens).all())
     return Likelihood(float(total), greedy, window.n)
@@ -159,3 +292,19 @@ def added(parts: Sequence[Likelihood]) -> Likelihood:
 def likelihoods_in(text: str) -> list[Likelihood]:
     """Return the likelihoods that an answer which generates nothing consists of."""
     return [Likelihood(*row) for row in json.loads(text)]
+
+
+def together(parts: Sequence[Reading]) -> Reading:
+    """Return how a text is read from its windows."""
+    parents = parts[0].divergences if parts else ()
+    return Reading(
+        sum(part.total for part in parts),
+        sum(part.n_tokens for part in parts),
+        {parent: sum(part.divergences[parent] for part in parts) for parent in parents},
+    )
+
+
+def reading_in(text: str) -> Reading:
+    """Return the reading that an answer to a text consists of."""
+    total, n_tokens, divergences = json.loads(text)
+    return Reading(total, n_tokens, {int(parent): far for parent, far in divergences.items()})

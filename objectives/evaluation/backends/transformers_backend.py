@@ -17,7 +17,17 @@ from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous_batching import Answering, Rows, depends_on_length, fits
 from .drawing import Chooser, Draws, one_hot
-from .likelihood import Likelihood, Pair, added, measured, windows
+from .likelihood import (
+    Likelihood,
+    Pair,
+    Reading,
+    added,
+    measured,
+    readings,
+    text_windows,
+    together,
+    windows,
+)
 from .loading import default_device, load_expert, load_model
 
 
@@ -39,6 +49,7 @@ class TransformersBackend:
         self.batch_size = batch_size
         self.device = device or default_device()
         self._model: Any = None
+        self._weights: Mapping[str, Sequence[float]] | None = None
 
     def load(self, models: Models) -> None:
         """Load the parents and the base's tokenizer."""
@@ -66,6 +77,7 @@ class TransformersBackend:
     def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
         """Overwrite the live parameters with the candidate; return the seconds it took."""
         start = time.perf_counter()
+        self._weights = weights
         self._sink.write(weights)
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
@@ -120,6 +132,41 @@ class TransformersBackend:
                     finished(window.pair, added(parts[window.pair]))
         return [added(part) for part in parts]
 
+    def read(
+        self,
+        texts: Sequence[str],
+        parents: Sequence[int] = (),
+        finished: Callable[[int, Reading], None] | None = None,
+    ) -> list[Reading]:
+        """Return how probable whole texts are, and how far the model is from its parents."""
+        config = self._model.config.get_text_config()
+        asked = text_windows(self._chat.tokenizer, texts, config.max_position_embeddings)
+        parts: list[list[Reading]] = [[] for _ in texts]
+        expected = Counter(window.pair for window in asked)
+        others = {parent: partial(self._parents_logits, parent) for parent in parents}
+        sizes = (self.batch_size, config.vocab_size, self.device)
+        with torch.inference_mode():
+            for window, reading in readings(self._logits, others, asked, *sizes):
+                parts[window.pair].append(reading)
+                if finished is not None and len(parts[window.pair]) == expected[window.pair]:
+                    finished(window.pair, together(parts[window.pair]))
+        return [together(part) for part in parts]
+
+    def _parents_logits(self, parent: int, ids: Tensor, wanted: Tensor) -> Tensor:
+        """Return a parent's logits, from the live model's memory: equal weights, equal bits."""
+        try:
+            self._sink.write_parent(parent)
+            return self._logits(ids, wanted)
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        """Write the candidate again; before there was one, the live model is the base."""
+        if self._weights is None:
+            self._sink.write_parent(0)
+        else:
+            self._sink.write(self._weights)
+
     def _logits(self, ids: Tensor, wanted: Tensor) -> Tensor:
         logits: Tensor = self._model(input_ids=ids, use_cache=False, logits_to_keep=wanted).logits
         return logits
@@ -131,6 +178,7 @@ class TransformersBackend:
     def close(self) -> None:
         """Release the models."""
         self._model = self._rows = None
+        self._weights = None
         del self._sink, self._chat
 
     def _greedy_config(self) -> Any:

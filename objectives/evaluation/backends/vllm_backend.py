@@ -7,7 +7,15 @@ from typing import Any
 from ....errors import EngineError, EvaluationError, MissingExtraError
 from .backend import Completion, Finished, Models, Sampling
 from .chat import Chat, check_length
-from .likelihood import Likelihood, Pair, Window, added, windows
+from .likelihood import (
+    Likelihood,
+    Pair,
+    Reading,
+    Window,
+    added,
+    text_windows,
+    windows,
+)
 from .vllm_memory import EngineSettings, check_memory, with_room_for_parents
 from .vllm_swap import Engine, Repeatability, SelfTest
 from .vllm_swap.engine import prepare
@@ -106,20 +114,52 @@ class VllmBackend:
         self, pairs: Sequence[Pair], finished: Callable[[int, Likelihood], None] | None = None
     ) -> list[Likelihood]:
         """Return how probable each continuation is, by vLLM's probabilities of prompts' tokens."""
-        from vllm import SamplingParams
-
-        # The prompt's last token is read, and one more is generated.
-        asked = windows(self._chat.tokenizer, pairs, self._running.max_length - 2)
-        # 0: of the prompt's own tokens, with their ranks.
-        chosen = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        outputs = self._outputs([window.ids for window in asked], chosen) if asked else []
-        parts: list[list[Likelihood]] = [[] for _ in pairs]
-        for window, output in zip(asked, outputs, strict=True):
-            parts[window.pair].append(_likelihood(window, output.prompt_logprobs))
-        results = [added(part) for part in parts]
+        asked = windows(self._chat.tokenizer, pairs, self._longest_read)
+        results = self._likelihoods(asked, len(pairs))
         for index, likelihood in enumerate(results if finished else ()):
             finished(index, likelihood)  # type: ignore[misc]
         return results
+
+    def read(
+        self,
+        texts: Sequence[str],
+        parents: Sequence[int] = (),
+        finished: Callable[[int, Reading], None] | None = None,
+    ) -> list[Reading]:
+        """Return how probable whole texts are.
+
+        Raises:
+            EvaluationError: If parents are given: vLLM hands out probabilities of a prompt's own
+                tokens, and no whole distributions.
+        """
+        if parents:
+            raise EvaluationError(
+                "vLLM gives no whole distributions over the vocabulary, which a divergence needs. "
+                "Use `backend: transformers`, or `perplexity`."
+            )
+        asked = text_windows(self._chat.tokenizer, texts, self._longest_read)
+        found = self._likelihoods(asked, len(texts))
+        results = [Reading(each.total, each.n_tokens) for each in found]
+        for index, reading in enumerate(results if finished else ()):
+            finished(index, reading)  # type: ignore[misc]
+        return results
+
+    @property
+    def _longest_read(self) -> int:
+        """The prompt's last token is read, and one more is generated."""
+        return self._running.max_length - 2
+
+    def _likelihoods(self, asked: Sequence[Window], n: int) -> list[Likelihood]:
+        """Return the likelihoods of `n` texts from their windows."""
+        from vllm import SamplingParams
+
+        # 0: of the prompt's own tokens, with their ranks.
+        chosen = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        outputs = self._outputs([window.ids for window in asked], chosen) if asked else []
+        parts: list[list[Likelihood]] = [[] for _ in range(n)]
+        for window, output in zip(asked, outputs, strict=True):
+            parts[window.pair].append(_likelihood(window, output.prompt_logprobs))
+        return [added(part) for part in parts]
 
     def _parameters(self, sampling: Sampling, seeds: Sequence[int]) -> Any:
         """Return vLLM's own settings: one for all where answers are greedy, else one each."""

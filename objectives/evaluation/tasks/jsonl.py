@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,16 +129,35 @@ def _check_own(
 
 def _read(path: Path, source: TaskSource) -> list[Question]:
     """Read a file's questions; one that is asked again further down counts once."""
+    rows = read_rows(path, source)
+    questions = [_question(fields, place, source) for place, fields in rows]
+    return with_own_ids(without_copies(questions, f"{path} of task {source.name!r}"))
+
+
+def read_rows(path: Path, source: TaskSource) -> list[tuple[str, dict[str, Any]]]:
+    """Return the place and the fields of every line of a file.
+
+    Raises:
+        SpecError: If there is no such file, or a line is no JSON object.
+    """
+    # Not `splitlines`: JSON may hold U+2028 and others as they are.
+    lines = read_file(path, source).split("\n")
+    rows = [(f"{path}:{i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
+    return [(place, _fields(line, place)) for place, line in rows]
+
+
+def read_file(path: Path, source: TaskSource) -> str:
+    """Return the text of a task's file.
+
+    Raises:
+        SpecError: If there is none.
+    """
     if not path.is_file():
         raise SpecError(
             f"Questions of task {source.name!r} must be in a file, but {path} does not exist. "
             "Correct the path under `evaluation.tasks`."
         )
-    # Not `splitlines`: JSON may hold U+2028 and others as they are.
-    lines = read_text(path, "A question file").split("\n")
-    rows = [(f"{path}:{i}", line) for i, line in enumerate(lines, start=1) if line.strip()]
-    questions = [_question(_fields(line, place), place, source) for place, line in rows]
-    return with_own_ids(without_copies(questions, f"{path} of task {source.name!r}"))
+    return read_text(path, "A question file")
 
 
 def _fields(line: str, place: str) -> dict[str, Any]:
@@ -156,18 +176,10 @@ def _fields(line: str, place: str) -> dict[str, Any]:
 
 
 def _question(fields: dict[str, Any], place: str, source: TaskSource) -> Question:
-    try:
+    with reading(fields, place, source):
         prompt, content = render(source.prompt, fields)
         answer = _reference(fields, source)
-        cluster = "" if source.cluster is None else str(fields[source.cluster])
-    except KeyError as error:
-        raise SpecError(
-            f"Every question needs the fields its task names, but {place} has no {error}; it has "
-            f"{sorted(fields)}. Correct `prompt`, `answer` or `cluster` of task {source.name!r}; "
-            "braces that are no field are written {{ and }}."
-        ) from error
-    except ValueError as error:
-        raise SpecError(f"{place}: {error} (task {source.name!r}).") from error
+        cluster = cluster_of(fields, source)
     if not answer.strip():
         raise SpecError(
             f"Every question needs a reference, but {source.answer!r} of {place} is empty. "
@@ -176,6 +188,30 @@ def _question(fields: dict[str, Any], place: str, source: TaskSource) -> Questio
     name = str(fields.get("id", place.rsplit(":", 1)[1]))
     row = json.dumps(fields) if ":" in source.scorer else ""
     return Question(name, prompt, answer, content, cluster, row=row)
+
+
+@contextmanager
+def reading(fields: Mapping[str, Any], place: str, source: TaskSource) -> Iterator[None]:
+    """Turn what a line lacks, or has in another form, into an error that names it.
+
+    Raises:
+        SpecError: If reading raises `KeyError` or `ValueError`.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise SpecError(
+            f"Every question needs the fields its task names, but {place} has no {error}; it has "
+            f"{sorted(fields)}. Correct `prompt`, `answer` or `cluster` of task {source.name!r}; "
+            "braces that are no field are written {{ and }}."
+        ) from error
+    except ValueError as error:
+        raise SpecError(f"{place}: {error} (task {source.name!r}).") from error
+
+
+def cluster_of(fields: Mapping[str, Any], source: TaskSource) -> str:
+    """Return what a line shares with those it belongs to."""
+    return "" if source.cluster is None else str(fields[source.cluster])
 
 
 def _reference(fields: Mapping[str, Any], source: TaskSource) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar, get_args
 
 from ....errors import SpecError
-from ..backends.backend import Completion, Sampling
+from ..backends.backend import Completion, Kind, Sampling
 from ..backends.likelihood import Pair
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ class Question:
             in several words. Defaults to "": it belongs to no other.
         pairs: Contexts and continuations whose likelihoods are compared instead of an answer.
         row: The line of its file, for scorers of the user's own.
+        is_text: Whether the prompt is a text that is read, and not answered.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Question:
     cluster: str = ""
     pairs: tuple[Pair, ...] = ()
     row: str = field(default="", compare=False)
+    is_text: bool = False
 
     @property
     def content_hash(self) -> str:
@@ -73,8 +75,18 @@ class Task:
 
     @property
     def compares(self) -> bool:
-        """Whether it compares likelihoods and generates nothing."""
+        """Whether it compares likelihoods, or reads texts, and generates nothing."""
         return self.sampling is not None and not self.sampling.generates
+
+    @property
+    def reads(self) -> bool:
+        """Whether its questions are texts that are read, and not answered."""
+        return any(q.is_text for questions in self.splits.values() for q in questions)
+
+    @property
+    def kind(self) -> Kind:
+        """What is done with its questions."""
+        return "read" if self.reads else "compared" if self.compares else "generated"
 
     def content_hash(self, splits: Sequence[Split] = SPLITS) -> str:
         """Return `sha256:...` over everything that decides a score, for the given splits."""

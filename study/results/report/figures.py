@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
-from ....objectives.evaluation.metrics import metric_of
+from ....objectives.evaluation.metric_table import metric_of
 from ....objectives.merging.plan import DENSITY
 from ...first_trials import is_uniform
 from ..front import FrontReport, hypervolume

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from ....objectives.evaluation.metrics import metric_of
+from ....objectives.evaluation.metric_table import metric_of
 from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..front_table import role

@@ -1,0 +1,76 @@
+"""Tasks of texts in a spec, and a study with a limit on forgetting."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from mergefront.errors import SpecError
+from mergefront.study.dry_run import plan_study
+from mergefront.study.run import run
+from mergefront.study.spec import load_inputs
+from mergefront.study.spec.study_spec import StudySpec
+from mergefront.study.storage.connection import load_study
+from small_study import read_json_lines, write_spec
+
+
+def _with_texts(folder: Path, **changes: Any) -> Path:
+    path = write_spec(folder, n_questions=8, study={"trials": 3})
+    content = yaml.safe_load(path.read_text())
+    for split in ("search", "validation"):
+        lines = read_json_lines(folder / f"{split}.jsonl")
+        written = "\n\n".join(line["prompt"] + line["answer"] for line in lines)
+        (folder / f"{split}.txt").write_text(written)
+    texts = {"search": "search.txt", "validation": "validation.txt"}
+    content["evaluation"]["tasks"].append({"name": "general", "texts": texts})
+    content["constraints"] = ["kl/base <= 0.1"]
+    content.update(changes)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_a_study_keeps_to_a_limit_on_forgetting(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(_with_texts(tmp_path))
+    told = dict(plan_study(spec))
+    assert "general: 8 search, 8 validation, texts that are read" in told["questions"]
+    assert told["answers"].startswith("8 a candidate")
+    run(load_inputs(tmp_path / "spec.yaml"))
+    trials = load_study(spec).get_trials(deepcopy=False)
+    by_label = {trial.user_attrs.get("label"): trial for trial in trials}
+    assert by_label["base"].constraints == {"kl/base <= 0.1": -0.1}
+    assert by_label["expert"].constraints["kl/base <= 0.1"] > 0
+    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
+    assert all(trial.user_attrs["n_questions"] == 16 for trial in trials)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objectives": [{"metric": "kl"}]}, "metric must be one of .*'kl'"),
+        ({"objectives": [{"metric": "kl/expert@2"}]}, r"'kl/expert@2' names an expert that"),
+        ({"objectives": [{"metric": "kl/base/demo"}]}, "'kl/base/demo' is counted in texts"),
+        ({"constraints": ["tokens/general <= 9"]}, "'general' has none. Add a task that gener"),
+        ({"constraints": ["accuracy/general >= 0.5"]}, "'accuracy/general' is counted in gen"),
+    ],
+)
+def test_metrics_need_their_kind_of_task(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_inputs(_with_texts(tmp_path, **changes))
+
+
+def test_vllm_and_keys_of_answers_are_refused(tmp_path: Path) -> None:
+    path = _with_texts(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["evaluation"]["backend"] = "vllm"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match=r"'kl/base' needs whole distributions.*`perplexity`"):
+        StudySpec.from_yaml(path)
+    content["constraints"] = ["perplexity <= 30"]
+    path.write_text(yaml.safe_dump(content))
+    StudySpec.from_yaml(path)
+    content["evaluation"]["tasks"][1]["scorer"] = "math"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match="texts are read and not answered: remove scorer"):
+        StudySpec.from_yaml(path)
