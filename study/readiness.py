@@ -5,6 +5,7 @@ from ..objectives import questions_of
 from ..objectives.checkpoints import Checkpoint, LoraCheckpoint
 from ..objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
 from ..objectives.checkpoints.identity import is_same_model
+from ..objectives.checkpoints.tensors import PaddedCheckpoint
 from ..objectives.checkpoints.tokenizers import load_tokenizer
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
@@ -73,7 +74,12 @@ def differences(inputs: StudyInputs) -> list[str]:
     lengths = {name: positions(parent.directory) for name, parent in of_files.items()}
     if len(set(lengths.values())) > 1:
         found.append(f"{POSITIONS}: {_each(lengths)}; used: the base's")
-    return found
+    return found + [
+        f"embedding rows: {expert.rows} (base), {expert.own_rows} ({name}); used: the base's, no "
+        f"token has the others"
+        for name, expert in of_files.items()
+        if isinstance(expert, PaddedCheckpoint)
+    ]
 
 
 def _each(values: dict[str, object] | dict[str, list[int]] | dict[str, int | None]) -> str:

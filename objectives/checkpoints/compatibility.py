@@ -6,7 +6,7 @@ from ...errors import SpecError
 from .configs import check_same_forward
 from .lora import LoraCheckpoint
 from .reader import Checkpoint
-from .tensors import tensor_table
+from .tensors import PaddedCheckpoint, tensor_table
 from .tokenizers import load_tokenizer
 
 
@@ -22,7 +22,8 @@ def check_mergeable(base: Checkpoint, experts: Sequence[Checkpoint]) -> None:
     for expert in experts:
         if isinstance(expert, LoraCheckpoint):
             continue  # checked against the base when it was opened
-        check_same_forward(base.directory, expert.directory)
+        padded = isinstance(expert, PaddedCheckpoint)
+        check_same_forward(base.directory, expert.directory, fitted=padded)
         check_not_quantized(expert)
         check_tensors(base, expert)
         check_floating(expert)
@@ -107,6 +108,18 @@ def _check_vocabulary(base: Checkpoint, expert: Checkpoint) -> None:
             f"An expert must have the base's vocabulary, but the tokenizers differ in "
             f"{len(differing)} token(s): {_some(differing)} ({base.directory}, "
             f"{expert.directory}). Align them first, e.g. with mergekit-tokensurgeon."
+        )
+    if isinstance(expert, PaddedCheckpoint):
+        _check_padding(base, expert, max(ours.values(), default=-1))
+
+
+def _check_padding(base: Checkpoint, expert: PaddedCheckpoint, last: int) -> None:
+    """Refuse embeddings of different sizes where a token has one of the rows."""
+    if last >= min(expert.rows, expert.own_rows):
+        raise SpecError(
+            f"Embeddings may differ in rows that no token has, but {base.directory} has "
+            f"{expert.rows} rows, {expert.directory} {expert.own_rows}, and the tokenizer's last "
+            f"token is number {last}. Choose models fine-tuned from one ancestor."
         )
 
 

@@ -6,7 +6,7 @@ another one would be another model there, and no weight would say so.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ _HARMLESS_PARTS = ("dropout", "pdrop", "_token_id")
 POSITIONS = "max_position_embeddings"
 # Rotary embeddings that ask how long a text may become.
 _POSITIONS_MATTER = ("dynamic", "longrope", "su", "yarn")
+_ROWS = "vocab_size"
 _WINDOWS = ("sliding_window", "use_sliding_window", "max_window_layers")
 
 
@@ -127,17 +128,23 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
 
 
-def check_same_forward(base: Path, expert: Path) -> None:
+def check_same_forward(base: Path, expert: Path, fitted: bool = False) -> None:
     """Check that an expert is computed as the base is.
+
+    Args:
+        base: Its directory.
+        expert: Its directory.
+        fitted: Whether the expert is read with the base's number of embedding rows.
 
     Raises:
         SpecError: At the first difference, with both values.
     """
-    _check_written(base, expert)
+    ignored = (_ROWS,) if fitted else ()
+    _check_written(base, expert, ignored)
     ours, theirs = (computed_by(load_config(directory)) for directory in (base, expert))
     others = sorted(ours.keys() | theirs.keys(), key=lambda key: (key == POSITIONS, key))
     for key in [*_ARCHITECTURE, *others]:
-        if ours.get(key) == theirs.get(key):
+        if key in ignored or ours.get(key) == theirs.get(key):
             continue
         both = f"{key} is {ours.get(key)!r} in {base} and {theirs.get(key)!r} in {expert}"
         if key in _ARCHITECTURE:
@@ -149,10 +156,10 @@ def check_same_forward(base: Path, expert: Path) -> None:
         )
 
 
-def _check_written(base: Path, expert: Path) -> None:
+def _check_written(base: Path, expert: Path, ignored: Sequence[str]) -> None:
     """Compare what both files say of the architecture: it explains why one may be no model."""
     ours, theirs = (_written(directory) for directory in (base, expert))
-    for key in _ARCHITECTURE:
+    for key in (key for key in _ARCHITECTURE if key not in ignored):
         if key in ours and key in theirs and ours[key] != theirs[key] and theirs[key] is not None:
             raise _other_architecture(
                 f"{key} is {ours[key]!r} in {base} and {theirs[key]!r} in {expert}"

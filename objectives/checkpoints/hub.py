@@ -1,18 +1,72 @@
 """Find the models that a spec names: on this machine, in the hub's cache, on the hub."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS
 from .lora import is_adapter
-from .reader import Checkpoint
+from .reader import INDEX, SINGLE, Checkpoint
+from .text_files import read_json
 
-_HUB_ID = re.compile(r"^([\w.-]+/[\w.-]+)(?:@([\w./-]+))?$")
-_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})$")
-# What is fetched of a model; never its pickles. Its card names the licence.
-SMALL_FILES = ["*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md"]
-_FILES = ["*.safetensors", *SMALL_FILES]
+_HUB_ID = re.compile(
+    r"^(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<folder>[\w.-]+(?:/[\w.-]+)*))?$"
+)
+_SNAPSHOT = re.compile(
+    r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})(?:/(?P<folder>[\w./-]+))?$"
+)
+# What is fetched of a model beside its weights; never its pickles. Its card names the licence.
+_SMALL_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "README.md")
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A model of the hub, as a spec names it: `ORG/NAME[@REVISION][:SUBFOLDER]`.
+
+    Args:
+        name: `ORG/NAME`.
+        revision: A branch, tag or commit; None for the newest.
+        folder: Where in the repository the model lies; "" for its top.
+    """
+
+    name: str
+    revision: str | None
+    folder: str
+
+    @classmethod
+    def of(cls, reference: str) -> "HubName | None":
+        """Return what a reference names; None if it can be no model of the hub."""
+        found = _HUB_ID.match(reference)
+        if found is None or {".", ".."} & {*(found["folder"] or "").split("/")}:
+            return None
+        return cls(found["name"], found["revision"], found["folder"] or "")
+
+    def path(self, file: str) -> str:
+        """Return a file's path in the repository."""
+        return f"{self.folder}/{file}" if self.folder else file
+
+    def fetch_small(self, into: Path | None = None, offline: bool = False) -> Path:
+        """Fetch the small files beside the weights, and the repository's card.
+
+        Args:
+            into: A directory. Defaults to None: the hub's cache.
+            offline: Whether to do with what the cache holds.
+
+        Returns:
+            The directory that stands for the repository.
+        """
+        from huggingface_hub import snapshot_download
+
+        top = snapshot_download(
+            self.name,
+            revision=self.revision,
+            local_dir=into,
+            local_files_only=offline,
+            allow_patterns=[*map(self.path, _SMALL_FILES), "README.md"],
+            ignore_patterns=[self.path("*/*")],  # another model's
+        )
+        return Path(top)
 
 
 def resolve_model(reference: str, folder: Path) -> Path:
@@ -20,8 +74,9 @@ def resolve_model(reference: str, folder: Path) -> Path:
 
     Args:
         reference: A path, absolute or relative to `folder` or the working directory, or a hub
-            id such as `Qwen/Qwen3-4B`, perhaps with a branch, tag or commit: `ORG/NAME@REVISION`.
-            What the hub's cache holds of it is not fetched again.
+            id such as `Qwen/Qwen3-4B`, perhaps with a branch, tag or commit, and a folder of its
+            repository: `ORG/NAME@REVISION:SUBFOLDER`. What the hub's cache holds of it is not
+            fetched again.
         folder: The directory of the spec file.
 
     Raises:
@@ -44,17 +99,13 @@ def find_model(reference: str, folder: Path) -> Path | None:
     """
     if (found := _find_directory(reference, folder)) is not None:
         return found
-    from huggingface_hub import snapshot_download
-
+    wanted = named(reference)
     try:
-        name, revision = hub_name(reference)
-        cached = snapshot_download(
-            name, revision=revision, allow_patterns=_FILES, local_files_only=True
-        )
-        complete = _is_complete(Path(cached))
+        cached = wanted.fetch_small(offline=True) / wanted.folder
+        complete = _is_complete(cached)
     except Exception:
         return None
-    return Path(cached) if complete else None
+    return cached if complete else None
 
 
 def _is_complete(directory: Path) -> bool:
@@ -74,7 +125,7 @@ def _find_directory(reference: str, folder: Path) -> Path | None:
         ) from error
     if found is not None:
         return found.resolve()
-    if not _HUB_ID.match(reference) or reference.startswith("."):
+    if HubName.of(reference) is None or reference.startswith("."):
         raise SpecError(
             f"A model must be a directory or a hub id, but {reference!r} is neither (looked in "
             f"{folder}). Correct the path under `models`."
@@ -82,37 +133,81 @@ def _find_directory(reference: str, folder: Path) -> Path | None:
     return None
 
 
-def hub_name(reference: str) -> tuple[str, str | None]:
-    """Return the model and the revision that a hub id names; None for the newest."""
-    name, _, revision = reference.partition("@")
-    return name, revision or None
+def named(reference: str) -> HubName:
+    """Return the model of the hub that a reference names.
+
+    Raises:
+        SpecError: If it can be none.
+    """
+    if (found := HubName.of(reference)) is None:
+        raise SpecError(
+            f"A model of the hub is ORG/NAME, ORG/NAME@REVISION or ORG/NAME:SUBFOLDER, but got "
+            f"{reference!r:.200}. Correct it under `models`."
+        )
+    return found
 
 
 def public_name(directory: Path) -> str | None:
-    """Return `org/name@commit` for a directory in the hub's cache; None for any other."""
+    """Return `org/name@commit` for a directory in the hub's cache; None for any other.
+
+    A model in a folder of its repository has `:folder` at the end.
+    """
     found = _SNAPSHOT.search(directory.as_posix())
-    return f"{found[1]}/{found[2]}@{found[3]}" if found else None
+    if found is None:
+        return None
+    folder = f":{found['folder']}" if found["folder"] else ""
+    return f"{found[1]}/{found[2]}@{found[3]}{folder}"
+
+
+def card_folder(directory: Path) -> Path:
+    """Return where a model's card lies: in the hub's cache at the top of its repository."""
+    found = _SNAPSHOT.search(directory.as_posix())
+    if found is None or not found["folder"] or (directory / "README.md").is_file():
+        return directory
+    return Path(directory.as_posix().removesuffix(f"/{found['folder']}"))
 
 
 def download(hub_id: str) -> Path:
     """Fetch a model into the hub's cache, and return its directory.
+
+    Of its weights the files that its index names are fetched, and no others: some repositories
+    hold them once more, in another format.
 
     Raises:
         SpecError: If it is neither there nor to be had.
     """
     from huggingface_hub import snapshot_download
 
+    wanted = named(hub_id)
     try:
-        name, revision = hub_name(hub_id)
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+        top = wanted.fetch_small()
+        files = [wanted.path(file) for file in weight_files(top / wanted.folder)]
+        # The same commit, even if a branch has moved meanwhile.
+        snapshot_download(wanted.name, revision=top.name, allow_patterns=files)
     except Exception as error:
         raise not_fetched(hub_id, error) from error
+    return top / wanted.folder
+
+
+def weight_files(directory: Path) -> list[str]:
+    """Return the names of the weight files that belong to a model's small files.
+
+    Raises:
+        SpecError: If the index cannot be read.
+    """
+    if is_adapter(directory):
+        return [ADAPTER_WEIGHTS]
+    if (directory / INDEX).is_file():
+        return sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
+    return [SINGLE]
 
 
 def not_fetched(hub_id: str, error: Exception) -> SpecError:
     """Return what to say of a model that the hub did not give."""
     from huggingface_hub.errors import GatedRepoError
 
+    if isinstance(error, SpecError):
+        return error
     if isinstance(error, GatedRepoError):
         return SpecError(
             f"Model {hub_id!r} is gated on the hub. Accept its terms there, and set HF_TOKEN or "

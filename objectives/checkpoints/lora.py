@@ -10,7 +10,7 @@ from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, scaling_of
 from .reader import Checkpoint
 from .tensor_files import FileTensor, parse_header
-from .tensors import embeddings_name, is_head, is_tied, same, tensor_table
+from .tensors import embeddings_name, fitted, is_head, is_tied, same, tensor_table
 
 _PREFIX = "base_model.model."
 
@@ -107,8 +107,14 @@ class LoraCheckpoint(Checkpoint):
 
 
 def open_expert(directory: Path, base: Checkpoint) -> Checkpoint:
-    """Return an expert's checkpoint; an adapter's is on the base."""
-    return LoraCheckpoint(directory, base) if is_adapter(directory) else Checkpoint(directory)
+    """Return an expert's checkpoint; an adapter's is on the base.
+
+    Its embeddings have the base's number of rows; `check_mergeable` says whether the others are
+    padding.
+    """
+    if is_adapter(directory):
+        return LoraCheckpoint(directory, base)
+    return fitted(Checkpoint(directory), base)
 
 
 def is_adapter(directory: Path) -> bool:

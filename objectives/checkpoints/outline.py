@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .hub import SMALL_FILES, download, find_model, hub_name, not_fetched
+from .hub import HubName, download, find_model, named, not_fetched, weight_files
 from .lora import is_adapter
 from .tensor_files import DTYPES
 
@@ -53,11 +53,12 @@ def outline_model(reference: str, folder: Path, into: Path) -> Path:
     """
     if (found := find_model(reference, folder)) is not None:
         return found
-    target = into / reference.replace("/", "--")
+    wanted, top = named(reference), into / reference.replace("/", "--")
     try:
-        headers = _fetch(reference, target)
+        headers = _fetch(wanted, top)
     except Exception as error:
         raise not_fetched(reference, error) from error
+    target = top / wanted.folder
     if is_adapter(target):
         return download(reference)
     for name, tensors in headers.items():
@@ -65,16 +66,20 @@ def outline_model(reference: str, folder: Path, into: Path) -> Path:
     return target
 
 
-def _fetch(hub_id: str, target: Path) -> dict[str, dict[str, TensorOutline]]:
+def _fetch(wanted: HubName, top: Path) -> dict[str, dict[str, TensorOutline]]:
     """Fetch a model's small files; return the headers of its weights, none of an adapter's."""
-    from huggingface_hub import get_safetensors_metadata, snapshot_download
+    from huggingface_hub import parse_safetensors_file_metadata
 
-    name, revision = hub_name(hub_id)
-    snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES, local_dir=target)
+    target = wanted.fetch_small(top) / wanted.folder
     if is_adapter(target):
         return {}
-    files = get_safetensors_metadata(name, revision=revision).files_metadata
+    headers = {
+        file: parse_safetensors_file_metadata(
+            wanted.name, wanted.path(file), revision=wanted.revision
+        )
+        for file in weight_files(target)
+    }
     return {
-        name: {tensor: (info.dtype, info.shape) for tensor, info in metadata.tensors.items()}
-        for name, metadata in files.items()
+        file: {tensor: (info.dtype, info.shape) for tensor, info in header.tensors.items()}
+        for file, header in headers.items()
     }

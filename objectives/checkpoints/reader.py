@@ -11,8 +11,8 @@ from ...errors import SpecError
 from .tensor_files import FileTensor, parse_header
 from .text_files import read_json
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 # Files that say how prompts become tokens; a change in one changes every measurement.
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -45,9 +45,9 @@ class Checkpoint:
                 f"A model must be a directory with config.json and safetensors weights, but "
                 f"{directory} has no config.json. Correct the path under `models`."
             )
-        if not (directory / _SINGLE).is_file() and not (directory / _INDEX).is_file():
+        if not (directory / SINGLE).is_file() and not (directory / INDEX).is_file():
             raise SpecError(
-                f"A model must have model.safetensors or {_INDEX}, but {directory} has neither. "
+                f"A model must have model.safetensors or {INDEX}, but {directory} has neither. "
                 "Convert its weights with `save_pretrained(..., safe_serialization=True)`."
             )
         self._check_one_way()
@@ -60,17 +60,17 @@ class Checkpoint:
     @cached_property
     def layout(self) -> dict[str, str]:
         """Tensor name -> file name, in the order of the files."""
-        if (self.directory / _INDEX).is_file():
-            return self._checked(read_json(self.directory / _INDEX).get("weight_map"))
-        return dict.fromkeys(self._headers(_SINGLE), _SINGLE)
+        if (self.directory / INDEX).is_file():
+            return self._checked(read_json(self.directory / INDEX).get("weight_map"))
+        return dict.fromkeys(self._headers(SINGLE), SINGLE)
 
     def _check_one_way(self) -> None:
         """Refuse a file beside shards: transformers reads it, and others the shards."""
-        both = (self.directory / _SINGLE).is_file() and (self.directory / _INDEX).is_file()
-        if both and set(self.layout.values()) != {_SINGLE}:
+        both = (self.directory / SINGLE).is_file() and (self.directory / INDEX).is_file()
+        if both and set(self.layout.values()) != {SINGLE}:
             raise SpecError(
-                f"A model must be stored once, but {self.directory} has {_SINGLE} and the shards "
-                f"of {_INDEX}. Remove whichever is stale."
+                f"A model must be stored once, but {self.directory} has {SINGLE} and the shards "
+                f"of {INDEX}. Remove whichever is stale."
             )
 
     def _checked(self, weight_map: object) -> dict[str, str]:
@@ -79,7 +79,7 @@ class Checkpoint:
         Raises:
             SpecError: At the first file or tensor that is missing on one side.
         """
-        path = self.directory / _INDEX
+        path = self.directory / INDEX
         if not isinstance(weight_map, dict) or not weight_map:
             raise SpecError(f"{path} must have a `weight_map` of tensors. Fetch it again.")
         places = {str(name): str(file) for name, file in weight_map.items()}

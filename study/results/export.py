@@ -64,9 +64,12 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
     Raises:
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
+    directories = [checkpoint.directory for checkpoint in (inputs.base, *inputs.experts)]
+    public = [public_name(directory) or "" for directory in directories]
+    # mergekit knows models of the hub, but not folders of a repository.
     models = [
-        public_name(checkpoint.directory) or str(checkpoint.directory)
-        for checkpoint in (inputs.base, *inputs.experts)
+        str(directory) if not name or ":" in name else name
+        for name, directory in zip(public, directories, strict=True)
     ]
     groups = inputs.plan.group_weights(trial.params)
     text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)

@@ -92,7 +92,7 @@ class ModelsSection(Section):
 
     Args:
         base: The model at weight 0: a directory, relative to the spec's folder, or a hub id,
-            `ORG/NAME` or `ORG/NAME@REVISION`.
+            `ORG/NAME[@REVISION][:SUBFOLDER]`.
         experts: The models at weight 1, or LoRA adapters of the base: directories or hub ids.
         dtype: Number format of the merged models; parents are converted when they are loaded.
         stop_tokens: Whose tokens end an answer: `all` parents', those of `base`, `expert`,

@@ -121,14 +121,21 @@ def test_models_of_the_hub_are_fetched_once(tmp_path: Path) -> None:
     for path, copy in zip((BASE, EXPERT), models.values(), strict=True):
         shutil.copytree(path, copy)
         (copy / "README.md").write_text("---\nlicense: cc-by-nd-4.0\n---\n")
-        for name in ("picture.png", "pytorch_model.bin"):
+        (copy / "original").mkdir()
+        for name in ("picture.png", "pytorch_model.bin", "original/params.json"):
             (copy / name).write_text("not needed")
+        for name in ("consolidated.safetensors", "original/model.safetensors"):
+            shutil.copy(copy / "model.safetensors", copy / name)  # as some repositories have them
     base, expert = models
     spec = write_spec(tmp_path, study={"trials": 3}, models={"base": base, "experts": [expert]})
     with serve_models(models) as hub:
         result = at_hub(hub, tmp_path / "cache", "run", spec)
         assert result.returncode == 0, result.stderr
-        assert not [name for name in hub.served if name.endswith((".png", ".bin"))]
+        unwanted = ("picture", "pytorch_model", "consolidated", "original")
+        assert not [name for name in hub.served if any(part in name for part in unwanted)]
+        size = (BASE / "model.safetensors").stat().st_size
+        weights = [n for name, n in hub.served.items() if name.endswith(".safetensors")]
+        assert weights == [size, size]
         refused = at_hub(hub, tmp_path / "cache", "publish", spec, "--trial", 0, "--to", "out")
         assert refused.returncode == 1 and "under cc-by-nd-4.0" in refused.stderr
         hub.served.clear()

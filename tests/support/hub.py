@@ -46,8 +46,12 @@ class Hub:
         return next(iter(named + newest), None)
 
     def files(self, model: str) -> list[Path]:
-        """Return the model's files."""
-        return sorted(path for path in self.models[model].iterdir() if path.is_file())
+        """Return the model's files, those of its folders too."""
+        return sorted(path for path in self.models[model].rglob("*") if path.is_file())
+
+    def name(self, model: str, path: Path) -> str:
+        """Return a file's path in the repository."""
+        return path.relative_to(self.models[model]).as_posix()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -76,12 +80,17 @@ class _Handler(BaseHTTPRequestHandler):
         return self._error(404, "EntryNotFound")
 
     def _info(self, model: str, found: re.Match[str], with_content: bool) -> None:
-        names = [{"rfilename": path.name} for path in self.hub.files(model)]
+        names = [{"rfilename": self.hub.name(model, path)} for path in self.hub.files(model)]
         self._json({"id": model, "sha": self.hub.sha(model), "siblings": names})
 
     def _tree(self, model: str, found: re.Match[str], with_content: bool) -> None:
         entries = [
-            {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": _etag(p)}
+            {
+                "type": "file",
+                "path": self.hub.name(model, p),
+                "size": p.stat().st_size,
+                "oid": _etag(p),
+            }
             for p in self.hub.files(model)
         ]
         self._json(entries)

@@ -1,5 +1,6 @@
 """What the files hold, and what loading makes of it: one table of tensors."""
 
+from .padding import PaddedCheckpoint, fitted
 from .skeleton import model_class, parsed_config
 from .table import (
     TensorTable,
@@ -11,8 +12,10 @@ from .table import (
 )
 
 __all__ = [
+    "PaddedCheckpoint",
     "TensorTable",
     "embeddings_name",
+    "fitted",
     "is_head",
     "is_tied",
     "model_class",

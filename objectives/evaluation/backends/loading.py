@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ...checkpoints import Checkpoint, LoraCheckpoint, is_adapter, tensor_table
-from ...checkpoints.tensors import model_class, parsed_config
+from ...checkpoints import Checkpoint, LoraCheckpoint, is_adapter, open_expert, tensor_table
+from ...checkpoints.tensors import PaddedCheckpoint, model_class, parsed_config
 
 
 def load_model(directory: Path, dtype: str, device: str) -> Any:
@@ -22,23 +22,34 @@ def load_model(directory: Path, dtype: str, device: str) -> Any:
 
 
 def load_expert(directory: Path, base: Path, dtype: str, device: str) -> Any:
-    """Return an expert; an adapter is added to the base."""
-    if not is_adapter(directory):
-        return load_model(directory, dtype, device)
-    expert = load_model(base, dtype, device)
+    """Return an expert with the base's tensors: an adapter is added to it, padding cut or filled.
+
+    Args:
+        directory: The expert's.
+        base: The base's directory.
+        dtype: Name of the torch dtype.
+        device: A torch device.
+    """
     opened = Checkpoint(base)
-    adapter = LoraCheckpoint(directory, opened)
-    changed, live = set(adapter.changed), expert.state_dict()
+    expert = open_expert(directory, opened)
+    model = load_model(base if is_adapter(directory) else directory, dtype, device)
+    if isinstance(expert, LoraCheckpoint | PaddedCheckpoint):
+        _overwrite(model, expert, opened)
+    return model
+
+
+def _overwrite(model: Any, expert: LoraCheckpoint | PaddedCheckpoint, base: Checkpoint) -> None:
+    """Give a loaded model the tensors that are not as they are in its files."""
+    changed, live = set(expert.changed), model.state_dict()
     with torch.no_grad():
-        for link in tensor_table(opened).links:
+        for link in tensor_table(base).links:
             if not changed.isdisjoint(link.sources):
-                made = link.convert(lambda name: adapter.tensor(name).load(), expert)
+                made = link.convert(lambda name: expert.tensor(name).load(), model)
                 for name, values in made.items():
                     # Loaded weights are pages of the file: never written to.
                     module, _, leaf = name.rpartition(".")
-                    owner = expert.get_submodule(module)
-                    getattr(owner, leaf).data = values.to(device, live[name].dtype)
-    return expert
+                    owner, old = model.get_submodule(module), live[name]
+                    getattr(owner, leaf).data = values.to(old.device, old.dtype)
 
 
 def default_device() -> str:

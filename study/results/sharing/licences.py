@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from ....errors import SpecError
+from ....objectives.checkpoints.hub import card_folder
 
 # What Hugging Face's names of licences contain where modified models may not be shared.
 _NO_DERIVATIVES = "-nd"
@@ -14,7 +15,7 @@ _NO_DERIVATIVES = "-nd"
 def licence_of(directory: Path) -> str | None:
     """Return the licence that a model's card names, e.g. `apache-2.0`; None if it names none."""
     try:
-        text = (directory / "README.md").read_text(encoding="utf-8", errors="replace")
+        text = (card_folder(directory) / "README.md").read_text(encoding="utf-8", errors="replace")
         _, metadata, _ = text.split("---\n", 2)
         content = yaml.safe_load(metadata)
     except (OSError, ValueError, yaml.YAMLError):

@@ -60,7 +60,9 @@ def _parent(checkpoint: Checkpoint) -> dict[str, str]:
     found = {"name": checkpoint.directory.name, "hash": cached_hash(checkpoint)}
     if public := public_name(checkpoint.directory):
         source, _, commit = public.partition("@")
+        commit, _, folder = commit.partition(":")
         found |= {"source": source, "commit": commit}
+        found |= {"folder": folder} if folder else {}
     licence = licence_of(checkpoint.directory)
     return found | ({"licence": licence} if licence else {})
 

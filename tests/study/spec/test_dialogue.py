@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from mergefront.errors import EvaluationError, MergefrontError, SpecError
@@ -17,6 +18,7 @@ from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.spec.study_spec import StudySpec
 from small_study import write_spec
+from tiny_models import store
 
 PLAIN = "{{ bos_token }}{{ messages[-1]['content'] }}"
 
@@ -91,14 +93,17 @@ def test_chat_templates_may_be_chosen(tmp_path: Path, parents: dict[str, str]) -
 
 def test_the_plan_says_what_parents_differ_in(tmp_path: Path, parents: dict[str, str]) -> None:
     config = Path(parents["expert"]) / "config.json"
-    content = json.loads(config.read_text()) | {"max_position_embeddings": 256}
-    config.write_text(json.dumps(content))
+    changes = {"max_position_embeddings": 256, "vocab_size": 56}
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    rows = 48
+    store(config.parent, lambda _, v: torch.cat([v, v[:8]]) if len(v) == rows else v)
     spec = _inputs(tmp_path, parents).spec
     lines = [text for title, text in plan_study(spec) if title == "parents differ"]
     assert lines == [
         "stop tokens: [2] (base), [2, 5] (expert); used: 2, 5 (models.stop_tokens)",
         "chat templates differ; used: base (models.chat_template)",
         "max_position_embeddings: 128 (base), 256 (expert); used: the base's",
+        "embedding rows: 48 (base), 56 (expert); used: the base's, no token has the others",
     ]
     plain = StudySpec.from_yaml(write_spec(tmp_path))
     assert "parents differ" not in dict(plan_study(plain))

@@ -1,0 +1,68 @@
+"""Models of the hub that share a repository: each is fetched alone, from its own folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hub import Hub, serve_models
+from mergefront.errors import SpecError
+from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint, resolve_model
+from mergefront.objectives.checkpoints.hub import public_name
+from mergefront.study.results.sharing.licences import licence_of
+
+# A process of its own: addresses of the hub are read once.
+_FETCH = """
+import json, sys
+from pathlib import Path
+from mergefront.objectives.checkpoints import resolve_model
+from mergefront.objectives.checkpoints.outline import outline_model
+
+*names, folder = sys.argv[1:]
+outlines = [str(outline_model(name, Path(folder), Path(folder))) for name in names]
+print(json.dumps([outlines, [str(resolve_model(name, Path(folder))) for name in names]]))
+"""
+
+
+def _fetch(hub: Hub, folder: Path, *names: str) -> list[list[Path]]:
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", _FETCH, *names, str(folder)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return [[Path(path) for path in paths] for paths in json.loads(result.stdout)]
+
+
+def test_a_model_in_a_folder_of_its_repository_is_taken_alone(tmp_path: Path) -> None:
+    repository = tmp_path / "hub"
+    for path, place in ((BASE, "one"), (EXPERT, "more/two"), (EXPERT, "more/two/checkpoint-7")):
+        shutil.copytree(path, repository / place, dirs_exist_ok=True)
+    (repository / "README.md").write_text("---\nlicense: mit\n---\n")
+    names = ("team/all:one", "team/all@main:more/two")
+    with serve_models({"team/all": repository}) as hub:
+        outlines, models = _fetch(hub, tmp_path / "cache", *names)
+    for own, outline, model in zip((BASE, EXPERT), outlines, models, strict=True):
+        assert Checkpoint(outline).shapes() == Checkpoint(own).shapes()
+        assert Checkpoint(model).weights_hash() == Checkpoint(own).weights_hash()
+        assert licence_of(model) == "mit"
+        size = (own / "model.safetensors").stat().st_size
+        # Once the header alone, and then the file.
+        place = f"{model.name}/model.safetensors"
+        assert size < hub.served[place] < size + (1 << 20)
+    assert not [name for name in hub.served if name.startswith("checkpoint-7")]
+    assert public_name(models[1]) == f"team/all@{hub.sha('team/all')}:more/two"
+
+
+@pytest.mark.parametrize("name", ["org/name:../up", "org/name:a/./b", "org/name:/a", "org/a:b:c"])
+def test_what_leads_out_of_a_repository_names_no_model(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="directory or a hub id"):
+        resolve_model(name, tmp_path)
