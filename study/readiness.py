@@ -1,5 +1,7 @@
 """What a run would stop at, found before anything is created: prompts, lengths, operators."""
 
+import re
+
 from ..errors import EvaluationError, SpecError
 from ..objectives import questions_of
 from ..objectives.checkpoints import Checkpoint, LoraCheckpoint
@@ -9,14 +11,19 @@ from ..objectives.checkpoints.tensors import PaddedCheckpoint
 from ..objectives.checkpoints.tokenizers import load_tokenizer
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
+from .first_trials import first_trials
+from .spec.base import near_hint
 from .spec.inputs import StudyInputs
+
+_TRIAL = re.compile(r"trial \d+")
 
 
 def check_ready(inputs: StudyInputs) -> None:
     """Check that a study's models can be asked its questions and merged by its operator.
 
     Raises:
-        SpecError: If an expert is the base, the chat template fails, or an operator does not fit.
+        SpecError: If an expert is the base, the chat template fails, an operator does not fit, or
+            a criterion names a model that there is not.
         EvaluationError: If a prompt and its answer do not fit the model's positions.
     """
     # One of several may be the base: SimMerge merges a model with its own ancestor.
@@ -26,7 +33,25 @@ def check_ready(inputs: StudyInputs) -> None:
             f"very weights of {inputs.base.directory}: all merges would be one model. Correct "
             "`models.experts`."
         )
+    _check_criteria(inputs)
     _check_prompts(inputs)
+
+
+def _check_criteria(inputs: StudyInputs) -> None:
+    """Check that criteria compare with models that the study will have.
+
+    Raises:
+        SpecError: At the first label that no model has.
+    """
+    trials = first_trials(inputs.spec, inputs.plan)
+    labels = [str(trial.user_attrs["label"]) for trial in trials]
+    for aim in inputs.spec.aims:
+        label = aim.metric[1] if aim.metric else labels[0]
+        if label not in labels and not _TRIAL.fullmatch(label):
+            raise SpecError(
+                f"A criterion must name a model that is measured ({', '.join(labels)}, or 'trial "
+                f"N'), but {aim.text!r} names {label!r}{near_hint(label, labels)}"
+            )
 
 
 def _check_prompts(inputs: StudyInputs) -> None:

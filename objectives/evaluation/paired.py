@@ -133,7 +133,10 @@ def compared(
         other: Those of the model that it is compared with, in the same order.
         metric: A mean over answers.
     """
-    weights = metric.weights([answer.task for answer in one]) * len(one)
+    weights = metric.weights([answer.task for answer in one])
+    counted = [int(row) for row in np.flatnonzero(weights)]
+    one, other = ([each[row] for row in counted] for each in (one, other))
+    weights = weights[counted] * len(one)
     values, others = (metric.metric.numbers(each) for each in (one, other))
     clusters = clusters_of(one)
     single = clusters is None and set(np.unique([values, others])) <= {0.0, 1.0}

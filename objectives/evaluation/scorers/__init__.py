@@ -43,6 +43,19 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
+_REFERENCES = {"regex": patterns.check_pattern, "json_schema": patterns.check_schema}
+
+
+def check_reference(scorer: str, reference: str) -> None:
+    """Check that a scorer can use a reference.
+
+    Raises:
+        ValueError: With the reason.
+    """
+    if scorer in _REFERENCES:
+        _REFERENCES[scorer](reference)
+
+
 def check_scorer(name: str) -> None:
     """Check that a scorer of this list can work on this machine.
 
@@ -70,6 +83,7 @@ __all__ = [
     "SCORERS",
     "Scorer",
     "ScoringProcess",
+    "check_reference",
     "check_scorer",
     "choice_letter",
     "exact_match",

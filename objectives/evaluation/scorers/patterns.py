@@ -7,38 +7,56 @@ import json
 import re
 from decimal import Decimal, InvalidOperation
 
-_NUMBER = re.compile(r"[-+]?(?:\d[\d,]{0,40}(?:\.\d{1,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?")
-_LETTER = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'])")
-_SAID = re.compile(
-    r"(?i:answer|option|choice)(?i:\s+is)?\s{0,5}:?\s{0,5}\**\(?([A-Z])\)?(?![A-Za-z'])"
+# A sign belongs to a number (`x = -3`, `$-5`, `-$5`), unless it stands behind something that it
+# joins to the number: `10-12`, `5%-10%`, `(a)-3`, `COVID-19`.
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}%°])([-+\u2212])[$€£]?)?"
+    r"((?:\d[\d,]{0,40}(?:\.\d{1,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?)"
 )
+# The article and the pronoun are no choices: a word follows them, of which a few may also follow
+# the letter of a choice.
+_WORD = (
+    r"(?!A[ \t]+(?!(?:is|was|and|or|but|not|because|since|as)\b)[A-Za-z]"
+    r"|I[ \t]+(?!is\b)[A-Za-z])"
+)
+_CHOICE = rf"(?:\(([A-Z])\)|{_WORD}([A-Z]))(?![A-Za-z'\u2019])"
+_LETTER = re.compile(rf"(?<![A-Za-z]){_CHOICE}")
+_SAID = re.compile(rf"(?i:answer|option|choice)(?i:\s+is)?\s{{0,5}}:?\s{{0,5}}\**{_CHOICE}")
 # Where a letter or a number is looked for: the end of an answer says it.
 _END = 20_000
 
 
 def last_number(answer: str, reference: str) -> bool:
-    """Whether an answer's last number is the reference's, by value: `1,234.0` is 1234."""
+    """Whether an answer's last number is the reference's, by value: `1,234.0` is 1234.
+
+    A minus that joins two numbers is no sign: the last number of `10-12` is 12.
+    """
     found, expected = _last(answer), _last(reference)
     return found is not None and found == expected
 
 
 def _last(text: str) -> Decimal | None:
     numbers = _NUMBER.findall(text[-_END:])
+    if not numbers:
+        return None
+    sign, number = numbers[-1]
     try:
-        return Decimal(numbers[-1].replace(",", "")) if numbers else None
+        value = Decimal(number.replace(",", ""))
     except InvalidOperation:
         return None
+    return value if sign in ("", "+") else -value
 
 
 def choice_letter(answer: str, reference: str) -> bool:
     """Whether an answer chooses the reference's letter.
 
     The letter that the answer names last (`the answer is (B)`), else the last letter that stands
-    alone, else that of a whole answer in small letters (`b`).
+    alone, else that of a whole answer in small letters (`b`). The article "A" and the pronoun "I"
+    are words of a sentence, and no choices.
     """
     end = answer[-_END:]
     chosen = _SAID.findall(end) or _LETTER.findall(end)
-    letter = chosen[-1] if chosen else end.strip(" ().*\n")
+    letter = "".join(chosen[-1]) if chosen else end.strip(" ().*\n")
     return letter.upper() == reference.strip(" ().*\n").upper()
 
 
@@ -62,3 +80,33 @@ def fits_schema(answer: str, reference: str) -> bool:
     except (ValueError, RecursionError, jsonschema.ValidationError):
         return False
     return True
+
+
+def check_pattern(reference: str) -> None:
+    """Check a regular expression.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        re.compile(reference)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{reference!r:.60} is no regular expression: {error}") from error
+
+
+def check_schema(reference: str) -> None:
+    """Check a JSON Schema.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    import jsonschema
+
+    try:
+        schema = json.loads(reference)
+        if not isinstance(schema, dict | bool):
+            raise ValueError("it must be an object")
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except (ValueError, RecursionError, jsonschema.SchemaError) as error:
+        reason = getattr(error, "message", str(error))
+        raise ValueError(f"{reference!r:.60} is no JSON Schema: {reason}") from error

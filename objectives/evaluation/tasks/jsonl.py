@@ -12,7 +12,14 @@ from typing import Any
 from ....errors import EvaluationError, SpecError
 from ...checkpoints.text_files import read_text
 from ..backends.backend import Completion, Sampling, final_answer
-from ..scorers import SCORERS, Scorer, ScoringProcess, check_scorer, exact_match
+from ..scorers import (
+    SCORERS,
+    Scorer,
+    ScoringProcess,
+    check_reference,
+    check_scorer,
+    exact_match,
+)
 from .task import (
     Question,
     Split,
@@ -215,13 +222,20 @@ def cluster_of(fields: Mapping[str, Any], source: TaskSource) -> str:
 
 
 def _reference(fields: Mapping[str, Any], source: TaskSource) -> str:
-    """Return what answers are scored against, as text."""
+    """Return what answers are scored against, as text.
+
+    Raises:
+        ValueError: If the scorer cannot use it.
+    """
     reference = fields[source.answer]
     if source.scorer == "json_schema" and isinstance(reference, dict):
-        return json.dumps(reference)
+        reference = json.dumps(reference)
     if source.scorer == "unit_tests" and "entry_point" in fields:  # HumanEval's shape
         return f"{reference}\n\ncheck({fields['entry_point']})\n"
-    return _text(reference, source.answer)
+    text = _text(reference, source.answer)
+    if text.strip():
+        check_reference(source.scorer, text)
+    return text
 
 
 def render(template: str, fields: Mapping[str, Any]) -> tuple[str, str]:

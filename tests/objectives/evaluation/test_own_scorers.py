@@ -29,6 +29,20 @@ from small_study import write_spec
         ("1e3", "1000", True),
         ("it is 18.", "#### 18", True),
         ("none", "3", False),
+        ("10-12", "12", True),
+        ("10-12", "-12", False),
+        ("1-2", "2", True),
+        ("$-5", "-5", True),
+        ("-$5", "-5", True),
+        ("$5-$10", "10", True),
+        ("x=-3", "-3", True),
+        ("x = \u22123", "-3", True),
+        ("(a+b)-3", "3", True),
+        ("5%-10%", "10", True),
+        ("COVID-19", "19", True),
+        ("1e-3", "0.001", True),
+        ("**-4**", "-4", True),
+        ("2024-05-12", "12", True),
     ],
 )
 def test_last_number(answer: str, reference: str, right: bool) -> None:
@@ -44,7 +58,19 @@ def test_last_number(answer: str, reference: str, right: bool) -> None:
         ("The answer is **D**", "D", True),
         ("A is wrong, so the answer is B", "B", True),
         ("Answer: B. I considered C and D.", "B", True),
-        ("I don't know", "I", True),
+        ("I don't know", "I", False),
+        ("I don\u2019t know", "I", False),
+        ("B. I think so", "B", True),
+        ("The option I choose is (C)", "C", True),
+        ("C, because A train is faster", "C", True),
+        ("The answer: A", "A", True),
+        ("A is right", "A", True),
+        ("A\nBecause it is", "A", True),
+        ("It is A, not B; so the answer is A because it moves", "A", True),
+        ("(A) train", "A", True),
+        ("**A** train", "A", True),
+        ("The answer is (I)", "I", True),
+        ("A train is faster", "A", False),
         ("Because", "B", False),
         ("", "A", False),
     ],
@@ -211,3 +237,27 @@ def test_humaneval_rows_name_their_entry_point(tmp_path: Path) -> None:
     right = Completion("```python\ndef add(a, b):\n    return a + b\n```", 9, "stop")
     assert task.score(question, right) == 1.0
     assert task.score(question, Completion("def add(a, b): return 0", 9, "stop")) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("scorer", "reference", "message"),
+    [
+        ("regex", "(a", r"questions.jsonl:2: '\(a' is no regular expression: missing \)"),
+        (
+            "json_schema",
+            '{"type": "objekt"}',
+            r":2: .* is no JSON Schema: 'objekt'",
+        ),
+        ("json_schema", {"required": 3}, r"questions.jsonl:2: .* is no JSON Schema: 3 is not"),
+        ("json_schema", "[1]", r"questions.jsonl:2: .* is no JSON Schema: it must be an object"),
+    ],
+)
+def test_a_reference_that_a_scorer_cannot_use_is_refused(
+    tmp_path: Path, scorer: str, reference: object, message: str
+) -> None:
+    fitting = {"regex": "a+", "json_schema": {"type": "string"}}[scorer]
+    rows = [{"prompt": "p", "answer": fitting}, {"prompt": "q", "answer": reference}]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(SpecError, match=message):
+        load_task(TaskSource("t", {"search": path}, scorer=scorer))

@@ -13,6 +13,7 @@ from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.evaluation import Sampling, Task
 from mergefront.study import StudySpec
 from mergefront.study.dry_run import plan_study
+from mergefront.study.readiness import check_ready
 from mergefront.study.spec import load_inputs
 from small_study import write_spec
 
@@ -156,6 +157,17 @@ def test_a_sampled_study_is_one_study_whatever_its_batches(tmp_path: Path) -> No
         front = json.loads(invoke("front", str(path), "--format", "json").stdout)
         values.append([trial["values"] for trial in front["trials"]])
     assert values[0] == values[1]
+
+
+def test_criteria_name_models_that_there_are(tmp_path: Path) -> None:
+    path = write_spec(tmp_path)
+    text = path.read_text()
+    for label in ("expert", "uniform 0.43", "trial 9"):
+        path.write_text(text + f"criteria: [accuracy over {label} > 0]\n")
+        check_ready(load_inputs(path))
+    path.write_text(text + "criteria: [accuracy over exprt > 0]\n")
+    with pytest.raises(SpecError, match="names 'exprt'; did you mean 'expert'"):
+        plan_study(StudySpec.from_yaml(path))
 
 
 def test_a_study_answers_its_criteria_and_says_what_repeats_bring(tmp_path: Path) -> None:
