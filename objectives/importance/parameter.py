@@ -9,7 +9,8 @@ import torch
 
 from ..checkpoints import Checkpoint, tensor_table
 from ..merging import MergePlan
-from ..merging.merger import CHUNK, Source
+from ..merging.merger import CHUNK
+from ..merging.sources import Source
 
 Norm = Literal["relative", "absolute"]
 Tensors = Literal["all", "matrices"]
@@ -43,12 +44,12 @@ def task_vector_norms(
     total: dict[str, float] = defaultdict(float)
     table = tensor_table(base)
     for group, name in _chosen(base, plan, tensors):
-        origin = base.tensor(name)
+        origin = plan.piece_of(group, name, base.tensor(name))
         total[group] += _square(origin) if norm == "relative" else 0.0
         for k, expert in enumerate(experts, start=1):
             own = table.source(expert, name)
             assert own is not None, "checked when it was opened"
-            moved[plan.parameter(group, k)] += _square(own, origin)
+            moved[plan.parameter(group, k)] += _square(plan.piece_of(group, name, own), origin)
     squares = total if norm == "relative" else dict.fromkeys(plan.groups, 1.0)
     return {
         name: math.sqrt(moved[name] / squares[group]) if moved[name] else 0.0

@@ -5,6 +5,7 @@ some. All follow one plan: their groups must be equal.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import EvaluationError, LayoutError, SpecError
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.tensors import TensorTable, same, tensor_table
+from .heads import count_heads
 from .layers import Part, locate_all
 from .merger import check_finite
 from .operators import OPERATORS
@@ -29,6 +31,8 @@ def plan_of(base: Checkpoint, settings: MergeSettings) -> MergePlan:
         LayoutError: If no rule covers a tensor.
     """
     table = tensor_table(base)
+    if settings.granularity == "heads":
+        settings = replace(settings, n_heads=count_heads(base, table.merged))
     plan = MergePlan(table.merged, settings, table.tied)
     if table.model is not None:
         live_plan(table, plan)
@@ -43,11 +47,16 @@ def live_plan(table: TensorTable, plan: MergePlan) -> MergePlan:
     """
     parts: dict[str, Part] = {}
     for link in table.links:
-        variables = {plan.variable_of(name) for name in link.sources}
+        variables = {plan.variables_of(name) for name in link.sources}
         if len(variables) > 1:
             raise LayoutError(
                 f"Tensors that loading fuses must belong to one group, but {link.sources[0]!r} "
                 f"and others become {link.targets[0]!r} and belong to {sorted(variables)}."
+            )
+        if link.transform is not None and len(next(iter(variables))) > 1:
+            raise LayoutError(
+                f"Granularity 'heads' needs {link.sources[0]!r} as a tensor of its own, but "
+                f"loading makes it a part of {link.targets[0]!r}. Use granularity 'layer'."
             )
         parts |= dict.fromkeys(link.targets, plan.parts[link.sources[0]])
     for one, other in table.ties.items():  # a file may hold either

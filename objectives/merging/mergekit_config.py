@@ -8,6 +8,7 @@ import yaml
 from ...errors import SpecError
 from .operators import OPERATORS
 from .plan import MergePlan, Weights
+from .sources import Cut
 
 # Operators whose formula mergekit applies with the same weights. The others draw random masks from
 # another stream, or have no weights there.
@@ -46,7 +47,13 @@ def mergekit_yaml(
             f"A mergekit configuration can be written for {', '.join(_SAME)}, but operator "
             f"{name!r} gives another model there. Export the checkpoint instead."
         )
-    weights = plan.tensor_weights(groups)
+    if plan.settings.granularity == "heads":
+        raise SpecError(
+            "A mergekit configuration gives a tensor one weight, but granularity 'heads' cuts "
+            "some. Export the checkpoint instead."
+        )
+    found = plan.tensor_weights(groups)
+    weights = {name: row for name, row in found.items() if not isinstance(row, Cut)}
     content: dict[str, Any] = {"merge_method": name, "dtype": "float32", "out_dtype": dtype}
     if name in _METHODS:
         content |= _METHODS[name](plan, weights, models)

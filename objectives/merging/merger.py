@@ -8,13 +8,13 @@ chunks of one fixed size, one rounding at the end.
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...errors import LayoutError
 from .operators import Operator, Options
+from .sources import Axis, Cut, Piece, Source
 
 # 2**18 elements are 1 MB in float32: measured best of 2**17 to 2**19 for memory and files alike.
 CHUNK = 1 << 18
@@ -32,23 +32,6 @@ _EXPONENTS = {
 def chunk_for(device: torch.device) -> int:
     """Return how many elements are best merged at once on a device."""
     return CHUNK if device.type == "cpu" else _CHUNK_ON_ACCELERATOR
-
-
-class Source(Protocol):
-    """A tensor that can be read in parts: resident, or in a file."""
-
-    @property
-    def shape(self) -> torch.Size:
-        """Its shape."""
-
-    def numel(self) -> int:
-        """Number of elements."""
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return elements `start` to `stop` of the flattened tensor as float32."""
-
-    def stored(self, start: int, stop: int) -> Tensor:
-        """Return the same elements in the precision that the study loads models in."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +120,18 @@ class Merger:
         self._memory: dict[tuple[str, int, float], _Sparse] | None = {} if remember else None
 
     def merge(
-        self, inputs: ParentTensors, weights: Sequence[float], out: Tensor, density: float = 1.0
+        self,
+        inputs: ParentTensors,
+        weights: Sequence[float] | Cut,
+        out: Tensor,
+        density: float = 1.0,
     ) -> None:
         """Write the merge of one tensor into `out`, in place.
 
         Args:
             inputs: The tensor in all models.
-            weights: One number per expert. All 0 copies the base; one expert at 1 copies it,
-                where the operator says that this is what it means.
+            weights: One number per expert, or those of each piece. All 0 copies the base; one
+                expert at 1 copies it, where the operator says that this is what it means.
             out: Receives the result: contiguous, any floating dtype, no alias of an input.
             density: Share of each task vector that is kept.
         """
@@ -157,7 +144,7 @@ class Merger:
     def parts(
         self,
         inputs: ParentTensors,
-        weights: Sequence[float],
+        weights: Sequence[float] | Cut,
         density: float = 1.0,
         into: Tensor | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
@@ -167,11 +154,14 @@ class Merger:
 
         Args:
             inputs: The tensor in all models.
-            weights: One number an expert.
+            weights: One number an expert, or those of each piece.
             density: Share of each task vector that is kept.
             into: Flat memory for the values, used where the operator can write there itself: one
                 pass over the memory less. Defaults to None: memory of their own.
         """
+        if isinstance(weights, Cut):
+            yield from self._pieces(inputs, weights)
+            return
         source = self._copied(inputs, weights, density)
         active = [k for k, weight in enumerate(weights) if weight != 0.0]
         if source is not None:
@@ -189,6 +179,27 @@ class Merger:
             whole = [_whole(source) for source in (inputs.base, *inputs.experts)]
             merged = self.operator.combine(whole[0], whole[1:], weights, self.options)
             yield 0, merged.reshape(-1)
+
+    def _pieces(self, inputs: ParentTensors, cut: Cut) -> Iterator[tuple[int, Tensor]]:
+        """Yield the merge of a tensor whose pieces have weights of their own."""
+        rows, count = inputs.base.shape[0], len(cut.weights)
+        if cut.axis == 0:
+            for index, weights in enumerate(cut.weights):
+                piece = _piece(inputs, 0, index, count)
+                first = index * piece.base.numel()
+                for start, part in self.parts(piece, weights):
+                    yield first + start, part
+            return
+        width = inputs.base.numel() // rows
+        for top, bottom in _ranges(rows, max(1, self._chunk // width)):
+            block = _rows(inputs, top * width, bottom * width)
+            merged = []
+            for index, weights in enumerate(cut.weights):
+                parts = self.parts(_piece(block, 1, index, count), weights)
+                merged.append(
+                    torch.cat([part.float() for _, part in parts]).view(bottom - top, -1)
+                )
+            yield top * width, torch.cat(merged, dim=1).view(-1)
 
     def _copied(
         self, inputs: ParentTensors, weights: Sequence[float], density: float
@@ -242,6 +253,21 @@ class Merger:
         flat = mask.view(-1).view(torch.uint8)
         scale = _l1_scale(size.view(-1), flat) if self.options["rescale"] else 1.0
         return _Sparse(flat, scale)
+
+
+def _piece(inputs: ParentTensors, axis: Axis, index: int, count: int) -> ParentTensors:
+    base, *experts = (Piece(s, axis, index, count) for s in (inputs.base, *inputs.experts))
+    return ParentTensors(inputs.name, base, experts)
+
+
+def _rows(inputs: ParentTensors, start: int, stop: int) -> ParentTensors:
+    """Return whole rows of a matrix, read once."""
+    width = inputs.base.shape[1]
+    base, *experts = (
+        Resident(source.stored(start, stop).view(-1, width))
+        for source in (inputs.base, *inputs.experts)
+    )
+    return ParentTensors(inputs.name, base, experts)
 
 
 def _alike(into: Tensor | None, part: Tensor, start: int, stop: int) -> Tensor | None:

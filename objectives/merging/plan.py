@@ -12,11 +12,13 @@ from statistics import fmean
 from typing import Literal
 
 from ...errors import LayoutError
+from .heads import head_axis
 from .layers import Part, count_layers, is_router, locate_all
 from .merger import CHUNK, Merger
 from .operators import OPERATORS
+from .sources import Axis, Cut, Piece, Source
 
-Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds"]
+Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds", "heads"]
 EdgeRule = Literal["base", "expert", "merge", "search"]
 TowerRule = Literal["equal", "base", "expert", "merge", "search"]
 
@@ -36,7 +38,8 @@ class MergeSettings:
     Args:
         operator: Name in `operators.OPERATORS`.
         granularity: One variable for the model (`uniform`), each third of its layers, each block
-            of similar layers, each layer, or each layer's attention and feed-forward module.
+            of similar layers, each layer, each layer's attention and feed-forward module, or each
+            key/value head of each layer with its query heads, and the rest of the layer.
         embeddings: Rule for the input embeddings: `base`, `expert` (the last one), `merge`
             (mean layer weight) or `search` (a variable of its own).
         head: The same for the final norm and the output matrix. In a model with tied
@@ -51,6 +54,7 @@ class MergeSettings:
         parameters: Of the operator, where they differ from its defaults.
         seed: Of random masks.
         blocks: First layer of every block, for granularity `blocks`; see `find_blocks`.
+        n_heads: Key/value heads of a layer, for granularity `heads`; see `count_heads`.
     """
 
     operator: str = "linear"
@@ -64,6 +68,7 @@ class MergeSettings:
     blocks: tuple[int, ...] = ()
     router: EdgeRule = "merge"
     towers: TowerRule = "equal"
+    n_heads: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.density, list):  # as it comes from YAML, JSON or another process
@@ -111,8 +116,9 @@ class MergePlan:
         self.parts: dict[str, Part] = dict(parts)
         self.n_layers = count_layers(self.parts.values())
         self._block_starts = self._starts()
-        self._variable_of = {n: self._variable(n, part) for n, part in self.parts.items()}
+        self._variables_of = {n: self._variables(n, part) for n, part in self.parts.items()}
         self.groups = self._ordered_groups()
+        self._check_pieces()
         self._shares = self._layer_shares()
 
     @property
@@ -142,12 +148,25 @@ class MergePlan:
         return ranges if density is None else {**ranges, DENSITY: density}
 
     def tensors_of(self, group: str) -> list[str]:
-        """Names of the tensors that the variable `group` alone moves."""
-        return [name for name, variable in self._variable_of.items() if variable == group]
+        """Names of the tensors that the variable `group` moves, whole or in part."""
+        return [name for name, variables in self._variables_of.items() if group in variables]
 
-    def variable_of(self, name: str) -> str:
-        """Return the variable or the constant rule that a tensor follows."""
-        return self._variable_of[name]
+    def variables_of(self, name: str) -> tuple[str, ...]:
+        """Return the variable or constant rule that a tensor follows, or each of its pieces."""
+        return self._variables_of[name]
+
+    def piece_of(self, group: str, name: str, source: Source) -> Source:
+        """Return what of a tensor a variable moves: all of it, or a piece.
+
+        Args:
+            group: The variable.
+            name: Of the tensor.
+            source: The tensor in any model.
+        """
+        variables = self._variables_of[name]
+        if len(variables) == 1:
+            return source
+        return Piece(source, _axis(name), variables.index(group), len(variables))
 
     def group_weights(self, params: Mapping[str, float]) -> dict[str, Weights]:
         """Collect a trial's parameters into one tuple a group.
@@ -214,8 +233,8 @@ class MergePlan:
             )
         return tuple(numbers)
 
-    def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights]:
-        """Return the weights of every tensor, one number per expert.
+    def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights | Cut]:
+        """Return the weights of every tensor, one number per expert, or those of its pieces.
 
         Args:
             groups: The weights of every search variable, one number per expert.
@@ -225,9 +244,12 @@ class MergePlan:
         columns = zip(*(groups[group] for group in layers), strict=True)
         mean = tuple(fmean(column, shares) for column in columns)
         constants = {"base": self._unit(None), "expert": self._unit(-1), "merge": mean}
+        known = constants | {group: tuple(weights) for group, weights in groups.items()}
         return {
-            name: tuple(groups[variable]) if variable in groups else constants[variable]
-            for name, variable in self._variable_of.items()
+            name: known[variables[0]]
+            if len(variables) == 1
+            else Cut(_axis(name), tuple(known[variable] for variable in variables))
+            for name, variables in self._variables_of.items()
         }
 
     def uniform(self, weight: float) -> dict[str, float]:
@@ -254,6 +276,14 @@ class MergePlan:
             weights[expert] = 1.0
         return tuple(weights)
 
+    def _variables(self, name: str, part: Part) -> tuple[str, ...]:
+        """Return what moves a tensor: one variable or rule, or one for each of its pieces."""
+        in_heads = self.settings.granularity == "heads" and part.kind == "layer"
+        if not in_heads or head_axis(name) is None:
+            return (self._variable(name, part),)
+        heads = range(self.settings.n_heads)
+        return tuple(f"layer_{part.index:03d}.head_{head:02d}" for head in heads)
+
     def _variable(self, name: str, part: Part) -> str:
         """Return a group's name, or one of the constant rules `base`, `expert`, `merge`."""
         settings = self.settings
@@ -267,12 +297,24 @@ class MergePlan:
         rule = settings.embeddings if part.kind == "embeddings" else settings.head
         return part.kind if rule == "search" else rule
 
+    def _check_pieces(self) -> None:
+        """Refuse operators for which a piece of a tensor is not a part of the whole."""
+        whole = not OPERATORS[self.settings.operator].elementwise or not self.is_dense
+        if self.settings.granularity == "heads" and whole:
+            raise LayoutError(
+                f"Granularity 'heads' cuts tensors, but operator {self.settings.operator!r} "
+                "looks at whole ones, or a density leaves out a share of them. Use an "
+                "elementwise operator such as 'linear' with density 1, or granularity 'layer'."
+            )
+
     def _layer_shares(self) -> dict[str, float]:
         """Return how many layers each variable moves; a layer's modules share it evenly."""
         of_layer: dict[int, set[str]] = {}
-        for part in self.parts.values():
+        for name, part in self.parts.items():
             if part.index is not None:
-                of_layer.setdefault(part.index, set()).add(self._layer_variable(part))
+                own = self._variables_of[name]
+                moved = own if len(own) > 1 else (self._layer_variable(part),)
+                of_layer.setdefault(part.index, set()).update(moved)
         shares: dict[str, float] = {}
         for variables in of_layer.values():
             for variable in variables:
@@ -287,6 +329,8 @@ class MergePlan:
                 return f"layer_{part.index:03d}"
             case "layer-module":
                 return f"layer_{part.index:03d}.{part.module}"
+            case "heads":
+                return f"layer_{part.index:03d}.rest"
             case "blocks" | "thirds":
                 assert part.index is not None
                 return f"block_{bisect_right(self._block_starts, part.index) - 1:03d}"
@@ -319,7 +363,7 @@ class MergePlan:
         if isinstance(density, tuple):
             return (groups or {})[DENSITY][0]
         if isinstance(density, Mapping):
-            return density.get(self._variable_of[name], density.get("default", 1.0))
+            return density.get(self._variables_of[name][0], density.get("default", 1.0))
         return density
 
     @property
@@ -331,9 +375,16 @@ class MergePlan:
 
     def _ordered_groups(self) -> tuple[str, ...]:
         """Layers by index, then the edges; every group moves at least one tensor."""
-        used = set(self._variable_of.values()) - {"base", "expert", "merge"}
+        moved = (variable for row in self._variables_of.values() for variable in row)
+        used = {*moved} - {"base", "expert", "merge"}
         edges = [edge for edge in _EDGES if edge in used]
         groups = (*sorted(used - set(edges)), *edges)
         if not groups:
             raise LayoutError("A merge needs at least one layer, but the model has none.")
         return groups
+
+
+def _axis(name: str) -> Axis:
+    axis = head_axis(name)
+    assert axis is not None, "only such tensors have pieces"
+    return axis

@@ -20,6 +20,7 @@ from .derived import live_plan, live_tensors, parent_tensors
 from .merger import Merger, ParentTensors, Resident, check_finite, chunk_for
 from .plan import MergePlan, MergeSettings, Weights
 from .recipe import Recipe
+from .sources import Cut
 from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
@@ -107,7 +108,7 @@ class ModuleSink:
                 parameter.copy_(source.stored(0, source.numel()).view(parameter.shape))
 
     def _write_one(
-        self, name: str, weights: Weights, groups: Mapping[str, Sequence[float]]
+        self, name: str, weights: Weights | Cut, groups: Mapping[str, Sequence[float]]
     ) -> None:
         out, density = self.parameters[name].detach(), self.plan.density_of(name, groups)
         with torch.no_grad():  # a property of the thread
@@ -115,7 +116,7 @@ class ModuleSink:
 
 
 # A tensor's weights, one per expert, and the share of its task vectors that is kept.
-_Rule = tuple[Weights, float]
+_Rule = tuple[Weights | Cut, float]
 
 
 def stream(
@@ -158,7 +159,9 @@ def by_layer(plan: MergePlan) -> list[str]:
     )
 
 
-def _merged(recipe: Recipe, merger: Merger, name: str, weights: Weights, density: float) -> Tensor:
+def _merged(
+    recipe: Recipe, merger: Merger, name: str, weights: Weights | Cut, density: float
+) -> Tensor:
     sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:
         return _copied(name, sources)
@@ -231,7 +234,7 @@ def _write_all(out: RawIOBase, part: Tensor) -> None:
 
 
 def _parts(
-    recipe: Recipe, merger: Merger, name: str, weights: Weights, density: float
+    recipe: Recipe, merger: Merger, name: str, weights: Weights | Cut, density: float
 ) -> Iterator[Tensor]:
     sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:

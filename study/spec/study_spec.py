@@ -113,8 +113,9 @@ class MergeSection(Section):
 
     Args:
         operator: The merge formula.
-        granularity: What has a weight of its own: the model, thirds, blocks, layers, or the
-            attention and the feed-forward module of each layer.
+        granularity: What has a weight of its own: the model, thirds, blocks, layers, the
+            attention and the feed-forward module of each layer, or each layer's key/value heads,
+            each with its query heads, and the rest of the layer.
         bounds: Lowest and highest weight.
         embeddings: The embeddings are the base's, the expert's, merged with the mean layer
             weight, or searched.

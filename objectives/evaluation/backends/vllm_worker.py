@@ -185,6 +185,8 @@ def _elementwise_reason(plan: MergePlan) -> str:
     operator = OPERATORS[plan.settings.operator]
     if not operator.elementwise:
         return f"operator {operator.name!r} looks at whole tensors"
+    if plan.settings.granularity == "heads":
+        return "heads are pieces of tensors that the kernels fuse"
     return "" if plan.is_dense else "task vectors are sparsified"
 
 

@@ -9,6 +9,7 @@ from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.merging import MergePlan, MergeSettings, mergekit_yaml
+from mergefront.objectives.merging.sources import Cut
 
 
 def _value(entries: list[dict[str, Any]], tensor: str) -> float:
@@ -31,6 +32,7 @@ def test_every_tensor_finds_its_weight(operator: str, granularity: Any) -> None:
     plan, groups, content = _content(settings)
     experts = content["models"][1:] if operator == "linear" else content["models"]
     for name, weights in plan.tensor_weights(groups).items():
+        assert not isinstance(weights, Cut)
         for weight, model in zip(weights, experts, strict=True):
             assert _value(model["parameters"]["weight"], name) == pytest.approx(weight)
         if operator == "linear":
