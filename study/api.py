@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 
 from ..errors import StudyError
+from .opening import open_inputs
 from .results.export import export_trial, merge_weights
 from .results.front import FrontReport, front_report, plain_report
 from .results.validation import Validation
@@ -64,7 +65,7 @@ def run(
         StudyError: If a study of this name has other settings, or its trials keep failing.
     """
     asked = _spec(spec, storage, trials)
-    run_inputs(StudyInputs.of(asked), reporter)
+    run_inputs(open_inputs(asked), reporter)
     return connection.load_study(asked)
 
 
@@ -164,7 +165,7 @@ def merge(
         LayoutError: If a weight is missing or unknown.
     """
     given = Path(weights) if isinstance(weights, str) else weights
-    merge_weights(StudyInputs.of(_spec(spec)), given, Path(out))
+    merge_weights(open_inputs(_spec(spec)), given, Path(out))
     return Path(out)
 
 
@@ -199,6 +200,6 @@ def _open(study: Source, storage: str | None) -> tuple[optuna.Study, StudySpec]:
 
 
 def _inputs(study: optuna.Study, spec: StudySpec) -> StudyInputs:
-    inputs = StudyInputs.of(spec)
+    inputs = open_inputs(spec)
     check_same_study(study, inputs)
     return inputs

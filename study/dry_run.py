@@ -22,6 +22,7 @@ from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
 from ..samplers import MEASURED
 from .budget import UNLIMITED
 from .first_trials import first_trials
+from .opening import planned_inputs
 from .readiness import check_ready, differences
 from .results.status import price_of, quoted
 from .spec.inputs import StudyInputs
@@ -49,13 +50,13 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         EvaluationError: If GPUs of this machine cannot hold a model.
     """
     with TemporaryDirectory() as folder:
-        inputs = StudyInputs.of(spec, partial(outline_model, into=Path(folder)))
+        inputs, is_even = planned_inputs(spec, partial(outline_model, into=Path(folder)))
         warning = inputs.greedy_warning
         check_ready(inputs)
         return [
             ("models", _models(inputs)),
             *(("parents differ", line) for line in differences(inputs)),
-            ("search", _search(inputs)),
+            ("search", _search(inputs, is_even)),
             ("trials", _trials(inputs)),
             ("questions", _questions(inputs)),
             ("answers", _answers(inputs)),
@@ -81,13 +82,21 @@ def _models(inputs: StudyInputs) -> str:
     )
 
 
-def _search(inputs: StudyInputs) -> str:
+def _search(inputs: StudyInputs, is_even: bool) -> str:
     names, (low, high) = inputs.plan.parameter_names, inputs.spec.merge.bounds
     shown = names if len(names) <= 3 else [names[0], "...", names[-1]]
     return (
         f"{len(names)} variables ({' '.join(shown)}), weights from {low:g} to {high:g}, operator "
         f"{inputs.spec.merge.operator}, granularity {inputs.spec.merge.granularity}"
+        f"{_blocks(inputs, is_even)}"
     )
+
+
+def _blocks(inputs: StudyInputs, is_even: bool) -> str:
+    starts = inputs.plan.settings.blocks
+    if is_even:
+        return f": {len(starts)} blocks, measured when the study is created"
+    return f": blocks from layers {' '.join(map(str, starts))}" if starts else ""
 
 
 def _trials(inputs: StudyInputs) -> str:

@@ -29,7 +29,7 @@ def signals_of(inputs: StudyInputs) -> dict[str, dict[str, float]]:
         signals["activation"] = activation_distances(
             [inputs.base.directory, *(expert.directory for expert in inputs.experts)],
             inputs.plan,
-            _prompts(inputs),
+            prompts_of(inputs),
             inputs.spec.models.dtype,
             asked.pooling,
             _BATCH_SIZE,
@@ -67,13 +67,21 @@ def _permuted(importance: Mapping[str, float], seed: int) -> dict[str, float]:
     return {name: values[i] for name, i in zip(importance, order, strict=True)}
 
 
-def _prompts(inputs: StudyInputs) -> list[tuple[str, bool]]:
+def prompts_of(inputs: StudyInputs) -> list[tuple[str, bool]]:
+    """Return messages of the split `importance`, each with whether it is a chat's.
+
+    Raises:
+        SpecError: If no task has any.
+    """
     asked = questions_of(inputs.tasks, "importance")
     if not asked:
         kind = inputs.spec.importance.kind
+        learned = inputs.spec.merge.granularity == "learned-blocks"
+        asking = "merge.granularity 'learned-blocks'" if learned else f"importance.kind {kind!r}"
+        instead = "granularity 'blocks'" if learned else "kind 'parameter'"
         raise SpecError(
-            f"importance.kind {kind!r} needs questions that no candidate is measured on: give a "
-            "task a split 'importance', or use kind 'parameter'."
+            f"{asking} needs questions that no candidate is measured on: give a task a split "
+            f"'importance', or use {instead}."
         )
     return [(q.question.prompt, q.sampling.chat if q.sampling else True) for q in asked]
 

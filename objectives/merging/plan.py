@@ -18,7 +18,9 @@ from .merger import CHUNK, Merger
 from .operators import OPERATORS
 from .sources import Axis, Cut, Piece, Source
 
-Granularity = Literal["uniform", "layer", "layer-module", "blocks", "thirds", "heads"]
+Granularity = Literal[
+    "uniform", "layer", "layer-module", "blocks", "learned-blocks", "thirds", "heads"
+]
 EdgeRule = Literal["base", "expert", "merge", "search"]
 TowerRule = Literal["equal", "base", "expert", "merge", "search"]
 
@@ -53,7 +55,8 @@ class MergeSettings:
             with `default` for the rest, or a pair of bounds: then it is searched, as `density`.
         parameters: Of the operator, where they differ from its defaults.
         seed: Of random masks.
-        blocks: First layer of every block, for granularity `blocks`; see `find_blocks`.
+        blocks: First layer of every block, for granularities `blocks` and `learned-blocks`; see
+            `find_blocks`.
         n_heads: Key/value heads of a layer, for granularity `heads`; see `count_heads`.
     """
 
@@ -331,7 +334,7 @@ class MergePlan:
                 return f"layer_{part.index:03d}.{part.module}"
             case "heads":
                 return f"layer_{part.index:03d}.rest"
-            case "blocks" | "thirds":
+            case "blocks" | "learned-blocks" | "thirds":
                 assert part.index is not None
                 return f"block_{bisect_right(self._block_starts, part.index) - 1:03d}"
 
@@ -340,7 +343,7 @@ class MergePlan:
         if self.settings.granularity == "thirds":
             return tuple(sorted({round(third * self.n_layers / 3) for third in range(3)}))
         starts = self.settings.blocks
-        if self.settings.granularity == "blocks" and (
+        if self.settings.granularity in ("blocks", "learned-blocks") and (
             not starts
             or starts[0] != 0
             or starts[-1] >= self.n_layers

@@ -20,6 +20,7 @@ from ...objectives.evaluation import Answer
 from ...samplers import signs
 from ..budget import UNLIMITED
 from ..first_trials import first_trials, search_space
+from ..opening import open_inputs
 from ..results.front import FrontReport, front_report, hypervolume
 from ..results.indicators import Array, igd_plus, non_dominated, spacing
 from ..run import devices_of, make_objective, make_sampler, run
@@ -115,7 +116,7 @@ def search(
     Raises:
         StudyError: If no trial is believed to keep to the constraints.
     """
-    inputs = StudyInputs.of(variant.spec(spec, seed, clock.suffix if clock else ""))
+    inputs = open_inputs(variant.spec(spec, seed, clock.suffix if clock else ""))
     if clock is None:
         run(inputs)
         study = load_study(inputs.spec)
@@ -288,7 +289,7 @@ def check(spec: StudySpec, variants: Sequence[Variant], split: str) -> None:
             "budget. Add `--trials N`."
         )
     for variant in variants:
-        StudyInputs.of(variant.spec(spec, spec.study.seed)).fresh_split(split)
+        open_inputs(variant.spec(spec, spec.study.seed)).fresh_split(split)
 
 
 def content_of(spec: StudySpec) -> tuple[dict[str, Any], Path]:

@@ -152,7 +152,7 @@ class StudyInputs:
     def _merge_settings(self) -> dict[str, Any]:
         """Return how candidates are parametrised; rules that few models have, if they are used."""
         settings = self.spec.merge.model_dump(mode="json")
-        unused = {("router", "merge"), ("towers", "equal")}
+        unused = {("router", "merge"), ("towers", "equal"), ("blocks", "None")}
         return {f"merge.{k}": v for k, v in settings.items() if (k, str(v)) not in unused}
 
     def _rules(self) -> dict[str, Any]:
@@ -283,12 +283,17 @@ def _check_measurable(spec: StudySpec, tasks: Sequence[Task]) -> None:
 
 
 def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) -> MergePlan:
-    blocks: tuple[int, ...] = ()
-    if spec.merge.granularity == "blocks":
+    blocks = spec.merge.blocks or ()
+    if spec.merge.granularity == "blocks" and not blocks:
         fixed = MergeSettings(embeddings="base", head="base", n_experts=len(experts))
         norms = task_vector_norms(base, experts, plan_of(base, fixed))
         per_layer = np.array(list(norms.values())).reshape(-1, len(experts)).mean(axis=1)
         blocks = find_blocks(per_layer.tolist(), spec.merge.n_blocks)
+    if spec.merge.granularity == "learned-blocks" and not blocks:
+        raise SpecError(
+            "Learned blocks are measured when a study is created. Begin it with `mergefront init` "
+            "or `run`, or name them as merge.blocks."
+        )
     plan = plan_of(base, spec.merge.settings(len(experts), blocks))
     _check_densities(spec, plan)
     return plan

@@ -115,7 +115,9 @@ class MergeSection(Section):
         operator: The merge formula.
         granularity: What has a weight of its own: the model, thirds, blocks, layers, the
             attention and the feed-forward module of each layer, or each layer's key/value heads,
-            each with its query heads, and the rest of the layer.
+            each with its query heads, and the rest of the layer. Blocks are layers that
+            fine-tuning moved alike (`blocks`), or whose measured effects are alike
+            (`learned-blocks`).
         bounds: Lowest and highest weight.
         embeddings: The embeddings are the base's, the expert's, merged with the mean layer
             weight, or searched.
@@ -124,7 +126,9 @@ class MergeSection(Section):
             shares, with `default` for the others; or two bounds between which it is searched.
         parameters: Parameters of the operator, such as `lambda`.
         seed: Random seed of the masks of sparsifying operators.
-        n_blocks: Number of blocks for granularity `blocks`.
+        n_blocks: Number of blocks for granularities `blocks` and `learned-blocks`.
+        blocks: First layer of each block for these granularities, e.g. [0, 4, 20]. Defaults to
+            None: `n_blocks` of them are found.
         router: The routers of mixtures of experts: merged with their layers, the base's, the
             expert's, or searched.
         towers: Vision and audio towers: `equal` keeps the base's and refuses experts whose towers
@@ -140,6 +144,7 @@ class MergeSection(Section):
     parameters: dict[str, float] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
     n_blocks: int = Field(default=6, ge=1)
+    blocks: tuple[int, ...] | None = None
     router: EdgeRule = "merge"
     towers: TowerRule = "equal"
 
@@ -153,6 +158,11 @@ class MergeSection(Section):
                 f"[{high:g}, {low:g}]"
                 if low > high
                 else f"bounds [{low:g}, {high:g}] are empty"
+            )
+        if self.blocks is not None and self.granularity not in ("blocks", "learned-blocks"):
+            raise ValueError(
+                "blocks belong to granularity blocks or learned-blocks, but it is "
+                f"{self.granularity!r}; remove them"
             )
         if isinstance(self.density, tuple) and not self.density[0] < self.density[1]:
             raise ValueError(

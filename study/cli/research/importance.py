@@ -23,9 +23,9 @@ def importance(
     Example: mergefront importance examples/demo.yaml
     """
     from ...importance import compute_importance, signals_of
-    from ...spec.inputs import StudyInputs
+    from ...opening import open_inputs
 
-    inputs = StudyInputs.of(read_spec(spec, storage))
+    inputs = open_inputs(read_spec(spec, storage))
     signals = signals_of(inputs)
     importance = compute_importance(inputs, signals) or {}
     columns = {_title(name, inputs.spec.importance.norm): s for name, s in signals.items()}

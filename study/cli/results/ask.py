@@ -36,14 +36,14 @@ def ask(
 
     Example: mergefront ask examples/demo.yaml --trial 0 --trial 51
     """
+    from ...opening import open_inputs
     from ...results.export import trial_of
     from ...run import devices_of, make_objective
     from ...seeding import check_same_study
-    from ...spec.inputs import StudyInputs
     from ...storage.connection import load_study
 
     parsed = read_spec(spec, storage)
-    study, inputs = load_study(parsed), StudyInputs.of(parsed)
+    study, inputs = load_study(parsed), open_inputs(parsed)
     check_same_study(study, inputs)
     weights = {n: inputs.plan.group_weights(trial_of(study, n).params) for n in trial}
     with devices_of(parsed) as devices:  # a running study's workers keep theirs

@@ -52,13 +52,13 @@ def export(
 
     Example: mergefront export examples/demo.yaml --preference 0.5 --out merged
     """
+    from ...opening import open_inputs
     from ...results.export import export_candidate, export_mergekit
     from ...seeding import check_same_study
-    from ...spec.inputs import StudyInputs
     from ...storage.connection import load_study
 
     parsed = read_spec(spec, storage)
-    study, inputs = load_study(parsed), StudyInputs.of(parsed)
+    study, inputs = load_study(parsed), open_inputs(parsed)
     check_same_study(study, inputs)
     chosen = _chosen(study, inputs, trial, preference)
     if format is ExportFormat.MERGEKIT:

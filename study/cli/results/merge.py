@@ -24,8 +24,8 @@ def merge(
 
     Example: mergefront merge examples/demo.yaml --weights weights.json --out merged
     """
+    from ...opening import open_inputs
     from ...results.export import merge_weights
-    from ...spec.inputs import StudyInputs
 
-    merge_weights(StudyInputs.of(read_spec(spec, storage)), weights, out)
+    merge_weights(open_inputs(read_spec(spec, storage)), weights, out)
     typer.echo(out)

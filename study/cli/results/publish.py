@@ -37,13 +37,13 @@ def publish(
 
     Example: mergefront publish examples/demo.yaml --trial 17 --to ./published
     """
+    from ...opening import open_inputs
     from ...results.sharing.publish import publish_to_folder, publish_to_hub
     from ...seeding import check_same_study
-    from ...spec.inputs import StudyInputs
     from ...storage.connection import load_study
 
     parsed = read_spec(spec, storage)
-    study, inputs = load_study(parsed), StudyInputs.of(parsed)
+    study, inputs = load_study(parsed), open_inputs(parsed)
     check_same_study(study, inputs)
     if _is_hub_id(to):
         typer.echo(publish_to_hub(inputs, study, trial, to, private))

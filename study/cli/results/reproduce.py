@@ -51,15 +51,17 @@ def reproduce(
     """
     from tempfile import TemporaryDirectory
 
+    from ...opening import open_inputs, with_blocks
     from ...results.export import merge_weights
     from ...results.sharing.manifest import check_same_parents, read_manifest, weights_of
-    from ...spec.inputs import StudyInputs
     from ...spec.study_spec import StudySpec
 
     content = read_manifest(manifest)
     parsed = read_spec(spec, None) if spec else StudySpec.parse(content["spec"], Path("."))
+    if parsed.merge.granularity == "learned-blocks":  # as measured there
+        parsed = with_blocks(parsed, tuple(content["spec"]["merge"]["blocks"]))
     try:
-        inputs = StudyInputs.of(parsed)
+        inputs = open_inputs(parsed)
     except SpecError as error:
         if spec:
             raise

@@ -36,16 +36,16 @@ def demo(
 
     Example: mergefront demo --out runs/demo
     """
+    from ...opening import open_inputs
     from ...results.front import front_report
     from ...results.report.page import write_report
-    from ...spec.inputs import StudyInputs
     from ...spec.study_spec import StudySpec
     from ...storage.connection import load_study
     from ..results.front import print_front
 
     path = _write_spec(out)
     spec = StudySpec.from_yaml(path).with_overrides(storage, trials)
-    run_here(StudyInputs.of(spec), path)
+    run_here(open_inputs(spec), path)
     study = load_study(spec)
     report = front_report(study, spec)
     print_front(report)

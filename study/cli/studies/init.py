@@ -24,11 +24,11 @@ def init(
 
     Example: mergefront init examples/demo.yaml
     """
+    from ...opening import open_inputs
     from ...seeding import init_study
-    from ...spec.inputs import StudyInputs
     from ...storage.connection import wait_for_storage
 
-    inputs = StudyInputs.of(read_spec(spec, storage))
+    inputs = open_inputs(read_spec(spec, storage))
     wait_for_storage(inputs.spec.study.storage, wait)
     study = init_study(inputs)
     typer.echo(f"Study {study.study_name!r} has {len(study.get_trials(deepcopy=False))} trials.")

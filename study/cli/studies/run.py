@@ -48,7 +48,7 @@ def run(  # noqa: PLR0913 - a command's options
 
     Example: mergefront run BASE EXPERT --task gsm8k --trials 60
     """
-    from ...spec.inputs import StudyInputs
+    from ...opening import open_inputs
 
     if len(spec) > 1:
         path = write(draft_of(spec[0], spec[1:], task, name, trials, max_new_tokens))
@@ -58,7 +58,7 @@ def run(  # noqa: PLR0913 - a command's options
     if dry_run:
         _print_plan(parsed)
         return
-    run_here(StudyInputs.of(parsed), path, workers)
+    run_here(open_inputs(parsed), path, workers)
     say_next(path, storage, AFTER_RUN)
 
 

@@ -29,10 +29,10 @@ def worker(
 
     Example: mergefront worker examples/demo.yaml
     """
+    from ...opening import open_inputs
     from ...run import work
-    from ...spec.inputs import StudyInputs
     from ..progress import ConsoleReporter
 
     parsed = read_spec(spec, storage, trials)
     with ConsoleReporter(parsed) as reporter:
-        work(StudyInputs.of(parsed), reporter, wait)
+        work(open_inputs(parsed), reporter, wait)

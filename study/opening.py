@@ -1,0 +1,89 @@
+"""From a spec to its inputs: blocks of layers are those that were measured for its study."""
+
+from ..errors import StudyError
+from ..objectives.checkpoints import resolve_model
+from ..objectives.importance import layer_effects
+from ..objectives.merging import find_blocks
+from .importance import prompts_of
+from .spec.inputs import Resolve, StudyInputs
+from .spec.study_spec import StudySpec
+from .storage.connection import load_study
+from .storage.identity import FINGERPRINT
+
+# Digits of an effect: no block may depend on the last bits of a sum.
+_DIGITS = 6
+
+
+def open_inputs(spec: StudySpec, resolve: Resolve = resolve_model) -> StudyInputs:
+    """Find and check everything a spec names; create nothing.
+
+    Blocks that are learned are taken from the study, if it exists, so that all its workers agree.
+    Else they are measured: the spec of what is returned names them.
+
+    Args:
+        spec: What was asked for.
+        resolve: Finds a model's directory, given its name in the spec and the spec's folder.
+
+    Raises:
+        SpecError: At the first thing that is missing or does not fit.
+        LayoutError: If a tensor is covered by no merge rule.
+    """
+    if not _is_open(spec):
+        return StudyInputs.of(spec, resolve)
+    blocks = _stored(spec) or measured_blocks(StudyInputs.of(with_blocks(spec, (0,)), resolve))
+    return StudyInputs.of(with_blocks(spec, blocks), resolve)
+
+
+def planned_inputs(spec: StudySpec, resolve: Resolve) -> tuple[StudyInputs, bool]:
+    """Return inputs without a look at weights, and whether their blocks are yet to be measured.
+
+    Until then blocks are of equal length.
+
+    Raises:
+        SpecError: As `open_inputs` does; also if there are no questions to measure them with.
+    """
+    if not _is_open(spec):
+        return StudyInputs.of(spec, resolve), False
+    if (blocks := _stored(spec)) is not None:
+        return StudyInputs.of(with_blocks(spec, blocks), resolve), False
+    draft = StudyInputs.of(with_blocks(spec, (0,)), resolve)
+    prompts_of(draft)
+    layers = draft.plan.n_layers
+    n = min(spec.merge.n_blocks, layers)
+    even = tuple(block * layers // n for block in range(n))
+    return StudyInputs.of(with_blocks(spec, even), resolve), True
+
+
+def measured_blocks(inputs: StudyInputs) -> tuple[int, ...]:
+    """Return the first layer of each block: those whose effects vary least within.
+
+    The dynamic programme of `find_blocks` without balance (Fisher and Jenks), on `layer_effects`.
+
+    Raises:
+        SpecError: If no task has questions that no candidate is measured on.
+    """
+    parents = [inputs.base.directory, *(expert.directory for expert in inputs.experts)]
+    effects = layer_effects(parents, prompts_of(inputs), inputs.spec.models.dtype)
+    rounded = [float(f"{effect:.{_DIGITS}g}") for effect in effects]
+    return find_blocks(rounded, inputs.spec.merge.n_blocks, balance=0.0)
+
+
+def with_blocks(spec: StudySpec, blocks: tuple[int, ...]) -> StudySpec:
+    """Return a spec that names its blocks."""
+    content = spec.model_dump(mode="json")
+    content["merge"]["blocks"] = list(blocks)
+    return StudySpec.parse(content, spec.folder)
+
+
+def _is_open(spec: StudySpec) -> bool:
+    """Whether a spec's blocks are still to be learned."""
+    return spec.merge.granularity == "learned-blocks" and spec.merge.blocks is None
+
+
+def _stored(spec: StudySpec) -> tuple[int, ...] | None:
+    """Return the blocks of the spec's study; None if there is none yet."""
+    try:
+        known = load_study(spec).user_attrs[FINGERPRINT].get("merge.blocks")
+    except StudyError:
+        return None
+    return None if known is None else tuple(known)

@@ -1,0 +1,78 @@
+"""Learned blocks are measured once, before the study, and every worker has the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command import invoke
+from mergefront.errors import LayoutError, SpecError
+from mergefront.examples.demo import QUESTIONS
+from mergefront.study import StudySpec
+from mergefront.study.dry_run import plan_study
+from mergefront.study.opening import open_inputs
+from mergefront.study.seeding import init_study
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import load_study
+from mergefront.study.storage.identity import FINGERPRINT
+from small_study import write_spec
+
+
+def _spec(folder: Path, importance: bool = True, **merge: Any) -> Path:
+    files = {"search": "search.jsonl", "validation": "validation.jsonl"}
+    if importance:
+        lines = (QUESTIONS / "importance.jsonl").read_text().splitlines(keepends=True)
+        (folder / "importance.jsonl").write_text("".join(lines[:24]))
+        files["importance"] = "importance.jsonl"
+    keys = {"granularity": "learned-blocks", "n_blocks": 3, **merge}
+    tasks = [{"name": "demo", "files": files}]
+    return write_spec(folder, study={"trials": 3}, merge=keys, evaluation={"tasks": tasks})
+
+
+def test_blocks_are_measured_once_and_kept_in_the_study(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(path := _spec(tmp_path))
+    planned = dict(plan_study(spec))["search"]
+    assert planned.startswith("5 variables") and "3 blocks, measured when" in planned
+    inputs = open_inputs(spec)
+    blocks = inputs.plan.settings.blocks
+    # On the demo pair the first layers do most, each in its own measure; the others are alike.
+    assert blocks == (0, 1, 2)
+    assert inputs.plan.groups == ("block_000", "block_001", "block_002", "embeddings", "head")
+    assert open_inputs(spec).plan.settings.blocks == blocks
+    assert invoke("run", path).exit_code == 0
+    study = load_study(spec)
+    assert study.user_attrs[FINGERPRINT]["merge.blocks"] == [0, 1, 2]
+    assert study.user_attrs["mergefront:spec"]["merge"]["blocks"] == [0, 1, 2]
+    # What another machine would measure does not count.
+    kept = study.user_attrs[FINGERPRINT] | {"merge.blocks": [0, 2, 5]}
+    study._storage.set_study_user_attr(study._study_id, FINGERPRINT, kept)
+    assert open_inputs(spec).plan.settings.blocks == (0, 2, 5)
+    assert "blocks from layers 0 2 5" in dict(plan_study(spec))["search"]
+    init_study(open_inputs(spec))
+
+
+def test_blocks_may_be_named(tmp_path: Path) -> None:
+    for granularity in ("blocks", "learned-blocks"):
+        path = _spec(tmp_path, importance=False, granularity=granularity, blocks=[0, 4])
+        inputs = load_inputs(path)
+        assert inputs.plan.groups[:2] == ("block_000", "block_001")
+        assert inputs.fingerprint()["merge.blocks"] == [0, 4]
+    with pytest.raises(LayoutError, match=r"increasing layers from 0 to 7, but got \[0, 8\]"):
+        load_inputs(_spec(tmp_path, blocks=[0, 8]))
+    with pytest.raises(SpecError, match="blocks belong to granularity blocks or learned-blocks"):
+        load_inputs(_spec(tmp_path, granularity="layer", blocks=[0, 4]))
+
+
+def test_a_study_of_other_granularity_has_the_fingerprint_that_it_had(tmp_path: Path) -> None:
+    inputs = load_inputs(_spec(tmp_path, granularity="blocks"))
+    assert "merge.blocks" not in json.loads(json.dumps(inputs.fingerprint()))
+
+
+def test_learning_needs_questions_of_its_own(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(_spec(tmp_path, importance=False))
+    for refused in (open_inputs, plan_study):
+        with pytest.raises(SpecError, match=r"'learned-blocks' needs .*or use granularity 'bl"):
+            refused(spec)
+    with pytest.raises(SpecError, match="measured when a study is created"):
+        load_inputs(tmp_path / "spec.yaml")
