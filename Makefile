@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-racing sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
+        bench-front bench-granularities bench-racing sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
 
@@ -85,6 +85,10 @@ GRANULARITIES = mergefront:merge.granularity=uniform,mergefront:merge.granularit
 bench-methods: install
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/methods/on_problems.py --out runs/methods/problems
 	$(COMPARE) --presets $(METHODS),$(SWEEPS),$(PRIORS),$(GRANULARITIES)
+
+# What should have a weight of its own; half an hour on one core.
+bench-granularities: install
+	$(BIN)/python benchmarks/methods/granularities.py --out runs/granularities
 
 bench-front: install
 	$(BIN)/python benchmarks/evaluation/front.py --out runs/front

@@ -42,6 +42,7 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         "parameters": {},
         "seed": 0,
         "n_blocks": 6,
+        "blocks": None,
         "router": "merge",
         "towers": "equal",
     }
