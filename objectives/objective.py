@@ -54,11 +54,12 @@ class Measurement:
 
     def attributes(self) -> dict[str, object]:
         """Return the user attributes that every finished trial carries."""
+        made = [answer for answer in self.answers if answer.n_tokens]
         attributes: dict[str, object] = {
             "standard_errors": list(self.standard_errors),
             "n_questions": self.n_questions,
             "generated_tokens": sum(answer.n_tokens for answer in self.answers),
-            "finish_reasons": dict(Counter(answer.finish_reason for answer in self.answers)),
+            "finish_reasons": dict(Counter(answer.finish_reason for answer in made)),
             "merge_seconds": round(self.merge_seconds, 4),
             "evaluate_seconds": round(self.evaluate_seconds, 4),
         }
@@ -69,7 +70,6 @@ class Measurement:
             attributes["constraint_errors"] = errors
         if self.n_cached:
             attributes["n_cached"] = self.n_cached
-        made = [answer for answer in self.answers if answer.n_tokens]
         signs = Counter(sign for answer in made for sign in answer.signs)
         if signs:
             attributes["diagnosis"] = {s: n / len(made) for s, n in sorted(signs.items())}

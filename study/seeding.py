@@ -42,6 +42,8 @@ IMPORTANCE = "mergefront:importance"
 SPEC = "mergefront:spec"
 # What relative paths of the spec are relative to, on the machine that created the study.
 FOLDER = "mergefront:folder"
+# What the dry run warned of, for whoever reads the results.
+WARNING = "mergefront:warning"
 # Measured trials at the end, as last asked for; absent while it is the spec's.
 BUDGET = "mergefront:trials"
 
@@ -116,6 +118,8 @@ def _set_attributes(study: optuna.Study, inputs: StudyInputs) -> None:
     content["study"]["storage"] = shown_url(inputs.spec.study.storage)
     study.set_user_attr(SPEC, content)
     study.set_user_attr(FOLDER, str(inputs.spec.folder.absolute()))
+    if inputs.greedy_warning is not None:
+        study.set_user_attr(WARNING, inputs.greedy_warning)
     study.set_user_attr(IMPORTANCE, compute_importance(inputs))
 
 

@@ -26,9 +26,9 @@ from ...samplers import (
     signs,
 )
 from ..first_trials import is_uniform
-from ..seeding import importance_of
+from ..seeding import WARNING, importance_of
 from ..spec.study_spec import StudySpec
-from .front_table import data_frame, html_table, rounded
+from .front_table import data_frame, html_table, rounded, tied_sets
 from .indicators import hypervolume as hypervolume
 from .recommendations import knee_of, reference_of, to_json
 from .uniform_curve import LayerwiseGain, layerwise_gain
@@ -104,6 +104,7 @@ class FrontReport:
             front.
         denoised: All trials.
         adviser: Recommends models; None where trials share no parameter.
+        warning: Of how the answers were made. Defaults to None: there is none.
     """
 
     study: str
@@ -117,6 +118,12 @@ class FrontReport:
     knee: int | None
     denoised: Denoised
     adviser: Adviser | None = None
+    warning: str | None = None
+
+    @property
+    def tied(self) -> list[list[int]]:
+        """Which models of the front cannot be told apart, by number; see `tied_sets`."""
+        return tied_sets(self.trials)
 
     @cached_property
     def recommended(self) -> list[Recommendation]:
@@ -188,6 +195,8 @@ class FrontReport:
             "hypervolume": self.hypervolume,
             "hypervolume_uniform": self.hypervolume_uniform,
             "knee": self.knee,
+            "tied": self.tied,
+            "warning": self.warning,
             "trials": [self._trial_json(trial) for trial in self.trials],
             "layerwise": self.layerwise and self.layerwise.to_json(self.metric_names),
             "recommended": [to_json(r, self.metric_names) for r in self.recommended],
@@ -276,6 +285,7 @@ def _report(
         knee=knee_of(adviser, front),
         denoised=denoised,
         adviser=adviser,
+        warning=study.user_attrs.get(WARNING),
     )
 
 

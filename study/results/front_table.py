@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 
 from ...errors import MissingExtraError
+from ...objectives.evaluation.diagnosis import SIGNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# Standard errors within which two values may be one: 95 %.
+_WITHIN = 1.96
 _STYLE = "text-align: right; padding: 2px 10px; font-variant-numeric: tabular-nums"
 
 
@@ -33,6 +36,44 @@ def errors_of(trial: FrozenTrial) -> list[float]:
     """Return a trial's standard errors; nan where it has none."""
     known: list[float] = trial.user_attrs.get("standard_errors") or [math.nan] * len(trial.values)
     return known
+
+
+def tied_sets(trials: Sequence[FrozenTrial]) -> list[list[int]]:
+    """Return which models of a front cannot be told apart, by number.
+
+    Each set is a run of neighbours of which no two differ in any objective by more than their
+    errors explain (95 %, errors taken as independent). Sets may overlap.
+
+    Args:
+        trials: Of a front, in order, with their denoised values and errors.
+    """
+    runs: list[tuple[int, int]] = []
+    for start in range(len(trials)):
+        end = start + 1
+        while end < len(trials) and all(_tied(trials[end], t) for t in trials[start:end]):
+            end += 1
+        if end - start > 1 and not (runs and runs[-1][1] >= end):
+            runs.append((start, end))
+    return [[trial.number for trial in trials[start:end]] for start, end in runs]
+
+
+def _tied(one: FrozenTrial, other: FrozenTrial) -> bool:
+    values = zip(one.user_attrs["denoised"], other.user_attrs["denoised"], strict=True)
+    errors = zip(
+        one.user_attrs["denoised_errors"], other.user_attrs["denoised_errors"], strict=True
+    )
+    return all(
+        abs(a - b) <= _WITHIN * math.hypot(*pair)
+        for (a, b), pair in zip(values, errors, strict=True)
+    )
+
+
+def signs_of_trial(trial: FrozenTrial) -> dict[str, float]:
+    """Return the share of a model's answers that were cut, and with each other sign of trouble."""
+    ends: dict[str, int] = trial.user_attrs.get("finish_reasons") or {}
+    cut = ends.get("length", 0) / max(sum(ends.values()), 1)
+    found: dict[str, float] = trial.user_attrs.get("diagnosis") or {}
+    return {"truncation": cut, **{sign: found.get(sign, 0.0) for sign in SIGNS}}
 
 
 def data_frame(trials: Sequence[FrozenTrial], names: Sequence[str]) -> "pd.DataFrame":

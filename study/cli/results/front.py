@@ -65,6 +65,11 @@ def print_front(report: "FrontReport", wide: bool = False) -> None:
     typer.echo(report.summary())
     if report.trials and report.layerwise is not None:
         typer.echo(report.layerwise.sentence())
+    if report.tied:
+        sets = "; ".join(", ".join(map(str, numbers)) for numbers in report.tied)
+        typer.echo(f"cannot be told apart: trials {sets}")
+    if report.warning:
+        typer.echo(f"warning: {report.warning}", err=True)
 
 
 def _cells(report: "FrontReport", measured: bool) -> "tuple[list[str], list[Row]]":

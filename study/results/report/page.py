@@ -29,8 +29,10 @@ from .page_parts import (
     lead,
     slider,
     table,
+    table_notes,
     toggles,
     validation,
+    warning,
 )
 
 _PARALLEL = '<div id="parallel" class="panel"></div>\n'
@@ -128,6 +130,7 @@ def _page(
     return Template(_text("report.html.template")).substitute(
         title=html.escape(report.study),
         lead=lead(report),
+        warning=warning(report),
         cards="".join(f"<div><b>{html.escape(v)}</b><span>{k}</span></div>\n" for k, v in facts),
         heading="Pareto front" if several else "Models",
         key=key(bool(validations), several),
@@ -136,6 +139,7 @@ def _page(
         sliders="".join(slider(report, place) for place in range(len(report.metric_names))),
         table_title="Models on the front" if several else "Best model",
         table=table(report, validations),
+        signs=table_notes(report),
         validations="".join(validation(content) for content in validations),
         figures=figures,
         footer=footer(study),

@@ -2,15 +2,19 @@
 
 import datetime
 import html
+import string
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 
 from ...._version import __version__
+from ....objectives.evaluation.diagnosis import SIGNS
 from ..front import FrontReport
-from ..front_table import errors_of, role, rounded
+from ..front_table import errors_of, role, rounded, signs_of_trial
 
+_LETTERS = string.ascii_lowercase + string.ascii_uppercase
+_SIGNS = {"truncation": "share of answers cut at the limit", **SIGNS}
 Validations = list[dict[str, Any]]
 
 
@@ -18,6 +22,12 @@ def lead(report: FrontReport) -> str:
     """Return what the page is about, in one line."""
     names = " against ".join(html.escape(name) for name in report.metric_names)
     return f"Layer-wise merges: {names}. Made by MergeFront {__version__}."
+
+
+def warning(report: FrontReport) -> str:
+    """Return what the study warns of, as a paragraph."""
+    text = report.warning
+    return f'<p class="note"><b>Warning:</b> {html.escape(text)}</p>\n' if text else ""
 
 
 def key(validated: bool, several: bool) -> str:
@@ -142,12 +152,35 @@ def table(report: FrontReport, validations: Validations) -> str:
         heads += [name, f"{name}, measured", *(f"{name}, {v['split']}" for v in validations)]
     if validations:
         heads.append("beyond the curve")
+    heads += ["tied"] if report.tied else []
+    heads += [sign.replace("_", " ") for sign in _shown_signs(report)]
     columns = "".join(
         f'<th><button type="button" data-column="{place}">{html.escape(head)}</button></th>'
         for place, head in enumerate(heads)
     )
     rows = "".join(_row(report, index, validations) for index in range(len(report.trials)))
     return f'<table id="models"><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table>\n'
+
+
+def table_notes(report: FrontReport) -> str:
+    """Return what stands below the table: what its letters and its shares are."""
+    shown = _shown_signs(report)
+    notes = []
+    if report.tied:
+        notes.append(
+            "Models that share a letter under <i>tied</i> cannot be told apart: no objective "
+            "differs by more than the errors explain (95 %)."
+        )
+    notes += [f"<i>{html.escape(s.replace('_', ' '))}</i>: {_SIGNS[s]}." for s in shown]
+    never = [sign.replace("_", " ") for sign in _SIGNS if sign not in shown]
+    notes += [f"None of these models' answers shows {', '.join(never)}."] if never else []
+    return f'<p class="note">{" ".join(notes)}</p>\n'
+
+
+def _shown_signs(report: FrontReport) -> list[str]:
+    """Return the signs of trouble that answers of the front's models show."""
+    shares = [signs_of_trial(trial) for trial in report.trials]
+    return [sign for sign in _SIGNS if any(each[sign] for each in shares)]
 
 
 def _row(report: FrontReport, index: int, validations: Validations) -> str:
@@ -165,6 +198,11 @@ def _row(report: FrontReport, index: int, validations: Validations) -> str:
     if validations:
         beyond = bool(fresh[-1] and fresh[-1]["distinguishable"])
         cells.append(_cell("yes" if beyond else "", int(beyond)))
+    if report.tied:
+        letters = zip(_LETTERS, report.tied, strict=False)
+        cells.append(_cell("".join(a for a, tied in letters if trial.number in tied), index))
+    shares = signs_of_trial(trial)
+    cells += [_cell(f"{100 * shares[sign]:.2g} %", shares[sign]) for sign in _shown_signs(report)]
     return f'<tr tabindex="0" data-n="{trial.number}">{"".join(cells)}</tr>\n'
 
 

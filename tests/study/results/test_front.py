@@ -19,6 +19,7 @@ from optuna.trial import create_trial
 from mergefront.errors import StudyError
 from mergefront.study import StudySpec, pareto_front
 from mergefront.study.results.front import front_report, hypervolume
+from mergefront.study.results.front_table import signs_of_trial
 from mergefront.study.results.report.page import write_report
 from mergefront.study.results.validation import validate
 from mergefront.study.results.validation_study import open_validation, record
@@ -176,8 +177,11 @@ def test_the_report_shows_search_and_validation_side_by_side(
     for metric in spec.metric_names:
         assert text.count(f">{metric}, validation</button>") == 1
     assert "24 questions of the split <b>validation</b>" in text
-    # Trial, role; believed, measured and validation of two objectives; beyond the uniform curve.
-    cells = 2 + 3 * 2 + 1
+    # Trial, role; believed, measured and validation of two objectives; beyond the uniform curve;
+    # tied; signs of trouble that the models show.
+    seen = [signs_of_trial(trial) for trial in report.trials]
+    n_signs = sum(any(shares[sign] for shares in seen) for sign in seen[0])
+    cells = 2 + 3 * 2 + 1 + bool(report.tied) + n_signs
     rows = re.findall(r"<tr [^>]*data-n=.*?</tr>", text)
     assert [row.count("<td ") for row in rows] == [cells] * len(report.trials)
 
