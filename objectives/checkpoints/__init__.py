@@ -7,7 +7,7 @@ tensors straight from safetensors files, `tensor_table` says what loading makes 
 
 from .compatibility import check_mergeable
 from .hub import resolve_model
-from .lora import LoraCheckpoint, is_adapter, open_expert
+from .lora import LoraCheckpoint, is_adapter, open_expert, reads_base
 from .reader import Checkpoint
 from .tensors import TensorTable, is_tied, tensor_table
 
@@ -19,6 +19,7 @@ __all__ = [
     "is_adapter",
     "is_tied",
     "open_expert",
+    "reads_base",
     "resolve_model",
     "tensor_table",
 ]

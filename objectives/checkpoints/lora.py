@@ -10,7 +10,15 @@ from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, scaling_of
 from .reader import Checkpoint
 from .tensor_files import FileTensor, parse_header
-from .tensors import embeddings_name, fitted, is_head, is_tied, same, tensor_table
+from .tensors import (
+    PaddedCheckpoint,
+    embeddings_name,
+    fitted,
+    is_head,
+    is_tied,
+    same,
+    tensor_table,
+)
 
 _PREFIX = "base_model.model."
 
@@ -115,6 +123,11 @@ def open_expert(directory: Path, base: Checkpoint) -> Checkpoint:
     if is_adapter(directory):
         return LoraCheckpoint(directory, base)
     return fitted(Checkpoint(directory), base)
+
+
+def reads_base(directory: Path, base: Path) -> bool:
+    """Whether an expert is another model without its base: an adapter, or of other padding."""
+    return isinstance(open_expert(directory, Checkpoint(base)), LoraCheckpoint | PaddedCheckpoint)
 
 
 def is_adapter(directory: Path) -> bool:

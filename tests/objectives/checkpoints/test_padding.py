@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mergefront.errors import SpecError
-from mergefront.objectives.checkpoints import Checkpoint, check_mergeable, open_expert
+from mergefront.objectives.checkpoints import Checkpoint, check_mergeable, open_expert, reads_base
 from mergefront.objectives.evaluation.backends.backend import Models
 from mergefront.objectives.evaluation.backends.loading import load_model
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
@@ -78,3 +78,9 @@ def test_rows_that_tokens_have_are_never_cut_or_filled(tmp_path: Path) -> None:
     message = r"64 rows, .* 47, and the tokenizer's last token is number 47\. Choose"
     with pytest.raises(SpecError, match=message):
         check_mergeable(base, [open_expert(models.experts[0], base)])
+
+
+def test_an_engine_is_compared_with_the_expert_that_is_merged(tmp_path: Path) -> None:
+    models = _pair(tmp_path, "dense", 48, 64)
+    assert reads_base(models.experts[0], models.base)
+    assert not reads_base(models.base, models.base)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ....checkpoints import is_adapter
+from ....checkpoints import reads_base
 from ..chat import Chat
 from ..loading import load_expert
 
@@ -192,19 +192,20 @@ def _resized(name: str, ours: Hashes, theirs: Hashes) -> bool:
 def shortfall(
     directory: Path, base: Path, dtype: str, chat: Chat, answers: Sequence[Answered]
 ) -> str | None:
-    """Say how an engine's answers differ from those of an adapter's model in transformers.
+    """Say how an engine's answers differ from transformers', of an expert that reads the base.
 
-    vLLM cannot load an adapter as a model of its own, so there is no fresh engine to compare
-    with. Each decoded token must be transformers' best one at its place, or nearly so.
+    vLLM cannot load an adapter as a model of its own, and of a model with other padding it loads
+    other rows than are merged: there is no fresh engine to compare with. Each decoded token must
+    be transformers' best one at its place, or nearly so.
 
     Args:
-        directory: Of the adapter.
-        base: What it is added to.
+        directory: Of the adapter, or of an expert whose padding differs.
+        base: What it is added to, or whose rows count.
         dtype: Name of the torch dtype.
         chat: Of the base.
         answers: To `PROMPTS`.
     """
-    assert is_adapter(directory)
+    assert reads_base(directory, base)
     model = load_expert(directory, base, dtype, "cpu")
     worst = 0.0
     for prompt, answer in zip(PROMPTS, answers, strict=True):

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .....errors import EngineError
-from ....checkpoints import Checkpoint, is_adapter
+from ....checkpoints import Checkpoint, reads_base
 from ....merging import plan_of
 from ..backend import Models
 from ..chat import Chat
@@ -54,8 +54,8 @@ class SelfTest:
     def start_experts(self) -> None:
         """Start an engine with each expert's own files, look at it, and end it."""
         for number, directory in enumerate(self._models.experts, start=1):
-            if is_adapter(directory):
-                continue  # vLLM has no model of it
+            if reads_base(directory, self._models.base):
+                continue  # vLLM has no model of it, or one with other rows
             settings = with_length_of(self._settings, self._models.base, directory)
             engine = Engine(directory, self._models.dtype, settings)
             try:
@@ -111,7 +111,7 @@ class SelfTest:
             canary = self._look(engine)
             if difference := self._difference(parent, canary):
                 raise self._refusal(parent, difference)
-            # Of an adapter there is no fresh engine: in place it must be what the loader gave.
+            # Without a fresh engine, in place it must be what the loader gave.
             self._fresh.setdefault(parent, canary)
             reason = reason or _first(engine.call("mergefront_keep", parent))
         return reason or _first(engine.call("mergefront_prepare"))
