@@ -74,7 +74,7 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
             "evaluation",
             "tasks",
             [{"name": "t"}],
-            "one of `files`, one per split, `path` or `lm_eval`",
+            "one of `files`, one per split, `path`, `lm_eval` or `texts`",
         ),
         (
             "evaluation",
