@@ -1,15 +1,14 @@
 """Workers as a cluster runs them: processes that are killed, stopped and started again."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
+
+from processes import Program
 
 # A worker as `mergefront worker` starts it, which notes every result at the moment when it is
 # safe on disk.
@@ -45,19 +44,16 @@ class Cluster:
         self._spec, self._folder = spec, folder
         self._log = folder / "measured.jsonl"
         self._log.touch()
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self._stopped: list[subprocess.Popen[bytes]] = []
+        self.processes: list[Program] = []
+        self._stopped: list[Program] = []
 
     def start(self, n: int) -> None:
         """Start more workers."""
-        line = [sys.executable, "-c", _WORKER, "worker", str(self._spec), "--wait", "60"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        arguments = ["worker", str(self._spec), "--wait", "60", str(self._log)]
         for _ in range(n):
-            self.processes.append(
-                subprocess.Popen([*line, str(self._log)], cwd=self._folder, env=environment)
-            )
+            self.processes.append(Program(_WORKER, *arguments, folder=self._folder))
 
-    def working(self) -> list["subprocess.Popen[bytes]"]:
+    def working(self) -> list[Program]:
         """Return the workers that have measured something, and neither ended nor were stopped."""
         pids = {_pid(row["worker"]) for row in self.measured()}
         running = [p for p in self.processes if p.poll() is None and p not in self._stopped]
@@ -76,7 +72,7 @@ class Cluster:
                     return
                 process.send_signal(signal.SIGCONT)
 
-    def _process_of(self, worker: str) -> "subprocess.Popen[bytes]":
+    def _process_of(self, worker: str) -> Program:
         (process,) = [p for p in self.processes if p.pid == _pid(worker)]
         return process
 

@@ -1,25 +1,14 @@
 """The commands, run as a user runs them."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from processes import mergefront
 from small_study import write_spec
-
-
-def mergefront(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "mergefront", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
 
 
 def test_init_run_status_front_and_report(tmp_path: Path) -> None:

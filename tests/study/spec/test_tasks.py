@@ -1,14 +1,13 @@
 """Studies of several tasks, with constraints, and over tasks of lm-eval."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from command import invoke
 from harness_task import CHAINS
 from mergefront.errors import SpecError, StudyError
 from mergefront.examples.demo import QUESTIONS
@@ -70,9 +69,7 @@ def test_where_nothing_keeps_to_the_constraints_there_is_no_front(tmp_path: Path
     objective = make_objective(load_inputs(path), "validation")
     with pytest.raises(StudyError, match="is believed to keep to its constraints yet"):
         validate(report, study, objective, "validation")
-    shown = subprocess.run(
-        [sys.executable, "-m", "mergefront", "front", str(path)], capture_output=True, text=True
-    )
+    shown = invoke("front", path)
     assert "no trial is believed to keep to the constraints yet" in shown.stdout
 
 

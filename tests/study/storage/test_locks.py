@@ -20,6 +20,7 @@ from mergefront.study.storage.connection import check_storage, load_study
 from mergefront.study.storage.locks import AdvisoryLock, FileStudyLock, StudyLock
 from pgbouncer import pool, program
 from postgres import Server
+from processes import CONTEXT
 from small_study import write_spec
 
 
@@ -47,9 +48,8 @@ def _increment(url: str, folder: Path, times: int) -> None:
 
 def test_processes_exclude_each_other(storage_url: str, tmp_path: Path) -> None:
     (tmp_path / "counter").write_text("0")
-    context = multiprocessing.get_context("spawn")
     arguments = (storage_url, tmp_path, 20)
-    processes = [context.Process(target=_increment, args=arguments) for _ in range(3)]
+    processes = [CONTEXT.Process(target=_increment, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
@@ -65,7 +65,7 @@ def _hold(url: str, folder: Path) -> None:
 
 
 def _start_holder(url: str, folder: Path) -> "multiprocessing.process.BaseProcess":
-    process = multiprocessing.get_context("spawn").Process(target=_hold, args=(url, folder))
+    process = CONTEXT.Process(target=_hold, args=(url, folder))
     process.start()
     while not (folder / "held").exists():
         time.sleep(0.05)
@@ -116,9 +116,7 @@ def test_a_holder_that_computes_longer_than_the_patience_keeps_the_lock(
     postgres: Server, tmp_path: Path
 ) -> None:
     url = postgres.new_database()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_compute, args=(url, tmp_path, 4.0)
-    )
+    process = CONTEXT.Process(target=_compute, args=(url, tmp_path, 4.0))
     process.start()
     while not (tmp_path / "held").exists():
         time.sleep(0.05)

@@ -1,7 +1,6 @@
 """Opening storages, and the cache of hashes."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import threading
@@ -39,6 +38,7 @@ from mergefront.study.storage.connection import (
 from mergefront.study.storage.ledger import Ledger
 from mergefront.study.storage.outages import through_outages
 from postgres import Server, serve
+from processes import CONTEXT
 from small_study import write_spec
 
 
@@ -157,8 +157,7 @@ def test_many_that_create_one_study_at_once_create_it_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_spec(tmp_path, study={"storage": storage_url})
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(4) as pool:
+    with CONTEXT.Pool(4) as pool:
         assert pool.map(_init, [path] * 4) == [8] * 4
 
 

@@ -18,6 +18,7 @@ from mergefront.study.storage.connection import open_storage
 from mergefront.study.storage.ledger import Ending, Ledger
 from mergefront.study.workers.claims import MAX_RETRIES, Claims, Outcome
 from mergefront.study.workers.liveness import LocalWorkers, dead_trials, excludes_others
+from processes import CONTEXT
 
 SPACE: dict[str, BaseDistribution] = {
     "layer_000": FloatDistribution(0, 1),
@@ -141,9 +142,8 @@ def _hold(directory: Path, ready: "multiprocessing.Queue[bool]") -> None:
 def test_a_killed_process_is_dead_and_a_running_one_alive(
     tmp_path: Path, local: LocalWorkers
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready = context.Queue()
-    process = context.Process(target=_hold, args=(tmp_path / "workers", ready))
+    ready = CONTEXT.Queue()
+    process = CONTEXT.Process(target=_hold, args=(tmp_path / "workers", ready))
     process.start()
     assert ready.get(timeout=120)
     assert local.is_alive("other")

@@ -1,7 +1,6 @@
 """Many workers on one PostgreSQL study, through everything that happens in a cluster."""
 
 import json
-import multiprocessing
 import random
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from mergefront.study.storage.connection import (
 from mergefront.study.storage.locks import AdvisoryLock
 from mergefront.study.workers.claims import Claims
 from postgres import Server, serve
+from processes import CONTEXT
 from small_study import write_spec
 
 SPACE: dict[str, BaseDistribution] = {
@@ -77,10 +77,9 @@ def test_simultaneous_asks_give_the_very_points_of_sequential_ones(postgres: Ser
     alone, together = postgres.new_database(), postgres.new_database()
     _history(alone)
     _history(together)
-    expected = sorted(_ask(alone) for _ in range(8))
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(8)
-    processes = [context.Process(target=_ask, args=(together, barrier)) for _ in range(8)]
+    expected = sorted(_ask(alone) for _ in range(5))
+    barrier = CONTEXT.Barrier(5)
+    processes = [CONTEXT.Process(target=_ask, args=(together, barrier)) for _ in range(5)]
     for process in processes:
         process.start()
     for process in processes:
@@ -114,7 +113,7 @@ def test_eight_workers_keep_the_budget_and_repeat_no_point(
     tmp_path: Path, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = _spec(tmp_path, postgres, 64, 24)
+    path = _spec(tmp_path, postgres, 40, 24)
     init_study(load_inputs(path))
     cluster = Cluster(path, tmp_path)
     try:
@@ -123,7 +122,7 @@ def test_eight_workers_keep_the_budget_and_repeat_no_point(
     finally:
         cluster.kill()
     trials = load_study(StudySpec.from_yaml(path)).get_trials()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 64
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 40
     points = [list(trial.params.values()) for trial in trials]
     distances = [np.linalg.norm(np.subtract(a, b)) for a in points for b in points if a is not b]
     assert min(distances) > 0.01

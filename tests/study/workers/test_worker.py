@@ -23,6 +23,7 @@ from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study, state_dir
 from mergefront.study.workers.worker import MAX_FAILURES, SilentReporter
+from processes import COMMAND, Program
 from small_study import write_spec
 
 TRIALS = 5
@@ -86,7 +87,7 @@ run(load_inputs(path))
 
 
 def _start(path: Path, place: str) -> int:
-    return subprocess.run([sys.executable, "-c", _DRIVER, str(path), place]).returncode
+    return Program(_DRIVER, str(path), place).wait(120)
 
 
 PLACES = ["claim", "evaluation", "spool", "upload", "transaction", "tell"]
@@ -120,8 +121,8 @@ def test_killed_and_resumed(
     assert list((state_dir(load_inputs(path).spec) / "spool").glob("trial-*")) == []
 
 
-def _cli(*arguments: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "mergefront", *arguments])
+def _cli(*arguments: str) -> Program:
+    return Program(COMMAND, *arguments)
 
 
 def _wait_for(path: Path, state: TrialState, n: int) -> None:
