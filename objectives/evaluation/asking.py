@@ -30,12 +30,15 @@ class ScoredQuestion:
         task: Name of the task.
         score: From an answer to a number, 1 for right.
         sampling: How it is answered. Defaults to None: as the objective says.
+        together: From all answers to it to the number that each counts, where repeats vote.
+            Defaults to None: each is scored alone.
     """
 
     question: Question
     task: str
     score: Callable[[Completion], float]
     sampling: Sampling | None = None
+    together: Callable[[Sequence[Completion]], float] | None = None
 
     @property
     def kind(self) -> Kind:
@@ -43,6 +46,14 @@ class ScoredQuestion:
         if self.question.is_text:
             return "read"
         return "compared" if self.question.pairs else "generated"
+
+    def all_answered(self, completions: Sequence[Completion]) -> list[Answer]:
+        """Return what all answers to it contribute, one a repeat."""
+        answers = [self.answered(each, repeat) for repeat, each in enumerate(completions)]
+        if self.together is None:
+            return answers
+        score = self.together(completions)
+        return [replace(answer, score=score) for answer in answers]
 
     def answered(self, completion: Completion, repeat: int = 0) -> Answer:
         """Return what an answer to it contributes."""
@@ -70,6 +81,7 @@ def questions_of(tasks: Sequence[Task], split: str) -> list[ScoredQuestion]:
             task.name,
             partial(task.score, q),
             task.sampling,
+            None if task.together is None else partial(task.together, q),
         )
         for task in tasks
         for q in task.splits.get(split, ())  # type: ignore[call-overload]
@@ -100,15 +112,17 @@ class Interviewer:
             questions: By place; none of them a text.
             progress: Called with the number of questions answered since the last call.
         """
-        answers: dict[int, list[Answer]] = {place: [] for place in questions}
+        answers: dict[int, list[Answer]] = {}
         n_cached = 0
         for sampling, places in self._by_sampling(questions).items():
             asked = [(place, repeat) for place in places for repeat in range(sampling.repeats)]
             answer = self._generate if sampling.generates else self._compare
             single = [(questions[place].question, repeat) for place, repeat in asked]
             completions, n_known = answer(weights, single, sampling, progress)
-            for (place, repeat), completion in zip(asked, completions, strict=True):
-                answers[place].append(questions[place].answered(completion, repeat))
+            given: dict[int, list[Completion]] = {place: [] for place in places}
+            for (place, _), completion in zip(asked, completions, strict=True):
+                given[place].append(completion)
+            answers |= {place: questions[place].all_answered(own) for place, own in given.items()}
             n_cached += n_known
         return answers, n_cached
 

@@ -102,16 +102,11 @@ def open_tasks(source: HarnessSource) -> list[Any]:
 
 
 def _check_kind(task: Any) -> None:
-    """Refuse what has no score for a single answer, or runs what a model wrote.
+    """Refuse what runs what a model wrote.
 
     Raises:
         SpecError: With the reason.
     """
-    if task.OUTPUT_TYPE == "loglikelihood_rolling":
-        raise SpecError(
-            f"Tasks must score answers, but lm-eval's {task.task_name!r} measures the perplexity "
-            "of texts. Choose a task that answers questions."
-        )
     if getattr(task, "UNSAFE_CODE", False):
         raise SpecError(
             f"lm-eval's {task.task_name!r} runs code that a model wrote within the worker, which "

@@ -7,27 +7,28 @@ either way, and the same as with the harness's own `hf` model where that generat
 tokens. Imported only where such a task is used.
 """
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.defaults import default_gen_kwargs
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from ....errors import EvaluationError, SpecError
+from ....errors import SpecError
 from ..backends.backend import ChatSettings, Completion, Sampling
 from ..backends.chat import Chat
-from ..backends.likelihood import Pair, likelihoods_in
+from ..backends.likelihood import Pair
 from . import Question, Task
 from .harness_files import HarnessSource, open_tasks, seeded
-from .harness_lm import HarnessLM, harness_text
+from .harness_lm import HarnessLM
+from .harness_scoring import HarnessScoring, chosen_metric, metrics_of
 from .task import check_disjoint, check_splits, divide, without_copies
 
+# Texts whose perplexity is measured.
+_ROLLING = "loglikelihood_rolling"
 __all__ = ["HarnessLM", "HarnessSource", "load_harness_task"]
 
 
@@ -64,12 +65,18 @@ def load_harness_task(
     divided = divide(questions, lambda q: q.content_hash, source.fractions)
     splits = {split: tuple(members) for split, members in divided.items()}
     check_splits(source.name, splits)
+    voting = any(part.scoring.votes for part in parts)
+
+    def together(question: Question, completions: Sequence[Completion]) -> float:
+        return by_id[question.id].score(question.id, completions)
+
     loaded = Task(
         source.name,
         json.dumps([identity for part in parts for identity in part.identity]),
         splits,
-        lambda question, completion: by_id[question.id].score(question.id, completion),
+        lambda question, completion: by_id[question.id].score_one(question.id, completion),
         sampling,
+        together if voting else None,
     )
     check_disjoint([loaded])
     return loaded
@@ -81,15 +88,15 @@ def _common(source: HarnessSource, parts: Sequence["_Part"]) -> Sampling:
     Raises:
         SpecError: If there is no one way.
     """
-    ways = list(dict.fromkeys(part.sampling for part in parts))
+    ways = list(dict.fromkeys((part.sampling, part.reads, part.scoring.votes) for part in parts))
     if len(ways) != 1:
         names = sorted({str(part.task.task_name) for part in parts})
         raise SpecError(
             f"The tasks of a group must be asked in one way, but those of {source.task!r} differ "
-            f"in stop texts or limits. Name them one by one under `evaluation.tasks`: "
+            f"in stop texts, limits or kind. Name them one by one under `evaluation.tasks`: "
             f"{', '.join(names)[:200]}."
         )
-    return ways[0]
+    return ways[0][0]
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class _Part:
     questions: list[Question]
     instances: Mapping[str, list[Instance]]
     sampling: Sampling
-    scoring: "_Scoring"
+    scoring: HarnessScoring
 
     @classmethod
     def of(
@@ -119,7 +126,7 @@ class _Part:
             name = f"{task.task_name}:{instance.doc_id}" if grouped else str(instance.doc_id)
             instances.setdefault(name, []).append(instance)
         sampling = _sampling(task, next(iter(instances.values()))[0], source, default)
-        scoring = _Scoring(task, *_metric(task, source), chat, source.reasoning)
+        scoring = HarnessScoring(task, *chosen_metric(task, source), chat, source.reasoning)
         questions = [_question(task, name, own, source) for name, own in instances.items()]
         part = cls(task, questions, instances, sampling, scoring)
         part.check(source)
@@ -129,9 +136,23 @@ class _Part:
     def identity(self) -> list[Any]:
         return ["lm-eval", self.task.task_name, str(self.task.VERSION), *self.scoring.identity]
 
-    def score(self, question: str, completion: Completion) -> float:
-        """Return the harness's metric for one answer."""
-        return self.scoring.score(self.instances[question], completion, self.sampling)
+    @property
+    def reads(self) -> bool:
+        """Whether its documents are texts that are read."""
+        return self.questions[0].is_text
+
+    def score(self, question: str, completions: Sequence[Completion]) -> float:
+        """Return the harness's metric for the answers to a question; 0 for a text."""
+        if self.reads:
+            return 0.0
+        return self.scoring.score(self.instances[question], completions, self.sampling)
+
+    def score_one(self, question: str, completion: Completion) -> float:
+        """Return the harness's metric for one answer.
+
+        Where answers vote, it is replaced when all are there.
+        """
+        return 0.0 if self.scoring.votes else self.score(question, [completion])
 
     def check(self, source: HarnessSource) -> None:
         """Score an answer before anything is generated.
@@ -140,24 +161,31 @@ class _Part:
             SpecError: If that gives no score.
         """
         question = self.questions[0]
+        if self.reads and (source.metric or source.filter):
+            raise SpecError(
+                f"Texts are read by `perplexity`, `kl/base` and `kl/expert` among `objectives` or "
+                f"`constraints`: remove `metric` and `filter` of task {source.name!r}."
+            )
         rows = json.dumps([[-1.0 - i, False, 1] for i in range(len(question.pairs))])
         answer = Completion(rows if question.pairs else "0", 1, "stop")
         try:
-            self.score(question.id, answer)
+            self.score(question.id, [answer] * self.sampling.repeats)
         except Exception as error:  # whatever filters and metrics raise
             reason = str(error) or type(error).__name__
             others = ", ".join(ensemble.name for ensemble in self.task._filters)
             raise SpecError(
-                f"Task {source.name!r} must give a score to each single answer, but lm-eval's "
+                f"Task {source.name!r} must give a score to each question, but lm-eval's "
                 f"{self.task.task_name!r} with metric {self.scoring.metric!r} and filter "
                 f"{self.scoring.filter!r} does not: {reason.splitlines()[0]} Choose another "
-                f"`metric` ({', '.join(_metrics(self.task))}) or `filter` ({others})."
+                f"`metric` ({', '.join(metrics_of(self.task))}) or `filter` ({others}), or more "
+                "`sampling.repeats`."
             ) from error
 
 
 def _instances(task: Any, source: HarnessSource, chat: Chat) -> list[Instance]:
     task.config.repeats = 1  # how often each question is answered is the study's to say
-    template = source.chat and bool(chat.tokenizer.chat_template)
+    reads = task.OUTPUT_TYPE == _ROLLING
+    template = source.chat and bool(chat.tokenizer.chat_template) and not reads
     task.set_fewshot_seed(seed=1234)  # the harness's own default
     task.build_all_requests(
         apply_chat_template=template,
@@ -173,6 +201,9 @@ def _question(
     task: Any, name: str, instances: Sequence[Instance], source: HarnessSource
 ) -> Question:
     instance = instances[0]
+    if task.OUTPUT_TYPE == _ROLLING:
+        cluster = _cluster(instance.doc, source)
+        return Question(name, instance.args[0], "", cluster=cluster, is_text=True)
     target = json.dumps(task.doc_to_target(instance.doc), default=str)
     content = task.doc_to_text(instance.doc)
     pairs: tuple[Pair, ...] = ()
@@ -206,77 +237,3 @@ def _sampling(task: Any, instance: Instance, source: HarnessSource, default: Sam
     n_tokens = source.max_new_tokens or limit
     texts = tuple(text for text in stop if text)
     return replace(default, max_new_tokens=n_tokens, stop=texts, chat=False)
-
-
-def _metrics(task: Any) -> list[str]:
-    """Return the names of a task's metrics, those that are functions too."""
-    return [getattr(name, "__name__", str(name)) for name in task._metric_fn_list]
-
-
-def _metric(task: Any, source: HarnessSource) -> tuple[str, str]:
-    """Return the names of metric and filter.
-
-    Raises:
-        SpecError: If the task has none of that name.
-    """
-    filters = [ensemble.name for ensemble in task._filters]
-    chosen = {}
-    for kind, names, name, place in (
-        ("metric", _metrics(task), source.metric, 0),
-        ("filter", filters, source.filter, -1),
-    ):
-        if name is not None and name not in names:
-            raise SpecError(
-                f"`{kind}` of task {source.name!r} must be one of {', '.join(map(str, names))}, "
-                f"but got {name!r}."
-            )
-        chosen[kind] = name or str(names[place])
-    return chosen["metric"], chosen["filter"]
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    task: Any
-    metric: str
-    filter: str
-    chat: Chat
-    reasoning: bool
-
-    @property
-    def identity(self) -> list[Any]:
-        return [self.metric, self.filter, self.reasoning, *(["turned"] if self.is_turned else [])]
-
-    @property
-    def is_turned(self) -> bool:
-        """Whether the metric is an error rate: what is left of it is the score."""
-        known = self.task.higher_is_better()
-        return known.get(self.metric, True) is False
-
-    def score(
-        self, instances: Sequence[Instance], completion: Completion, sampling: Sampling
-    ) -> float:
-        """Return the harness's metric for one answer; 1 less it, where lower is better.
-
-        Raises:
-            EvaluationError: If it is not one number within [0, 1] an answer.
-        """
-        given: Sequence[Any] = (
-            [(each.total, each.is_greedy) for each in likelihoods_in(completion.text)]
-            if not sampling.generates
-            else [harness_text(completion, sampling, self.chat, self.reasoning)]
-        )
-        answered = [copy.copy(instance) for instance in instances]
-        for instance, response in zip(answered, given, strict=True):
-            instance.resps, instance.filtered_resps = [response], {}
-        ensemble = next(e for e in self.task._filters if e.name == self.filter)
-        ensemble.apply(answered)
-        filtered = [instance.filtered_resps[self.filter] for instance in answered]
-        results = self.task.process_results(answered[0].doc, filtered)
-        score = results.get(self.metric)
-        if not isinstance(score, int | float | np.number | np.bool_) or not 0 <= score <= 1:
-            raise EvaluationError(
-                f"A metric must give one number within [0, 1] an answer, but {self.metric!r} of "
-                f"lm-eval's task {self.task.task_name!r} gives {score!r:.40}. Choose another "
-                "`metric`."
-            )
-        return 1.0 - float(score) if self.is_turned else float(score)

@@ -65,6 +65,8 @@ class Task:
         splits: Every split that has questions.
         score: From a question and its answer to a number, 1 for right, 0 for wrong.
         sampling: How its answers are generated. Defaults to None: as the study's.
+        together: Where repeats vote: from a question and all its answers to the number that each
+            of them counts. Defaults to None: each is scored alone.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Task:
     splits: Mapping[Split, tuple[Question, ...]]
     score: Callable[[Question, Completion], float]
     sampling: Sampling | None = None
+    together: Callable[[Question, Sequence[Completion]], float] | None = None
 
     @property
     def compares(self) -> bool:

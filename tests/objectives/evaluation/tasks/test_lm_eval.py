@@ -291,9 +291,13 @@ def test_a_question_that_is_there_twice_counts_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"output_type": "loglikelihood_rolling"}, {}, "measures the perplexity of texts"),
+        (
+            {"output_type": "loglikelihood_rolling"},
+            {"metric": "exact_match"},
+            "Texts are read by `perplexity`.* remove `metric` and `filter` of task 'chains'",
+        ),
         ({"unsafe_code": True}, {}, "runs code that a model wrote.*scorer: unit_tests"),
-        ({"metric_list": [{"metric": "bleu"}]}, {}, "must give a score to each single answer"),
+        ({"metric_list": [{"metric": "bleu"}]}, {}, "must give a score to each question"),
         ({"filter_list": VOTED}, {"filter": "voted"}, r"does not: .*`filter` \(voted, first\)"),
         ({}, {"metric": "bleu"}, "`metric` of task 'chains' must be one of exact_match"),
         ({}, {"filter": "first"}, "`filter` of task 'chains' must be one of last, raw"),
