@@ -51,6 +51,8 @@ def layer_effects(
         effects.append(fmean(changes))
     del asked
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # an engine may start next, in another process
     return effects
 
 

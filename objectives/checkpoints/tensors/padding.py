@@ -105,4 +105,5 @@ def _counterpart(name: str, base: Checkpoint) -> FileTensor | None:
 def fitted(expert: Checkpoint, base: Checkpoint) -> Checkpoint:
     """Return an expert with the base's number of embedding rows; itself, where it has them."""
     padded = PaddedCheckpoint(expert.directory, base)
+    padded._parsed = expert._parsed  # headers are read once
     return padded if padded.fitted else expert

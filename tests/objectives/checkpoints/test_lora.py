@@ -18,10 +18,10 @@ from mergefront.objectives.evaluation import Models
 from mergefront.objectives.evaluation.backends.loading import load_expert
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import (
-    MergePlan,
     MergeSettings,
     Recipe,
     check_loaded,
+    plan_of,
     write_checkpoint,
 )
 from mergefront.study.importance import compute_importance
@@ -74,20 +74,23 @@ def test_changed_tensors_are_base_plus_scaled_product(
         torch.testing.assert_close(part, expected.flatten()[37:201])
 
 
-def test_in_place_and_exported_candidates_agree(adapter: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("granularity", ["layer", "heads"])
+def test_in_place_and_exported_candidates_agree(granularity: Any, tmp_path: Path) -> None:
+    adapter = _write_adapter(tmp_path / "a", (*TARGETS, "model.layers.1.self_attn.o_proj"))
     base = Checkpoint(BASE)
     expert = LoraCheckpoint(adapter, base)
-    plan = MergePlan(base.layout, MergeSettings())
-    groups = plan.group_weights(plan.uniform(0.3))
-    write_checkpoint(Recipe(base, [expert], plan, torch.float32), groups, tmp_path / "out")
+    plan = plan_of(base, MergeSettings(granularity=granularity))
+    weights = {group: (k / len(plan.groups),) for k, group in enumerate(plan.groups, 1)}
+    write_checkpoint(Recipe(base, [expert], plan, torch.float32), weights, tmp_path / "out")
     checksums = []
-    for models, weight in (
-        (Models(BASE, (adapter,), "float32"), 0.3),
-        (Models(tmp_path / "out", (BASE,), "float32"), 0.0),
+    for models, groups in (
+        (Models(BASE, (adapter,), "float32", plan.settings), weights),
+        (Models(tmp_path / "out", (BASE,), "float32"), None),
     ):
         backend = TransformersBackend(device="cpu")
         backend.load(models)
-        backend.apply(plan.group_weights(plan.uniform(weight)))
+        start = backend.plan.group_weights(backend.plan.uniform(0.0))
+        backend.apply(start if groups is None else groups)
         checksums.append(backend.checksum())
     assert checksums[0] == checksums[1]
 
