@@ -34,6 +34,7 @@ class Measurement:
         n_cached: Answers that were known before.
         pruned: Whether it was stopped before it was asked what others are.
         components: Metric -> variance between questions and within one, where they are repeated.
+        broken: Constraints that it broke, for which it was asked nothing and has no values.
     """
 
     values: tuple[float, ...]
@@ -46,6 +47,7 @@ class Measurement:
     n_cached: int = 0
     pruned: bool = False
     components: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
 
     @property
     def n_questions(self) -> int:
@@ -68,6 +70,9 @@ class Measurement:
         if self.constraints:
             errors = {name: error for name, (_, error) in self.constraints.items()}
             attributes["constraint_errors"] = errors
+        if self.broken:
+            del attributes["standard_errors"]
+            attributes["screened"] = list(self.broken)
         if self.n_cached:
             attributes["n_cached"] = self.n_cached
         signs = Counter(sign for answer in made for sign in answer.signs)
@@ -78,6 +83,10 @@ class Measurement:
         if self.components:
             attributes["variances"] = {name: list(pair) for name, pair in self.components.items()}
         return attributes
+
+
+# Standard errors by which a constraint on texts is clearly broken.
+_CLEARLY = 2.0
 
 
 class MergeObjective:
@@ -170,6 +179,7 @@ class MergeObjective:
         params: Mapping[str, float],
         progress: Progress | None = None,
         race: Race | Hand | None = None,
+        screen: bool = False,
     ) -> Measurement:
         """Measure one candidate.
 
@@ -177,6 +187,8 @@ class MergeObjective:
             params: One weight for each of the plan's parameter names.
             progress: Called with the number of questions answered since the last call.
             race: Says how many questions are asked. Defaults to None: all.
+            screen: Whether nothing is asked of a candidate that clearly breaks a constraint on
+                texts. Its measurement then has no values.
 
         Raises:
             EvaluationError: If a value or a standard error is not finite.
@@ -186,6 +198,10 @@ class MergeObjective:
         start = time.perf_counter()
         told = progress or (lambda n: None)
         read, n_cached = self._interviewer.read(weights, self.texts, self._parents, told)
+        if screen and (broken := self._broken(read)):
+            seconds = time.perf_counter() - start
+            found = (merge_seconds, seconds, self._constraints(read))
+            return Measurement((), (), tuple(read), *found, n_cached=n_cached, broken=broken)
         answers: dict[int, list[Answer]] = {}
         for block in race.blocks if race else [list(range(len(self.questions)))]:
             if race and answers and not self._goes_on(race, answers):
@@ -200,6 +216,17 @@ class MergeObjective:
         measurement = self._measurement(in_order, merge_seconds, seconds)
         pruned = race is not None and not race.is_whole(len(answers))
         return replace(measurement, n_cached=n_cached, pruned=pruned)
+
+    def _constraints(self, answers: Sequence[Answer]) -> dict[str, tuple[float, float]]:
+        """Return by how much each constraint is violated that some answers say something of."""
+        tasks = {answer.task for answer in answers}
+        measured = [c for c in self.constraints if any(map(c.objective.counts, tasks))]
+        return {c.name: c.estimate(answers) for c in measured}
+
+    def _broken(self, read: Sequence[Answer]) -> tuple[str, ...]:
+        """Return the constraints on texts that are broken by more than their errors explain."""
+        found = self._constraints(read).items()
+        return tuple(name for name, (off, error) in found if off > max(0.0, _CLEARLY * error))
 
     def numbers(self, answers: Iterable[Answer]) -> list[list[float | None]]:
         """Return what each question counts in each objective, repeats' mean; None if not asked."""
@@ -221,7 +248,7 @@ class MergeObjective:
     ) -> Measurement:
         values, errors = zip(*(m.estimate(answers) for m in self.metrics), strict=True)
         self._check_finite(values, errors)
-        constraints = {c.name: c.estimate(answers) for c in self.constraints}
+        constraints = self._constraints(answers)
         by_task = self._by_task(answers)
         parts = {m.name: m.components(answers) for m in self.metrics}
         return Measurement(

@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from ._gp import Observations, Surrogate, fit_surrogate
-from ._trials.measurements import error_or_nan, filled
+from ._trials.measurements import error_or_nan, filled, screened_trials
+from ._trials.search_space import UnitCube
 
 # A trial is believed to keep to its constraints if that is likelier than not.
 LIKELY = 0.5
@@ -56,18 +57,29 @@ class Feasibility:
         return likely if likely.any() else torch.ones_like(likely)
 
 
-def fit_feasibility(trials: Sequence[FrozenTrial], observations: Observations) -> Feasibility:
+def fit_feasibility(
+    trials: Sequence[FrozenTrial],
+    observations: Observations,
+    cube: UnitCube | None = None,
+    among: Sequence[FrozenTrial] = (),
+) -> Feasibility:
     """Fit one process a constraint, to the trials that have it.
 
     Args:
         trials: Measured.
         observations: Of the same trials in the same order.
+        cube: Of the observations; needed for trials that were screened.
+        among: All trials: those that were screened tell of constraints alone.
     """
-    names = sorted({name for trial in trials for name in trial.constraints})
-    return Feasibility(tuple(_fit(name, trials, observations) for name in names))
+    X, whole = observations.X, list(trials)
+    if cube is not None and (extra := screened_trials(among, cube.search_space)):
+        X = torch.cat([X, cube.encode([trial.params for trial in extra])])
+        whole += extra
+    names = sorted({name for trial in whole for name in trial.constraints})
+    return Feasibility(tuple(_fit(name, whole, X, observations.jumps) for name in names))
 
 
-def _fit(name: str, trials: Sequence[FrozenTrial], observations: Observations) -> Surrogate:
+def _fit(name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor) -> Surrogate:
     rows = [row for row, trial in enumerate(trials) if name in trial.constraints]
     margins = [[-trials[row].constraints[name]] for row in rows]
     told = torch.tensor([_told(trials[row], name) for row in rows], dtype=torch.double)
@@ -76,11 +88,7 @@ def _fit(name: str, trials: Sequence[FrozenTrial], observations: Observations) -
     # Infinite margins are as good as large ones.
     finite = Y[torch.isfinite(Y)]
     bound = 2.0 * float(finite.abs().max()) + 1.0 if len(finite) else 1.0
-    return fit_surrogate(
-        Observations(
-            observations.X[rows], Y.clamp(-bound, bound), errors, jumps=observations.jumps
-        )
-    )
+    return fit_surrogate(Observations(X[rows], Y.clamp(-bound, bound), errors, jumps=jumps))
 
 
 def _told(trial: FrozenTrial, name: str) -> float:

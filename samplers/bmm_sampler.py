@@ -23,6 +23,7 @@ from ._acqf.rerank import Rerank
 from ._constraints import Feasibility, Weighted, fit_feasibility
 from ._gp import Observations
 from ._gp.published import Lengthscales, fit_published
+from ._trials.measurements import MEASURED
 from ._trials.search_space import UnitCube
 from .sip_sampler import ROUNDED, SIPSampler
 
@@ -116,7 +117,8 @@ class BMMSampler(SIPSampler):
         observations = self._observations(study, cube, measured)
         taken = cube.encode(pending) if pending else observations.X[:0]
         model = self._fit(observations)
-        feasibility = fit_feasibility(measured, observations)
+        among = study.get_trials(deepcopy=False, states=MEASURED)
+        feasibility = fit_feasibility(measured, observations, cube, among)
         X = observations.X[feasibility.likely(observations.X)]
         n_samples = _N_SAMPLES
         if self._settings.acquisition == "qehvi":

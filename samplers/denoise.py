@@ -104,7 +104,8 @@ def fit_study(
     """
     told, told_trust = recall(study)
     importance, trust = importance or told, told_trust if trust is None else trust
-    trials = finite_trials(study.get_trials(deepcopy=False, states=MEASURED))
+    among = study.get_trials(deepcopy=False, states=MEASURED)
+    trials = finite_trials(among)
     space = _shared_space(study, trials)
     if not space or not trials:
         return None
@@ -120,7 +121,7 @@ def fit_study(
     )
     with one_thread():
         surrogate = fit_surrogate(observations, trust)
-        feasibility = fit_feasibility(trials, observations)
+        feasibility = fit_feasibility(trials, observations, cube, among)
     return StudyModel(trials, cube, observations, surrogate, feasibility)
 
 

@@ -72,6 +72,8 @@ class SIPSampler(CubeSampler):
     A trial's standard errors are read from `trial.user_attrs["standard_errors"]`, a list
     aligned with its values. What is no finite number from 0 counts as missing: the largest known
     error of that objective takes its place, or, if most are missing, one noise level is inferred.
+    A PRUNED trial without values but with constraints tells of constraints alone.
+
     A PRUNED trial with standard errors is a measurement like any other: one that was stopped
     early. `trial.user_attrs["n_questions"]` says how many questions a measurement asked.
 
@@ -151,7 +153,8 @@ class SIPSampler(CubeSampler):
         observations = self._observations(study, cube, measured)
         X_pending = cube.encode(pending) if pending else None
         surrogate = fit_surrogate(observations, self._trust)
-        feasibility = fit_feasibility(measured, observations)
+        among = study.get_trials(deepcopy=False, states=MEASURED)
+        feasibility = fit_feasibility(measured, observations, cube, among)
         means, likely = surrogate.means(observations.X), feasibility.likely(observations.X)
         reference = self._reference(study, means[likely])
         span = front_span(means[likely], reference)

@@ -66,6 +66,27 @@ def is_measured(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE
 
 
+def screened_trials(trials: Sequence[FrozenTrial], names: Iterable[str]) -> list[FrozenTrial]:
+    """Keep trials that broke a constraint before any objective was measured.
+
+    They are PRUNED, without values and with constraints: nothing is known of their objectives, but
+    all that there is to know of where constraints are broken.
+
+    Args:
+        trials: Of a study.
+        names: Parameters that they must have.
+    """
+    wanted = set(names)
+    return [
+        trial
+        for trial in trials
+        if trial.state == TrialState.PRUNED
+        and trial.values is None
+        and trial.constraints
+        and wanted <= trial.params.keys()
+    ]
+
+
 def finite_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Keep measurements whose values are all finite; an infinite one carries no information."""
     return [t for t in trials if is_measured(t) and np.isfinite(t.values).all()]

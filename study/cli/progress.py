@@ -135,7 +135,12 @@ class ConsoleReporter:
             self._bars.progress.advance(self._task, n)
 
     def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
-        """Replace the bar by the measured values."""
+        """Replace the bar by the measured values, or by what ruled the candidate out."""
+        if measurement.broken:
+            found = measurement.constraints
+            off = ", ".join(f"{name} by {found[name][0]:.3f}" for name in measurement.broken)
+            self._say(f"{self._title(trial)}  breaks {off}: nothing was asked")
+            return
         values = zip(
             self._spec.metric_names, measurement.values, measurement.standard_errors, strict=True
         )

@@ -243,6 +243,8 @@ class EvaluationSection(Section):
             names a file that several studies share.
         racing: How many questions candidates are asked. Defaults to None: all are asked all.
         reasoning: How reasoning is told from the final answer.
+        screen: Whether searched candidates are asked nothing that clearly break a constraint on
+            texts.
         rotate: Whether each candidate is asked another quarter of the search questions, dealt like
             cards; a number names how many of them make the pool. Defaults to false: all are asked
             the same.
@@ -260,6 +262,7 @@ class EvaluationSection(Section):
     racing: RacingSection | None = None
     reasoning: ReasoningSection = Field(default_factory=ReasoningSection)
     rotate: bool | Annotated[int, Field(ge=8)] = False
+    screen: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -38,7 +38,7 @@ class StudySection(Section):
         name: The study's name, unique in its storage.
         storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
         trials: How many measured trials the study has when it is finished: COMPLETE ones, and
-            PRUNED ones if there is racing.
+            PRUNED ones if there is racing or `evaluation.screen`.
         seed: Random seed of the sampler.
         heartbeat_seconds: Seconds between two heartbeats of a worker.
         grace_seconds: Seconds without a heartbeat before a worker on another machine is
@@ -266,6 +266,9 @@ class StudySpec(Section):
             check_choice("criteria", name, names)
         if self.evaluation.racing and not all(metric_of(n).statistic is means for n in names):
             raise ValueError(f"racing compares means; remove it, or what is none from {names}")
+        texts = [c for c in self.limits if c.objective.metric.kinds == ("read",)]
+        if self.evaluation.screen and not texts:
+            raise ValueError("`screen` needs a constraint on texts, such as `kl/base <= 0.1`")
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
             raise ValueError("a grid is made for a number of trials; set `study.trials`")
         operator = OPERATORS[self.merge.operator]

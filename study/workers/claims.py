@@ -266,7 +266,7 @@ def _completed(trial: FrozenTrial, ending: Ending) -> FrozenTrial:
     kept = {k: v for k, v in trial.user_attrs.items() if k != "failure"}
     return create_trial(
         state=ending.state,
-        values=list(ending.values),
+        values=list(ending.values) or None,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs={**kept, **ending.user_attrs},

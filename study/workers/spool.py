@@ -44,7 +44,7 @@ class Result:
     Args:
         number: The trial's number.
         worker: Who evaluated it.
-        values: One per objective.
+        values: One per objective; none of a candidate that was screened.
         attributes: User attributes of the trial.
         answers: Rows of the per-question table.
         constraints: Name -> by how much it is violated.
@@ -171,7 +171,9 @@ class Spool:
         trial = trials[result.number]
         # A trial that was completed by an earlier attempt has that attempt's worker.
         ours = trial.user_attrs.get("worker") == result.worker or MEASURED_AS in trial.user_attrs
-        return trial if ours and len(result.values) == len(claims.study.directions) else None
+        fits = len(result.values) == len(claims.study.directions)
+        screened = result.pruned and not result.values
+        return trial if ours and (fits or screened) else None
 
     def _ending(self, study: optuna.Study, trial: FrozenTrial, result: Result) -> Ending:
         owner, name = f"{study.study_name}/{result.worker}", f"trial-{result.number:05d}"

@@ -190,7 +190,10 @@ class Worker:
         try:
             race = hand or self._persist(lambda: self._race(trial))
             with self._termination.at_once():
-                measurement = self.objective.measure(trial.params, self.reporter.answered, race)
+                screen = self.inputs.spec.evaluation.screen and not is_uniform(trial)
+                measurement = self.objective.measure(
+                    trial.params, self.reporter.answered, race, screen
+                )
         except (KeyboardInterrupt, Interrupted):
             self._give_back(trial, "the worker was asked to stop")
             raise
@@ -235,9 +238,9 @@ class Worker:
 
     def _deliver(self, trial: FrozenTrial, measurement: Measurement) -> None:
         attributes: dict[str, Any] = {**measurement.attributes(), "fingerprint": self._fingerprint}
-        if self.inputs.spec.evaluation.race is not None:
+        if self.inputs.spec.evaluation.race is not None and not measurement.broken:
             attributes[NUMBERS] = self.objective.numbers(measurement.answers)
-        if self._rotation is not None:
+        if self._rotation is not None and not measurement.broken:
             told = answers_attribute(self.objective.metrics, measurement.answers)
             attributes["answers"] = told
         result = Result(
@@ -247,7 +250,7 @@ class Worker:
             attributes,
             measurement.answers,
             {name: violation for name, (violation, _) in measurement.constraints.items()},
-            measurement.pruned,
+            measurement.pruned or bool(measurement.broken),
         )
         try:
             path = self._spool.write(result)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from optuna.trial import create_trial
 
-from mergefront.samplers import SIPSampler, denoise
+from mergefront.samplers import BMMSampler, SIPSampler, denoise
 from mergefront.samplers._constraints import fit_feasibility
 from mergefront.samplers._gp import Observations
+from mergefront.samplers._trials.search_space import UnitCube
 from mergefront.study import pareto_front
 
 NAMES = ("a", "b", "c")
@@ -105,3 +106,33 @@ def test_where_nothing_is_feasible_the_front_is_empty_and_the_search_goes_on() -
     assert not denoise(study).feasible.any()
     trial = study.ask({"a": optuna.distributions.FloatDistribution(0, 1)})
     assert trial.params["a"] > 0.5  # towards where the violation is smaller
+
+
+def _screened(a: float) -> optuna.trial.FrozenTrial:
+    return create_trial(
+        state=optuna.trial.TrialState.PRUNED,
+        params={"a": a},
+        distributions={"a": optuna.distributions.FloatDistribution(0, 1)},
+        constraints={"limit": a - 0.5},
+    )
+
+
+@pytest.mark.parametrize("sampler", [SIPSampler(seed=0), BMMSampler(seed=0)])
+def test_screened_trials_tell_where_constraints_are_broken(sampler: Any) -> None:
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.add_trials([_trial(a, a - 0.5) for a in (0.0, 0.1, 0.2, 0.3, 0.35, 0.4, 0.45)])
+    study.add_trials([_screened(a) for a in (0.6, 0.7, 0.8, 0.9, 1.0)])
+    trial = study.ask({"a": optuna.distributions.FloatDistribution(0, 1)})
+    assert 0.4 < trial.params["a"] < 0.55  # better with a, up to the limit
+    assert len(denoise(study).trials) == 7
+    assert [trial.params["a"] for trial in pareto_front(study)] == [0.45]
+
+
+def test_a_screened_trial_lowers_the_probability_where_it_was() -> None:
+    trials = [_trial(i / 20, -0.1) for i in range(11)]
+    space = {"a": optuna.distributions.FloatDistribution(0, 1)}
+    cube, at = UnitCube(space), torch.tensor([[0.9]], dtype=torch.double)
+    before = fit_feasibility(trials, _observations(trials)).probability(at)
+    among = [*trials, _screened(0.9)]
+    after = fit_feasibility(trials, _observations(trials), cube, among).probability(at)
+    assert float(before) > 0.5 > float(after)

@@ -7,8 +7,10 @@ import optuna
 import pytest
 import yaml
 
+from command import invoke
 from mergefront.errors import SpecError
 from mergefront.study.dry_run import plan_study
+from mergefront.study.results.front import front_report
 from mergefront.study.run import run
 from mergefront.study.spec import load_inputs
 from mergefront.study.spec.study_spec import StudySpec
@@ -73,4 +75,32 @@ def test_vllm_and_keys_of_answers_are_refused(tmp_path: Path) -> None:
     content["evaluation"]["tasks"][1]["scorer"] = "math"
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(SpecError, match="texts are read and not answered: remove scorer"):
+        StudySpec.from_yaml(path)
+
+
+def test_who_has_forgotten_is_asked_nothing(tmp_path: Path) -> None:
+    path = _with_texts(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["evaluation"]["screen"] = True
+    content["sampler"] = {"preset": "random", "n_startup_trials": 3}
+    content["study"]["trials"] = 8
+    path.write_text(yaml.safe_dump(content))
+    spec = StudySpec.from_yaml(path)
+    run(load_inputs(path))
+    study = load_study(spec)
+    trials = study.get_trials(deepcopy=False)
+    screened = [t for t in trials if t.state == optuna.trial.TrialState.PRUNED]
+    assert len(trials) == 8 and screened
+    for trial in screened:
+        assert trial.values is None and trial.user_attrs["generated_tokens"] == 0
+        assert trial.user_attrs["screened"] == ["kl/base <= 0.1"]
+        assert trial.constraints["kl/base <= 0.1"] > 0
+    # Parents are measured whatever they have forgotten.
+    assert {t.user_attrs["phase"] for t in screened} == {"search"}
+    assert not {t.number for t in screened} & {t.number for t in front_report(study, spec).trials}
+    for command in ("status", "front", "report"):
+        assert invoke(command, str(path)).exit_code == 0
+    content["constraints"] = ["truncation <= 0.5"]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match="`screen` needs a constraint on texts"):
         StudySpec.from_yaml(path)
