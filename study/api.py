@@ -4,7 +4,7 @@
 `StudySpec`, or the Optuna study that `run` and `load_study` return.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -23,7 +23,8 @@ from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage import connection
 from .storage.artifacts import asked_of
-from .workers.worker import Reporter
+from .workers.callbacks import Callback, Callbacks
+from .workers.worker import Reporter, SilentReporter
 
 Source = StudySpec | optuna.Study | str | Path
 
@@ -48,6 +49,7 @@ def run(
     storage: str | None = None,
     trials: int | None = None,
     reporter: Reporter | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> optuna.Study:
     """Create a study, or resume it, and finish its budget in this process.
 
@@ -56,6 +58,8 @@ def run(
         storage: URL of the database, instead of the spec's.
         trials: Measured trials at the end, instead of the spec's.
         reporter: Told of every step. Defaults to None: nobody is.
+        callbacks: Called with the study and each trial measured here, as Optuna's `optimize`
+            calls them; those of optuna-integration log to MLflow and others.
 
     Returns:
         The study, with all its trials.
@@ -65,7 +69,10 @@ def run(
         StudyError: If a study of this name has other settings, or its trials keep failing.
     """
     asked = _spec(spec, storage, trials)
-    run_inputs(open_inputs(asked), reporter)
+    told = reporter or SilentReporter()
+    if callbacks:
+        told = Callbacks(told, callbacks, lambda: connection.load_study(asked))
+    run_inputs(open_inputs(asked), told)
     return connection.load_study(asked)
 
 

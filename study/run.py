@@ -191,8 +191,7 @@ def run(inputs: StudyInputs, reporter: Reporter | None = None) -> Timings:
 
 def run_many(
     spec: StudySpec,
-    command: Sequence[str],
-    n_workers: int,
+    commands: Sequence[Sequence[str]],
     said: Callable[[str], None] = lambda line: None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
@@ -202,23 +201,26 @@ def run_many(
 
     Args:
         spec: Of the study.
-        command: Arguments of `mergefront` that start one worker.
-        n_workers: Processes.
+        commands: For each worker, the arguments of `mergefront` that start it.
         said: Called with each whole line that a worker writes to stderr, from a thread per worker.
         tick: Called about twice a second while they run.
 
     Raises:
         StudyError: If a worker stopped with an error.
     """
-    line = [sys.executable, "-m", "mergefront", *command]
+    start = [sys.executable, "-m", "mergefront"]
     # Not as an argument: a URL may hold a password, and anybody can read arguments.
     environment = {**os.environ, "MERGEFRONT_STORAGE": spec.study.storage}
     with undisturbed():  # inherited: Ctrl-C is ours alone, and the workers end in good order
         processes = [
             subprocess.Popen(
-                line, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
+                [*start, *command],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
             )
-            for _ in range(n_workers)
+            for command in commands
         ]
     listeners = [Thread(target=_relay, args=(p.stderr, said), daemon=True) for p in processes]
     for listener in listeners:
@@ -240,8 +242,8 @@ def run_many(
     failed = sum(process.returncode not in (0, STOPPED) for process in processes)
     if failed:
         raise StudyError(
-            f"{failed} of {n_workers} workers of study {spec.study.name!r} stopped with an error, "
-            "shown above. Fix the cause and start the study again: it resumes."
+            f"{failed} of {len(commands)} workers of study {spec.study.name!r} stopped with an "
+            "error, shown above. Fix the cause and start the study again: it resumes."
         )
 
 

@@ -39,6 +39,7 @@ REASONS = {
     "needs Docker and a GPU",
     "needs a GPU",
     "needs a clone",
+    "needs a package that it names",
     "needs models of your own",
     "needs the network",
     "runs until you stop it",

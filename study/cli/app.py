@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import logging
 import signal
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import typer
 from ..._version import __version__
 from ...errors import STOPPED, Interrupted, MergefrontError
 from ..interruption import never_dropped
+from . import json_lines
+from .json_lines import LogFormat
 
 if TYPE_CHECKING:
     from ..spec.study_spec import StudySpec
@@ -95,6 +98,25 @@ TrialsOption = Annotated[
 OutOption = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="New or empty directory to write into.")
 ]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        metavar="KIND",
+        envvar="MERGEFRONT_LOG_FORMAT",
+        callback=json_lines.use,
+        help="`text` to read, or `json`: one object a line on stderr.",
+    ),
+]
+MetricsOption = Annotated[
+    str,
+    typer.Option(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        envvar="MERGEFRONT_METRICS",
+        help="Serve metrics for Prometheus there; on 127.0.0.1 unless a host is given.",
+    ),
+]
 _DebugOption = Annotated[
     bool, typer.Option("--debug", metavar="", help="Show tracebacks of errors.")
 ]
@@ -139,17 +161,24 @@ def _run(function: Callable[[], None], debug: bool, stopped: int) -> None:
         with never_dropped():
             function()
     except KeyboardInterrupt:
-        typer.echo("Stopped. Start it again to resume.", err=True)
+        _say("Stopped. Start it again to resume.", logging.INFO)
         raise typer.Exit(130) from None
     except Interrupted:
         raise typer.Exit(stopped) from None
     except Exception as error:
         if debug or (text := _one_line(error)) is None:
             raise
-        typer.echo(f"Error: {text}", err=True)
+        _say(text, logging.ERROR)
         raise typer.Exit(1) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _say(text: str, level: int) -> None:
+    if json_lines.in_use():
+        logging.getLogger(json_lines.WORKER).log(level, text)
+    else:
+        typer.echo(f"Error: {text}" if level == logging.ERROR else text, err=True)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -7,6 +7,7 @@ speaks for worker processes, whose lines it prints above its bars.
 import time
 from typing import TYPE_CHECKING, Self
 
+import typer
 from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -48,6 +49,26 @@ def facts(status: Status, metric_names: list[str]) -> str:
     if status.counts["fail"]:
         parts.append(f"{status.counts['fail']} failed")
     return ", ".join(parts)
+
+
+def header(spec: StudySpec) -> None:
+    """Say what begins."""
+    study, n_trials = spec.study, known(spec.study.trials)
+    what = "as many trials as the budget pays" if n_trials is None else f"{n_trials} trials"
+    typer.echo(
+        f"study {study.name}: {what} in {shown_url(study.storage)}; Ctrl-C stops it, the "
+        "same command resumes",
+        err=True,
+    )
+
+
+def summary(timings: Timings, wall_seconds: float) -> None:
+    """Say where the time went."""
+    typer.echo(
+        f"{timings.n_trials} trials in {wall_seconds:.0f} s: suggest {timings.suggest:.1f} s, "
+        f"merge {timings.merge:.2f} s, generate and score {timings.evaluate:.1f} s",
+        err=True,
+    )
 
 
 class _Bars:
@@ -108,17 +129,6 @@ class ConsoleReporter:
         """Take the bars away."""
         self._close()
 
-    def header(self) -> None:
-        """Say what begins."""
-        study, n_trials = self._spec.study, known(self._spec.study.trials)
-        what = "as many trials as the budget pays" if n_trials is None else f"{n_trials} trials"
-        self.console.print(
-            f"study {study.name}: {what} in {shown_url(study.storage)}; Ctrl-C stops it, the "
-            "same command resumes",
-            soft_wrap=True,
-            markup=False,
-        )
-
     def started(self, trial: FrozenTrial, n_questions: int) -> None:
         """Open the trial's bar."""
         if not self.console.is_terminal:
@@ -150,14 +160,6 @@ class ConsoleReporter:
     def failed(self, trial: FrozenTrial, reason: str) -> None:
         """Replace the bar by the reason."""
         self._say(f"{self._title(trial)}  FAIL: {reason}")
-
-    def summary(self, timings: Timings, wall_seconds: float) -> None:
-        """Say where the time went."""
-        self._close()
-        self.console.print(
-            f"{timings.n_trials} trials in {wall_seconds:.0f} s: suggest {timings.suggest:.1f} s, "
-            f"merge {timings.merge:.2f} s, generate and score {timings.evaluate:.1f} s"
-        )
 
     def _say(self, line: str) -> None:
         if self._bars is not None and self._task is not None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....errors import SpecError
-from ..app import STUDY, StorageOption, TrialsOption, command, read_spec
+from ..app import (
+    STUDY,
+    LogFormatOption,
+    MetricsOption,
+    StorageOption,
+    TrialsOption,
+    command,
+    read_spec,
+)
+from ..json_lines import LogFormat
 from ..next_steps import AFTER_RUN, say_next
 from .new import NOTHING, LengthOption, NameOption, TaskOption, draft_of, write
 
@@ -41,6 +50,8 @@ def run(  # noqa: PLR0913 - a command's options
             "--dry-run", metavar="", help="Check everything and print the plan; create nothing."
         ),
     ] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    metrics: MetricsOption = "",
 ) -> None:
     """Create the study, or resume it, and finish its budget.
 
@@ -58,8 +69,9 @@ def run(  # noqa: PLR0913 - a command's options
     if dry_run:
         _print_plan(parsed)
         return
-    run_here(open_inputs(parsed), path, workers)
-    say_next(path, storage, AFTER_RUN)
+    run_here(open_inputs(parsed), path, workers, log_format, metrics)
+    if log_format is LogFormat.TEXT:
+        say_next(path, storage, AFTER_RUN)
 
 
 def _existing(spec: str, has_draft_options: object) -> Path:
@@ -79,27 +91,42 @@ def _print_plan(spec: "StudySpec") -> None:
         typer.echo(f"{title:<10} {text}")
 
 
-def run_here(inputs: "StudyInputs", path: Path, workers: int = 1) -> None:
+def run_here(
+    inputs: "StudyInputs",
+    path: Path,
+    workers: int = 1,
+    log_format: LogFormat = LogFormat.TEXT,
+    metrics: str = "",
+) -> None:
     """Create or resume a study on this machine, and finish its budget in sight of the user.
 
     Args:
         inputs: What the study is made of.
         path: Of its spec, for further processes.
         workers: Processes.
+        log_format: Of stderr.
+        metrics: `[HOST:]PORT` of the first worker's metrics; empty for none.
     """
     from ...run import run, run_many
     from ...seeding import init_study
-    from ..progress import ConsoleReporter, ManyWorkers
+    from ..progress import ManyWorkers, header, summary
+    from ..telemetry import address_of, worker_reporter
 
     spec, start = inputs.spec, time.perf_counter()
-    with ConsoleReporter(spec) as reporter:
-        reporter.header()
-        if workers == 1:
+    say = log_format is LogFormat.TEXT
+    if say:
+        header(spec)
+    if workers == 1:
+        with worker_reporter(spec, log_format, metrics) as reporter:
             timings = run(inputs, reporter)
-            reporter.summary(timings, time.perf_counter() - start)
-            return
+        if say:
+            summary(timings, time.perf_counter() - start)
+        return
+    addresses = [address_of(metrics, i) for i in range(workers)] if metrics else []
     init_study(inputs)
-    arguments = ["worker", str(path), "--trials", str(spec.study.trials)]
+    line = ["worker", str(path), "--trials", str(spec.study.trials), "--log-format", log_format]
+    served = [["--metrics", f"{host}:{port}"] for host, port in addresses] or [[]] * workers
     with ManyWorkers(spec) as screen:
-        run_many(spec, arguments, workers, screen.said, screen.tick)
-    typer.echo(f"{workers} workers: done after {time.perf_counter() - start:.0f} s", err=True)
+        run_many(spec, [[*line, *more] for more in served], screen.said, screen.tick)
+    if say:
+        typer.echo(f"{workers} workers: done after {time.perf_counter() - start:.0f} s", err=True)

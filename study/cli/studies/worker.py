@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from ..app import STUDY, SpecArgument, StorageOption, TrialsOption, command, read_spec
+from ..app import (
+    STUDY,
+    LogFormatOption,
+    MetricsOption,
+    SpecArgument,
+    StorageOption,
+    TrialsOption,
+    command,
+    read_spec,
+)
+from ..json_lines import LogFormat
 
 
 @command("worker", panel=STUDY)
@@ -21,6 +31,8 @@ def worker(
             help="How long to wait for the database, and for the study to be created.",
         ),
     ] = 0.0,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    metrics: MetricsOption = "",
 ) -> None:
     """Join a study that exists as one more worker, until its budget is complete.
 
@@ -31,8 +43,8 @@ def worker(
     """
     from ...opening import open_inputs
     from ...run import work
-    from ..progress import ConsoleReporter
+    from ..telemetry import worker_reporter
 
     parsed = read_spec(spec, storage, trials)
-    with ConsoleReporter(parsed) as reporter:
+    with worker_reporter(parsed, log_format, metrics) as reporter:
         work(open_inputs(parsed), reporter, wait)

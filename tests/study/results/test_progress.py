@@ -10,7 +10,7 @@ from rich.console import Console
 
 from mergefront.objectives import Measurement
 from mergefront.study import StudySpec
-from mergefront.study.cli.progress import ConsoleReporter, ManyWorkers, _Bars, duration
+from mergefront.study.cli.progress import ConsoleReporter, ManyWorkers, _Bars, duration, summary
 from mergefront.study.workers.worker import Timings
 from small_study import write_spec
 
@@ -57,10 +57,9 @@ def test_a_failure_shows_its_reason_as_it_is(tmp_path: Path) -> None:
     assert "FAIL: ValueError: [red] is no colour" in text.getvalue()
 
 
-def test_the_summary_says_where_time_went(tmp_path: Path) -> None:
-    reporter, text = _reporter(tmp_path, terminal=False)
-    reporter.summary(Timings(suggest=5.0, merge=0.25, evaluate=7.5, n_trials=3), 13.4)
-    assert text.getvalue() == (
+def test_the_summary_says_where_time_went(capsys: pytest.CaptureFixture[str]) -> None:
+    summary(Timings(suggest=5.0, merge=0.25, evaluate=7.5, n_trials=3), 13.4)
+    assert capsys.readouterr().err == (
         "3 trials in 13 s: suggest 5.0 s, merge 0.25 s, generate and score 7.5 s\n"
     )
 
