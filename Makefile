@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-granularities bench-racing sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
+        bench-front bench-granularities bench-racing bench-repeats sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
 
@@ -95,6 +95,9 @@ bench-front: install
 
 bench-racing: install
 	$(BIN)/python benchmarks/evaluation/racing.py --out runs/front
+
+bench-repeats: install
+	$(BIN)/python benchmarks/evaluation/repeats.py
 
 # MODEL: directory of a real small model, see benchmarks/evaluation/small_model.py.
 bench-evaluation: install
