@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from ...errors import SpecError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
+from ...objectives.evaluation.rotation import answers_attribute
 from ...samplers import signs
 from ..budget import UNLIMITED
 from ..first_trials import first_trials, search_space
@@ -176,12 +177,21 @@ class _Evaluation:
     inputs: StudyInputs
     clock: Clock
 
+    def __post_init__(self) -> None:
+        spec = self.inputs.spec
+        tasks = [scored.task for scored in self.objective.questions]
+        self.rotation = spec.evaluation.rotation(tasks, spec.study.seed)
+
     def __call__(self, trial: FrozenTrial) -> Evaluated:
-        measurement = self.objective.measure(trial.params)
         number = len(self.study.get_trials(deepcopy=False))
+        hand = self.rotation.hand(number) if self.rotation else None
+        measurement = self.objective.measure(trial.params, race=hand)
+        told: dict[str, Any] = {"fingerprint": fingerprint_of(self.study)}
+        if hand is not None:
+            told["answers"] = answers_attribute(self.objective.metrics, measurement.answers)
         return Evaluated(
             measurement.values,
-            {**measurement.attributes(), "fingerprint": fingerprint_of(self.study)},
+            {**measurement.attributes(), **told},
             self._seconds(measurement, number),
             {name: violation for name, (violation, _) in measurement.constraints.items()},
         )
@@ -277,7 +287,9 @@ def to_json(searches: Sequence[Search], scores: Sequence[Scores]) -> list[dict[s
     ]
 
 
-def check(spec: StudySpec, variants: Sequence[Variant], split: str) -> None:
+def check(
+    spec: StudySpec, variants: Sequence[Variant], split: str, clock: Clock | None = None
+) -> None:
     """Check every variant's spec, models and questions before anything runs.
 
     Raises:
@@ -289,7 +301,13 @@ def check(spec: StudySpec, variants: Sequence[Variant], split: str) -> None:
             "budget. Add `--trials N`."
         )
     for variant in variants:
-        open_inputs(variant.spec(spec, spec.study.seed)).fresh_split(split)
+        asked = variant.spec(spec, spec.study.seed)
+        if clock is not None and asked.evaluation.racing is not None:
+            raise SpecError(
+                "Simulated workers measure whole candidates, but the spec has "
+                "`evaluation.racing`. Remove it, or compare without --simulate."
+            )
+        open_inputs(asked).fresh_split(split)
 
 
 def content_of(spec: StudySpec) -> tuple[dict[str, Any], Path]:

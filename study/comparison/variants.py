@@ -85,7 +85,8 @@ class Variant:
         """
         content = spec.model_dump(mode="json")
         name = f"{spec.study.name}.{_slug(self.label)}.s{seed}{suffix}"
-        content["study"] |= {"name": name, "seed": seed}
+        # All have the budget that was asked for: none ends early.
+        content["study"] |= {"name": name, "seed": seed, "stop": None}
         cache = spec.evaluation.cache
         shared = state_dir(spec) / "answers.db"
         content["evaluation"]["cache"] = str(shared.resolve()) if cache is True else cache

@@ -269,6 +269,11 @@ class StudySpec(Section):
         texts = [c for c in self.limits if c.objective.metric.kinds == ("read",)]
         if self.evaluation.screen and not texts:
             raise ValueError("`screen` needs a constraint on texts, such as `kl/base <= 0.1`")
+        if self.study.stop is not None and self.sampler.preset != "mergefront":
+            raise ValueError(
+                "`study.stop` goes by the knowledge gradient of the preset mergefront, but the "
+                f"preset is {self.sampler.preset}; remove one of them"
+            )
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
             raise ValueError("a grid is made for a number of trials; set `study.trials`")
         operator = OPERATORS[self.merge.operator]

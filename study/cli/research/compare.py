@@ -114,12 +114,12 @@ def compare(  # noqa: PLR0913 - a command's options
     parsed = read_spec(spec, storage, trials)
     variants = [variant for text in presets for variant in Variant.parse_all(text)]
     numbers = _seeds(seeds)
-    check(parsed, variants, split)
     if simulate is None and (variation is not None or suggest_seconds):
         raise SpecError(
             "--variation and --suggest-seconds need a simulated clock; add --simulate WORKERS."
         )
     clock = None if simulate is None else Clock(simulate, variation, suggest_seconds)
+    check(parsed, variants, split, clock)
     tasks = [(variant, seed) for variant in variants for seed in variant.seeds(numbers)]
     found = _search_all(parsed, tasks, split, clock, jobs)
     records = to_json(found, score(found))

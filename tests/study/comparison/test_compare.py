@@ -112,7 +112,26 @@ def test_what_cannot_run_is_refused_before_anything_does(tmp_path: Path) -> None
         result = invoke("compare", path, *arguments)
         assert result.exit_code == 1
         assert message in result.stderr
+    racing = write_spec(tmp_path, evaluation={"racing": {"blocks": [0.2]}})
+    result = invoke("compare", racing, "--presets", "random", "--simulate", "2")
+    assert "Simulated workers measure whole candidates" in result.stderr
     assert not (tmp_path / "study.db").exists()
+
+
+def test_simulated_workers_rotate_questions(tmp_path: Path) -> None:
+    path = write_spec(
+        tmp_path,
+        n_questions=32,
+        study={"trials": 4},
+        sampler={"n_startup_trials": 2},
+        evaluation={"rotate": True},
+    )
+    spec = StudySpec.from_yaml(path)
+    found = search(spec, Variant.parse("random"), 0, "validation", Clock(2))
+    trials = optuna.load_study(study_name=found.study, storage=spec.study.storage).trials
+    asked = [trial.user_attrs["answers"]["questions"] for trial in trials]
+    assert [len(questions) for questions in asked] == [8] * 4
+    assert set(asked[0]).isdisjoint(asked[1])  # dealt like cards
 
 
 def test_a_simulated_search_shares_answers_and_goes_on_after_an_interruption(

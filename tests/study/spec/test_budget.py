@@ -132,3 +132,9 @@ def test_proposals_say_what_they_expect_to_gain(finished: Path) -> None:
     gains = [expected_gain(trial) for trial in trials]
     assert gains[:8] == [None] * 8
     assert all(gain is not None and -0.01 < gain < 1 for gain in gains[8:])
+
+
+def test_only_the_knowledge_gradient_knows_when_to_stop(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"stop": {"gain": 0.01}}, sampler={"preset": "random"})
+    with pytest.raises(SpecError, match=r"by the knowledge gradient .* the preset is random"):
+        StudySpec.from_yaml(path)
