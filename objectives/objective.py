@@ -201,7 +201,8 @@ class MergeObjective:
         if screen and (broken := self._broken(read)):
             seconds = time.perf_counter() - start
             found = (merge_seconds, seconds, self._constraints(read))
-            return Measurement((), (), tuple(read), *found, n_cached=n_cached, broken=broken)
+            measurement = Measurement((), (), tuple(read), *found, n_cached=n_cached)
+            return replace(measurement, pruned=True, broken=broken)
         answers: dict[int, list[Answer]] = {}
         for block in race.blocks if race else [list(range(len(self.questions)))]:
             if race and answers and not self._goes_on(race, answers):

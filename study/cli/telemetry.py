@@ -50,7 +50,8 @@ class JsonReporter:
 
     def finished(self, trial: FrozenTrial, measurement: Measurement) -> None:
         """Log the measured values and where the time went."""
-        names = self._spec.metric_names
+        # A candidate that was screened has no values.
+        names = [] if measurement.broken else self._spec.metric_names
         self._say(
             "trial finished",
             trial,
@@ -60,6 +61,7 @@ class JsonReporter:
             merge_seconds=measurement.merge_seconds,
             evaluate_seconds=measurement.evaluate_seconds,
             pruned=measurement.pruned,
+            screened=list(measurement.broken) or None,
         )
 
     def failed(self, trial: FrozenTrial, reason: str) -> None:

@@ -250,7 +250,7 @@ class Worker:
             attributes,
             measurement.answers,
             {name: violation for name, (violation, _) in measurement.constraints.items()},
-            measurement.pruned or bool(measurement.broken),
+            measurement.pruned,
         )
         try:
             path = self._spool.write(result)

@@ -9,6 +9,8 @@ import yaml
 
 from command import invoke
 from mergefront.errors import SpecError
+from mergefront.study.cli.json_lines import WORKER
+from mergefront.study.cli.telemetry import JsonReporter
 from mergefront.study.dry_run import plan_study
 from mergefront.study.results.front import front_report
 from mergefront.study.run import run
@@ -78,7 +80,9 @@ def test_vllm_and_keys_of_answers_are_refused(tmp_path: Path) -> None:
         StudySpec.from_yaml(path)
 
 
-def test_who_has_forgotten_is_asked_nothing(tmp_path: Path) -> None:
+def test_who_has_forgotten_is_asked_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = _with_texts(tmp_path)
     content = yaml.safe_load(path.read_text())
     content["evaluation"]["screen"] = True
@@ -86,11 +90,14 @@ def test_who_has_forgotten_is_asked_nothing(tmp_path: Path) -> None:
     content["study"]["trials"] = 8
     path.write_text(yaml.safe_dump(content))
     spec = StudySpec.from_yaml(path)
-    run(load_inputs(path))
+    with caplog.at_level("INFO", logger=WORKER):
+        run(load_inputs(path), JsonReporter(spec))
+    told = [vars(record) for record in caplog.records if record.msg == "trial finished"]
     study = load_study(spec)
     trials = study.get_trials(deepcopy=False)
     screened = [t for t in trials if t.state == optuna.trial.TrialState.PRUNED]
     assert len(trials) == 8 and screened
+    assert {r["trial"] for r in told if r["screened"]} == {t.number for t in screened}
     for trial in screened:
         assert trial.values is None and trial.user_attrs["generated_tokens"] == 0
         assert trial.user_attrs["screened"] == ["kl/base <= 0.1"]
