@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import SpecError
 from ..objectives import questions_of
+from ..objectives.evaluation.backends.chat import Chat
 from ..objectives.importance import activation_distances, combine, rescale, task_vector_norms
 from .spec.inputs import StudyInputs
 
@@ -33,6 +34,7 @@ def signals_of(inputs: StudyInputs) -> dict[str, dict[str, float]]:
             inputs.spec.models.dtype,
             asked.pooling,
             _BATCH_SIZE,
+            Chat.of(inputs.models),
         )
     return signals
 

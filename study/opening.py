@@ -2,6 +2,7 @@
 
 from ..errors import StudyError
 from ..objectives.checkpoints import resolve_model
+from ..objectives.evaluation.backends.chat import Chat
 from ..objectives.importance import layer_effects
 from ..objectives.merging import find_blocks
 from .importance import prompts_of
@@ -63,7 +64,8 @@ def measured_blocks(inputs: StudyInputs) -> tuple[int, ...]:
         SpecError: If no task has questions that no candidate is measured on.
     """
     parents = [inputs.base.directory, *(expert.directory for expert in inputs.experts)]
-    effects = layer_effects(parents, prompts_of(inputs), inputs.spec.models.dtype)
+    chat = Chat.of(inputs.models)
+    effects = layer_effects(parents, prompts_of(inputs), inputs.spec.models.dtype, chat=chat)
     rounded = [float(f"{effect:.{_DIGITS}g}") for effect in effects]
     return find_blocks(rounded, inputs.spec.merge.n_blocks, balance=0.0)
 

@@ -21,13 +21,14 @@ _LAYER = re.compile(r"(?:.*\.)?(?:layers|h)\.(\d+)")
 _Place = str | int
 
 
-def activation_distances(
+def activation_distances(  # noqa: PLR0913 - who is asked what, and how
     parents: Sequence[Path],
     plan: MergePlan,
     prompts: Sequence[tuple[str, bool]],
     dtype: str = "float32",
     pooling: Pooling = "last",
     batch_size: int = 8,
+    chat: Chat | None = None,
 ) -> dict[str, float]:
     """Return the mean cosine distance between the parents' hidden states at each variable.
 
@@ -46,11 +47,12 @@ def activation_distances(
         dtype: Of the models.
         pooling: Hidden state of the prompt's last token, or the mean over its tokens.
         batch_size: Prompts at once.
+        chat: How candidates will be asked. Defaults to None: by the base's template.
 
     Returns:
         Parameter name -> distance, in [0, 2].
     """
-    chat = Chat(parents[0])
+    chat = chat or Chat(parents[0])
     rendered = [chat.render(text, is_chat) for text, is_chat in prompts]
     batches = [rendered[i : i + batch_size] for i in range(0, len(rendered), batch_size)]
     states = []

@@ -20,6 +20,7 @@ def layer_effects(
     prompts: Sequence[tuple[str, bool]],
     dtype: str = "float32",
     batch_size: int = 8,
+    chat: Chat | None = None,
 ) -> list[float]:
     """Return what changes if one layer alone is another parent's, for every layer.
 
@@ -35,11 +36,12 @@ def layer_effects(
             candidate is measured on.
         dtype: Of the models.
         batch_size: Prompts at once.
+        chat: How candidates will be asked. Defaults to None: by the base's template.
 
     Returns:
         One number a layer, in [0, ln 2].
     """
-    asked = _Asked(parents, prompts, dtype, batch_size)
+    asked = _Asked(parents, prompts, dtype, batch_size, chat or Chat(parents[0]))
     first = [asked.answers(asked.parent(number)) for number in range(len(parents))]
     effects = []
     for layer in asked.layers:
@@ -65,10 +67,11 @@ class _Asked:
         prompts: Sequence[tuple[str, bool]],
         dtype: str,
         batch_size: int,
+        chat: Chat,
     ) -> None:
         device, self._n_experts = default_device(), len(parents) - 1
         settings = MergeSettings(embeddings="search", head="search", n_experts=self._n_experts)
-        self._chat, table = Chat(parents[0]), tensor_table(Checkpoint(parents[0]))
+        self._chat, table = chat, tensor_table(Checkpoint(parents[0]))
         self._model: Any = load_model(parents[0], dtype, device)
         experts = [load_expert(path, parents[0], dtype, device) for path in parents[1:]]
         self._sink = ModuleSink(self._model, experts, settings, table.tied, table)

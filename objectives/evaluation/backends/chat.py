@@ -45,7 +45,7 @@ class Chat:
         chat: What it is given beside the question. Defaults to None: nothing.
 
     Raises:
-        EvaluationError: If no parent names a stop token, or the template knows no such variable.
+        EvaluationError: If the template knows no such variable.
     """
 
     def __init__(
@@ -66,14 +66,18 @@ class Chat:
             self.tokenizer.chat_template = _dateless(self.tokenizer.chat_template)
         self._settings = chat or ChatSettings()
         _check_variables(self.tokenizer.chat_template, self._settings)
-        self.stop_tokens = frozenset(stop_tokens) or _stop_tokens([directory, *experts])
+        self._given_stops, self._parents = frozenset(stop_tokens), (directory, *experts)
         self._reasoning = reasoning or Reasoning()
         self._cut_is_reasoning = self._reasoning.cut_is_reasoning([directory, *experts])
 
     @classmethod
     def of(cls, models: Models) -> "Chat":
-        """Return how these parents' merges are asked and answer."""
-        return cls(
+        """Return how these parents' merges are asked and answer.
+
+        Raises:
+            EvaluationError: If no parent names a stop token.
+        """
+        chat = cls(
             models.base,
             models.experts,
             models.reasoning,
@@ -81,6 +85,17 @@ class Chat:
             models.chat_template,
             models.chat,
         )
+        _ = chat.stop_tokens  # what has none is refused before it is asked anything
+        return chat
+
+    @cached_property
+    def stop_tokens(self) -> frozenset[int]:
+        """Ids that end an answer.
+
+        Raises:
+            EvaluationError: If no parent names one.
+        """
+        return self._given_stops or _stop_tokens(self._parents)
 
     def render(self, prompt: str, chat: bool = True) -> list[int]:
         """Return the token ids of one prompt.

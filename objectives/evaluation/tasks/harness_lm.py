@@ -41,13 +41,19 @@ class HarnessLM(LM):  # type: ignore[misc]
         base: Directory of the base.
         max_new_tokens: Where a task does not say.
         reasoning: Whether metrics see the reasoning before `</think>`.
+        chat: How a study's candidates are asked. Defaults to None: by the base's template.
     """
 
     def __init__(
-        self, backend: Backend, base: Path, max_new_tokens: int = 256, reasoning: bool = True
+        self,
+        backend: Backend,
+        base: Path,
+        max_new_tokens: int = 256,
+        reasoning: bool = True,
+        chat: Chat | None = None,
     ) -> None:
         super().__init__()
-        self._backend, self._chat = backend, Chat(base)
+        self._backend, self._chat = backend, chat or Chat(base)
         self._max_new_tokens, self._reasoning = max_new_tokens, reasoning
 
     def generate_until(self, requests: list[Instance]) -> list[str]:

@@ -1,5 +1,7 @@
 """Activation importance on the demo pair."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,20 @@ def test_several_layers_and_several_experts() -> None:
     assert found["block_000@1"] == pytest.approx(0, abs=1e-6)
     first = [single[f"layer_{i:03d}"] for i in range(3)]
     assert found["block_000@2"] == pytest.approx(sum(first) / 3, rel=1e-4)
+
+
+def test_parents_are_asked_as_candidates_will_be() -> None:
+    plan, template = _plan(), "{{ bos_token }}12{{ messages[0].content }}"
+    asked = [
+        activation_distances([BASE, EXPERT], plan, PROMPTS[:2], chat=chat)
+        for chat in (Chat(BASE, template=template), Chat(BASE), None)
+    ]
+    assert asked[0] != asked[1] == asked[2]
+
+
+def test_what_is_never_generated_needs_no_stop_token(tmp_path: Path) -> None:
+    shutil.copytree(BASE, tmp_path / "base")
+    (tmp_path / "base" / "generation_config.json").unlink()
+    content = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps(content | {"eos_token_id": None}))
+    assert Chat(tmp_path / "base").render("3") == Chat(BASE).render("3")
