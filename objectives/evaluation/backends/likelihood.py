@@ -20,8 +20,9 @@ Pair = tuple[str | None, str]
 _MOST_LOGITS = 1 << 27
 # Tokens of a text that are read at once, as in most tables of perplexities.
 TEXT_WINDOW = 2048
-# Positions whose distributions over the vocabulary are held in float32 at once.
-_POSITIONS = 64
+# Positions whose distributions over the vocabulary are made in float32 at once: so few stay near a
+# CPU's cache, which takes less than half the time that 64 take.
+_POSITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -247,25 +248,25 @@ def readings(
 
 def _divergence(parent: Tensor, model: Tensor) -> float:
     """Return `KL(parent || model)` summed over positions, from their logits."""
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=parent.device)
     for start in range(0, len(parent), _POSITIONS):
         rows = slice(start, start + _POSITIONS)
         p = parent[rows].float().log_softmax(dim=-1)
         q = model[rows].float().log_softmax(dim=-1)
         # A word that the parent never writes counts nothing, whatever the model makes of it.
         terms = torch.where(p > -torch.inf, p.exp() * (p - q), 0.0)
-        total += float(terms.sum(dim=-1).clamp_min(0.0).double().sum())  # below 0: rounding
-    return total
+        total += terms.sum(dim=-1).clamp_min(0.0).double().sum()  # below 0: rounding
+    return float(total)
 
 
 def _total(logits: Tensor, window: Window) -> float:
     tokens = _tokens(window, logits)
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=logits.device)
     for start in range(0, len(logits), _POSITIONS):
         rows = slice(start, start + _POSITIONS)
         logs = logits[rows].float().log_softmax(dim=-1)
-        total += float(logs.gather(-1, tokens[rows, None]).double().sum())
-    return total
+        total += logs.gather(-1, tokens[rows, None]).double().sum()
+    return float(total)
 
 
 def _tokens(window: Window, like: Tensor) -> Tensor:
