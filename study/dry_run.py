@@ -107,6 +107,9 @@ def _trials(inputs: StudyInputs) -> str:
     if spec.study.trials == UNLIMITED:
         return f"as many as the budget allows: {', '.join(first)}, then proposals"
     left = spec.study.trials - sum(phases.values())
+    more = min(left, max(0, (spec.evaluation.baseline or 0) - phases["uniform"]))
+    first += [f"{more} more where the uniform curve bends"] if more else []
+    left -= more
     first += [f"{left} proposed by {spec.sampler.preset}"] if left > 0 else []
     return f"{spec.study.trials}: {', '.join(first)}"
 

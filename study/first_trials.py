@@ -25,10 +25,10 @@ def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, FloatDistributio
 def first_trials(spec: StudySpec, plan: MergePlan) -> list[FrozenTrial]:
     """Return the parents, then uniform merges, Sobol points, or a grid over all parameters."""
     n_experts, space = plan.settings.n_experts, search_space(spec, plan)
-    trials = [_first(space, plan.uniform(0.0), "parent", "base")]
+    trials = [first(space, plan.uniform(0.0), "parent", "base")]
     for expert in range(1, n_experts + 1):
         label = "expert" if n_experts == 1 else f"expert {expert}"
-        trials.append(_first(space, plan.expert(expert), "parent", label))
+        trials.append(first(space, plan.expert(expert), "parent", label))
     makers = {"uniform": _uniform_merges, "sobol": _sobol_points, "grid": _grid}
     trials += makers[spec.sampler.startup](spec, plan, space, spec.study.trials - len(trials))
     return trials
@@ -42,7 +42,7 @@ def _uniform_merges(
     low, high = spec.merge.bounds
     levels = uniform_levels(n + 2)[2:] if n > 0 else []
     weights = [low + level * (high - low) for level in levels]
-    return [_first(space, plan.uniform(w), "uniform", f"uniform {w:.2f}") for w in weights]
+    return [first(space, plan.uniform(w), "uniform", f"uniform {w:.2f}") for w in weights]
 
 
 def _sobol_points(
@@ -77,10 +77,10 @@ def _at(space: Space, point: NDArray[np.float64], phase: str, label: str) -> Fro
         for (name, d), x in zip(space.items(), point, strict=True)
     }
     shown = ", ".join(f"{name} {value:.2f}" for name, value in params.items())
-    return _first(space, params, phase, label or shown)
+    return first(space, params, phase, label or shown)
 
 
-def _first(space: Space, params: Mapping[str, float], phase: str, label: str) -> FrozenTrial:
+def first(space: Space, params: Mapping[str, float], phase: str, label: str) -> FrozenTrial:
     """Return a waiting trial; where bounds leave a parent out, its own distributions reach to it.
 
     All weights have one distribution.

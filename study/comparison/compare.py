@@ -19,6 +19,7 @@ from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
 from ...objectives.evaluation.rotation import answers_attribute
 from ...samplers import signs
+from ..baseline import baseline_of
 from ..budget import UNLIMITED
 from ..first_trials import first_trials, search_space
 from ..opening import open_inputs
@@ -159,6 +160,7 @@ def _simulate_on(
         spec.sampler.batch and clock.n_workers,
         first_trials(spec, inputs.plan),
         clock.suggest_seconds,
+        baseline_of(inputs),
     )
     try:
         with FileLock(state_dir(spec) / "simulation.lock", timeout=0):

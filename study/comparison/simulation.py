@@ -15,6 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from ..baseline import Baseline
 from ..workers.batches import BATCH, batch_view
 from ..workers.proposals import propose
 
@@ -68,6 +69,7 @@ class Simulation:
         batch: Size of synchronous batches. Defaults to None: whoever is free proposes.
         queue: Trials to start with, in this order.
         suggest_seconds: That a proposal takes; one worker proposes at a time.
+        baseline: Proposes uniform merges before the sampler is asked. Defaults to None: none.
     """
 
     study: optuna.Study
@@ -77,6 +79,7 @@ class Simulation:
     batch: int | None = None
     queue: Sequence[FrozenTrial] = ()
     suggest_seconds: float = 0.0
+    baseline: Baseline | None = None
 
     def run(self, budget: int) -> list[FrozenTrial]:
         """Continue until `budget` trials are measured; return them in the order of claims."""
@@ -107,6 +110,8 @@ class Simulation:
             first = copy.copy(self.queue[len(done)])
             first.number = len(done)
             return first
+        if self.baseline and (uniform := self.baseline.next(_seen(done, now))) is not None:
+            return uniform
         if self.batch is None:
             return propose(self.study, self.space, _seen(done, now))
         if (found := batch_view(_seen(done, now), self.batch)) is None:

@@ -248,6 +248,9 @@ class EvaluationSection(Section):
         rotate: Whether each candidate is asked another quarter of the search questions, dealt like
             cards; a number names how many of them make the pool. Defaults to false: all are asked
             the same.
+        baseline: How many uniform merges are measured in all: those beyond the start-up's go where
+            the uniform curve bends, right after it and from the same budget. Defaults to None: the
+            start-up's alone.
     """
 
     backend: Literal["transformers", "vllm"] = "transformers"
@@ -263,6 +266,7 @@ class EvaluationSection(Section):
     reasoning: ReasoningSection = Field(default_factory=ReasoningSection)
     rotate: bool | Annotated[int, Field(ge=8)] = False
     screen: bool = False
+    baseline: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

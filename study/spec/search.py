@@ -163,3 +163,23 @@ class CostSection(Section):
     """
 
     per_hour: float = Field(gt=0)
+
+
+def check_search(
+    sampler: SamplerSection, stop: StopSection | None, baseline: int | None, n_experts: int
+) -> None:
+    """Check that what ends and begins a search fits who searches.
+
+    Raises:
+        ValueError: With the key that does not.
+    """
+    if stop is not None and sampler.preset != "mergefront":
+        raise ValueError(
+            "`study.stop` goes by the knowledge gradient of the preset mergefront, but the "
+            f"preset is {sampler.preset}; remove one of them"
+        )
+    if baseline is not None and (sampler.startup != "uniform" or n_experts > 1):
+        raise ValueError(
+            "`evaluation.baseline` adds to the uniform merges of one expert that a start-up "
+            f"'uniform' begins with, but got startup {sampler.startup!r} and {n_experts} experts"
+        )

@@ -24,6 +24,7 @@ from .search import (
     ImportanceSection,
     SamplerSection,
     StopSection,
+    check_search,
 )
 
 _CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
@@ -269,15 +270,11 @@ class StudySpec(Section):
         texts = [c for c in self.limits if c.objective.metric.kinds == ("read",)]
         if self.evaluation.screen and not texts:
             raise ValueError("`screen` needs a constraint on texts, such as `kl/base <= 0.1`")
-        if self.study.stop is not None and self.sampler.preset != "mergefront":
-            raise ValueError(
-                "`study.stop` goes by the knowledge gradient of the preset mergefront, but the "
-                f"preset is {self.sampler.preset}; remove one of them"
-            )
+        n_experts = len(self.models.experts)
+        check_search(self.sampler, self.study.stop, self.evaluation.baseline, n_experts)
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
             raise ValueError("a grid is made for a number of trials; set `study.trials`")
         operator = OPERATORS[self.merge.operator]
-        n_experts = len(self.models.experts)
         check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)
         return self
 

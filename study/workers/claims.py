@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from ...errors import StudyError
 from ...samplers import MEASURED
+from ..baseline import Baseline
 from ..budget import Limits
 from ..storage.history import History
 from ..storage.ledger import Ending, Ledger
@@ -57,6 +58,7 @@ class Claims:
         space: The parameters of a new candidate.
         batch: Size of synchronous batches; None proposes to whoever is free.
         limits: What ends the study beside the number of trials.
+        baseline: Proposes uniform merges before the sampler is asked. Defaults to None: none.
     """
 
     study: optuna.Study
@@ -64,6 +66,7 @@ class Claims:
     space: Mapping[str, BaseDistribution]
     batch: int | None = None
     limits: Limits = field(default_factory=Limits)
+    baseline: Baseline | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -110,6 +113,8 @@ class Claims:
 
     def _propose(self, trials: list[FrozenTrial]) -> FrozenTrial | None:
         """Return a new candidate; None while a batch is complete and not measured."""
+        if self.baseline and (uniform := self.baseline.next(trials)) is not None:
+            return uniform
         if self.batch is None:
             return propose(self.study, self.space, trials)
         if (found := batch_view(trials, self.batch)) is None:

@@ -19,6 +19,7 @@ from ...errors import EngineError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation.racing import Race
 from ...objectives.evaluation.rotation import answers_attribute
+from ..baseline import baseline_of
 from ..first_trials import is_uniform, search_space
 from ..seeding import fingerprint_of
 from ..spec.inputs import StudyInputs
@@ -118,7 +119,8 @@ class Worker:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         space = search_space(spec, self.inputs.plan)
         budget = spec.study.trials
-        self._claims = Claims(self.study, budget, space, spec.sampler.batch, spec.ends)
+        baseline, batch = baseline_of(self.inputs), spec.sampler.batch
+        self._claims = Claims(self.study, budget, space, batch, spec.ends, baseline)
         self._local = LocalWorkers(directory / "workers")
         asked = asked_of([*self.objective.questions, *self.objective.texts])
         store = artifact_store(spec)
