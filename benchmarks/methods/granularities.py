@@ -17,7 +17,8 @@ import optuna
 import torch
 
 from mergefront.study import StudySpec
-from mergefront.study.comparison.compare import Scores, score, search
+from mergefront.study.comparison.compare import search
+from mergefront.study.comparison.scores import Scores, score
 from mergefront.study.comparison.variants import Variant
 
 REPOSITORY = Path(__file__).parents[2]

@@ -2,34 +2,31 @@
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from filelock import FileLock, Timeout
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from ...errors import SpecError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
 from ...objectives.evaluation.rotation import answers_attribute
-from ...samplers import signs
 from ..baseline import baseline_of
 from ..budget import UNLIMITED
 from ..first_trials import first_trials, search_space
 from ..opening import open_inputs
-from ..results.front import FrontReport, front_report, hypervolume
-from ..results.indicators import Array, igd_plus, non_dominated, spacing
+from ..results.front import front_report
 from ..run import devices_of, make_objective, make_sampler, run
 from ..seeding import fingerprint_of, init_study
 from ..spec.inputs import StudyInputs
 from ..spec.study_spec import StudySpec
 from ..storage.connection import load_study, state_dir
+from .scores import Search
 from .simulation import Evaluated, Simulation, Usage, usage
 from .variants import Variant
 
@@ -55,52 +52,6 @@ class Clock:
         times = "" if self.variation is None else f".cv{self.variation:g}"
         pause = f".p{self.suggest_seconds:g}" if self.suggest_seconds else ""
         return f".w{self.n_workers}{times}{pause}"
-
-
-@dataclass(frozen=True)
-class Search:
-    """One finished search with its front on fresh questions.
-
-    Args:
-        variant: Label.
-        seed: Of the search.
-        study: Name.
-        report: Its denoised front.
-        validated: Values of the front's models on the fresh split, `n x m`-dim.
-        use: Of the workers' time.
-    """
-
-    variant: str
-    seed: int
-    study: str
-    report: FrontReport
-    validated: Array
-    use: Usage
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One search in numbers.
-
-    Args:
-        hypervolume: Of the denoised trials, on the search's questions.
-        validated_hypervolume: Of the front's models on fresh questions.
-        igd_plus: Of the validated front, to the best validated points of all searches.
-        spacing: Of the validated front.
-        n_front: Models of the reported front.
-        seconds: Wall-clock: real, or simulated.
-        utilisation: Share of the workers' time that was evaluation until the last claim.
-        overall: The same until the last end.
-    """
-
-    hypervolume: float
-    validated_hypervolume: float
-    igd_plus: float
-    spacing: float
-    n_front: int
-    seconds: float
-    utilisation: float
-    overall: float
 
 
 def search(
@@ -238,55 +189,6 @@ def _real_use(study: optuna.Study) -> Usage:
     until_last = busy - (ends[int(np.argmax(starts))] - max(starts))
     claims = max(starts) - min(starts)
     return Usage(seconds, until_last / claims if claims else 1.0, busy / seconds)
-
-
-def score(searches: Sequence[Search]) -> list[Scores]:
-    """Return every search's scores; all share one reference point and one best front.
-
-    Args:
-        searches: Of one spec.
-    """
-    reference = searches[0].report.reference_point
-    directions = [StudyDirection[name.upper()] for name in searches[0].report.directions]
-    flips = signs(directions).numpy()
-    origin = np.array(reference) * flips
-    reach = [s.validated * flips - origin for s in searches if len(s.validated)]
-    best = non_dominated(np.concatenate(reach))
-    unit = np.maximum(best.max(axis=0), 1e-12)
-    return [_scores(s, reference, directions, origin, unit, best / unit) for s in searches]
-
-
-def _scores(
-    found: Search,
-    reference: Sequence[float],
-    directions: Sequence[StudyDirection],
-    origin: Array,
-    unit: Array,
-    best: Array,
-) -> Scores:
-    report = found.report
-    searched = torch.tensor([t.user_attrs["denoised"] for t in report.trials]).double()
-    values = found.validated
-    front = non_dominated((values * signs(directions).numpy() - origin) / unit)
-    return Scores(
-        hypervolume(searched, reference, directions),
-        hypervolume(torch.from_numpy(values), reference, directions),
-        igd_plus(front, best),
-        spacing(front),
-        len(report.trials),
-        found.use.seconds,
-        found.use.utilisation,
-        found.use.overall,
-    )
-
-
-def to_json(searches: Sequence[Search], scores: Sequence[Scores]) -> list[dict[str, Any]]:
-    """Return one record a search; null for what cannot be told (JSON has no nan)."""
-    return [
-        {"variant": s.variant, "seed": s.seed, "study": s.study}
-        | {key: None if value != value else value for key, value in asdict(numbers).items()}
-        for s, numbers in zip(searches, scores, strict=True)
-    ]
 
 
 def check(

@@ -24,7 +24,8 @@ from ..app import (
 )
 
 if TYPE_CHECKING:
-    from ...comparison.compare import Clock, Search
+    from ...comparison.compare import Clock
+    from ...comparison.scores import Search
     from ...comparison.variants import Variant
 
 _DEFAULT = ["mergefront,sip-bmm,ap-bmm,bambo,random,uniform"]
@@ -108,7 +109,8 @@ def compare(  # noqa: PLR0913 - a command's options
 
     Example: mergefront compare examples/demo.yaml --presets mergefront,ap-bmm --seeds 5
     """
-    from ...comparison.compare import Clock, check, score, to_json
+    from ...comparison.compare import Clock, check
+    from ...comparison.scores import score, to_json
     from ...comparison.variants import Variant
 
     parsed = read_spec(spec, storage, trials)

@@ -15,7 +15,8 @@ from mergefront.objectives import MergeObjective
 from mergefront.objectives.evaluation import Answer
 from mergefront.study import StudySpec
 from mergefront.study.cli.research.compare import _seeds
-from mergefront.study.comparison.compare import Clock, recorded_seconds, score, search
+from mergefront.study.comparison.compare import Clock, recorded_seconds, search
+from mergefront.study.comparison.scores import score
 from mergefront.study.comparison.simulation import SPAN
 from mergefront.study.comparison.variants import Variant
 from mergefront.study.results.indicators import igd_plus, non_dominated, spacing
