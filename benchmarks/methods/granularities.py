@@ -31,7 +31,7 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/granularities"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(10))
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--granularities", nargs="+", default=GRANULARITIES)
     arguments = parser.parse_args()
@@ -66,7 +66,8 @@ def _variant(granularity: str) -> Variant:
 def _print(
     scores: dict[tuple[str, int], Scores], granularities: Sequence[str], seeds: Sequence[int]
 ) -> None:
-    print("| granularity | searched questions | fresh questions | less `layer`, fresh |")
+    head = f"less `{granularities[0]}`, fresh"
+    print(f"| granularity | searched questions | fresh questions | {head} |")
     print("|---|---|---|---|")
     first = [scores[granularities[0], seed].validated_hypervolume for seed in seeds]
     for name in granularities:
