@@ -112,12 +112,12 @@ def _measure(inputs: "StudyInputs", content: dict[str, Any]) -> None:
             measured = objective.measure(content["params"])
         finally:
             objective.backend.close()
-    errors = content["standard_errors"] or [math.nan] * len(measured.values)
+    unknown = [math.nan] * len(measured.values)
+    errors = dict(enumerate(content["standard_errors"] or unknown))
     far = []
-    for name, value, error, old_error in zip(
-        inputs.spec.metric_names, measured.values, measured.standard_errors, errors, strict=True
-    ):
-        before = content["values"].get(name, math.nan)
+    told = zip(inputs.spec.metric_names, measured.values, measured.standard_errors, strict=True)
+    for place, (name, value, error) in enumerate(told):
+        before, old_error = content["values"].get(name, math.nan), errors.get(place, math.nan)
         typer.echo(f"{name}: {rounded(value, error)}, published {rounded(before, old_error)}")
         if abs(value - before) > _FAR * math.hypot(error, old_error):
             far.append(name)

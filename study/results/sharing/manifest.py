@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...._version import __version__
 from ....errors import SpecError
 from ...seeding import FINGERPRINT
+from ...spec.explain import explain
 from ...spec.inputs import StudyInputs
 from ...storage.connection import shown_url
 
@@ -19,6 +21,19 @@ NAME = "manifest.json"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "optuna")
 # Bytes read at a time.
 _CHUNK = 1 << 22
+
+
+class Manifest(BaseModel):
+    """What `reproduce` reads of a manifest."""
+
+    model_config = ConfigDict(extra="allow")
+
+    spec: dict[str, Any]
+    params: dict[str, float]
+    values: dict[str, float] = Field(default_factory=dict)
+    standard_errors: list[float] | None = None
+    fingerprint: dict[str, Any]
+    files: dict[str, str]
 
 
 def manifest_of(
@@ -83,10 +98,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"A manifest must be the {NAME} of a published model, but {path} is not readable as "
             f"one: {error}."
         ) from error
-    missing = {"spec", "params", "fingerprint", "files"} - set(content or ())
-    if not isinstance(content, dict) or missing:
-        raise SpecError(f"{path} is no manifest: it lacks {', '.join(sorted(missing))}.")
-    return content
+    try:
+        return Manifest.model_validate(content).model_dump()
+    except ValidationError as error:
+        raise SpecError(f"{path} is no manifest: {explain(error, Manifest)}") from None
 
 
 def check_same_parents(manifest: dict[str, Any], inputs: StudyInputs) -> None:

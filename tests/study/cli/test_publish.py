@@ -85,7 +85,10 @@ def test_a_missing_file_says_how_to_name_it(
     assert (done.exit_code, "give it by `--spec`" in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null"])
+_ODD = '{"spec": {}, "params": {"layer_000": "x"}, "fingerprint": {}, "files": []}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"spec": 1}', _ODD])
 def test_what_is_no_manifest_is_said(text: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(text)
     done = invoke("reproduce", tmp_path)
