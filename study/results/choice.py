@@ -16,9 +16,11 @@ from optuna.trial import FrozenTrial
 from scipy.stats import norm
 
 from ...errors import SpecError, StudyError
+from ...samplers import Recommendation
 from ..spec.base import near_hint
 from .front import FrontReport
 from .front_table import role, rounded
+from .recommendations import to_json
 
 _N_DRAWS = 4000
 # Two models are tied if the worse one is the better one in this share of the draws.
@@ -87,12 +89,15 @@ class Choice:
         wish: What was wanted.
         best: The chosen model.
         tied: Best first.
+        unmeasured: A model that nobody measured and that is clearly better by prediction; None
+            if there is none, or the wish has limits, which predictions alone do not keep.
     """
 
     report: FrontReport
     wish: Wish
     best: Chosen
     tied: list[Chosen]
+    unmeasured: Recommendation | None = None
 
     def why(self) -> str:
         """Return the reason in one sentence."""
@@ -117,6 +122,7 @@ class Choice:
             "why": self.why(),
             "pick": self._one(self.best),
             "tied": [self._one(chosen) for chosen in self.tied],
+            "unmeasured": self.unmeasured and to_json(self.unmeasured, self.report.metric_names),
         }
 
     def _one(self, chosen: Chosen) -> dict[str, Any]:
@@ -164,7 +170,16 @@ def choose(report: FrontReport, wish: Wish) -> Choice:
         interval = (float(low), float(high))
         return Chosen(report.trials[row], float(utilities[row]), interval, float(shares[row]))
 
-    return Choice(report, wish, chosen(best), [chosen(row) for row in tied])
+    unmeasured = _unmeasured(report, wish)
+    return Choice(report, wish, chosen(best), [chosen(row) for row in tied], unmeasured)
+
+
+def _unmeasured(report: FrontReport, wish: Wish) -> Recommendation | None:
+    if wish.limits:
+        return None
+    weights = np.array([wish.weights.get(name, 1.0) for name in report.metric_names])
+    found = report.recommend([(weights / weights.sum()).tolist()])
+    return next((one for one in found if one.number is None), None)
 
 
 def _flips(report: FrontReport) -> Array:

@@ -72,7 +72,11 @@ def pick(  # noqa: PLR0913 - a command's options
         return
     _print(choice)
     number = choice.best.trial.number
-    say_next(spec, storage, [(f"export --trial {number} --out merged", "save this model")])
+    steps = [(f"export --trial {number} --out merged", "save this model")]
+    if (better := choice.unmeasured) is not None:
+        weights = ",".join(f"{weight:.4g}" for weight in better.preference)
+        steps.append((f"export --preference {weights} --out merged", "save the predicted one"))
+    say_next(spec, storage, steps)
 
 
 def _numbers(option: str, texts: list[str]) -> dict[str, float]:
@@ -90,6 +94,7 @@ def _numbers(option: str, texts: list[str]) -> dict[str, float]:
 
 
 def _print(choice: "Choice") -> None:
+    from ...results.front_table import rounded
     from ..tables import make_table, print_table
 
     names = choice.report.metric_names
@@ -102,6 +107,10 @@ def _print(choice: "Choice") -> None:
     if choice.tied:
         tied = ", ".join(str(chosen.trial.number) for chosen in choice.tied)
         typer.echo(f"Not to be told from it by what was measured: {tied}.")
+    if choice.unmeasured is not None:
+        told = zip(names, choice.unmeasured.values, choice.unmeasured.deviations, strict=True)
+        shown = ", ".join(f"{name} {rounded(value, error)}" for name, value, error in told)
+        typer.echo(f"Predicted to be better, not measured: a mixture with {shown}.")
 
 
 def _row(choice: "Choice", chosen: "Chosen") -> list[str]:

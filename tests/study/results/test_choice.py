@@ -106,5 +106,9 @@ def test_the_command(finished: Path) -> None:
     table = invoke("pick", finished, "--weight", "accuracy=2")
     assert f"trial {number} is the best balance of accuracy (weight 2) and tokens" in table.stdout
     assert f"mergefront export {finished} --trial {number} --out merged" in table.stderr
+    spec = StudySpec.from_yaml(finished)
+    (advised,) = front_report(load_study(spec), spec).recommend([[2 / 3, 1 / 3]])
+    assert (content["unmeasured"] is None) is (advised.number is not None)
+    assert ("Predicted to be better" in table.stdout) is (advised.number is None)
     wrong = invoke("pick", finished, "--weight", "accuracy")
     assert (wrong.exit_code, "must be METRIC=NUMBER" in wrong.stderr) == (1, True)
