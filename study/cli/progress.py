@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def facts(status: Status, metric_names: list[str]) -> str:
-    """Return what is known of a running study in one line: time left, quality, speed."""
+    """Return what is known of a running study in one line: time left, quality, speed, cost."""
     parts = []
     if status.hours_left is not None and status.n_measured < status.budget:
         parts.append(f"{duration(3600 * status.hours_left)} left")
@@ -46,6 +46,9 @@ def facts(status: Status, metric_names: list[str]) -> str:
         parts.append(f"{what} {status.hypervolume:.3f} (measured)")
     if status.tokens_per_second:
         parts.append(f"{status.tokens_per_second:.0f} tokens/s")
+    if (money := status.price.get("money")) is not None:
+        low, high = money.interval
+        parts.append(f"cost {money.spent:.2f}, at the end {low:.2f} to {high:.2f}")
     if status.counts["fail"]:
         parts.append(f"{status.counts['fail']} failed")
     return ", ".join(parts)

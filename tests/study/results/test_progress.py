@@ -10,7 +10,16 @@ from rich.console import Console
 
 from mergefront.objectives import Measurement
 from mergefront.study import StudySpec
-from mergefront.study.cli.progress import ConsoleReporter, ManyWorkers, _Bars, duration, summary
+from mergefront.study.cli.progress import (
+    ConsoleReporter,
+    ManyWorkers,
+    _Bars,
+    duration,
+    facts,
+    summary,
+)
+from mergefront.study.results.status import status_of
+from mergefront.study.storage.connection import load_study
 from mergefront.study.workers.worker import Timings
 from small_study import write_spec
 
@@ -62,6 +71,14 @@ def test_the_summary_says_where_time_went(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == (
         "3 trials in 13 s: suggest 5.0 s, merge 0.25 s, generate and score 7.5 s\n"
     )
+
+
+def test_the_bar_says_what_it_costs(finished: Path) -> None:
+    spec = StudySpec.from_yaml(finished)
+    content = spec.model_dump(mode="json") | {"cost": {"per_hour": 3600.0}}
+    priced = StudySpec.parse(content, spec.folder)
+    shown = facts(status_of(load_study(priced), priced, 12), priced.metric_names)
+    assert re.search(r", cost \d+\.\d\d, at the end \d+\.\d\d to \d+\.\d\d$", shown)
 
 
 def test_one_screen_for_all_workers(finished: Path) -> None:
