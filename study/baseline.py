@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from ..objectives.merging.plan import DENSITY
 from .first_trials import first, is_uniform, search_space
 from .spec.inputs import StudyInputs
 
@@ -53,7 +54,8 @@ class Baseline:
         curve = [t for t in trials if is_uniform(t) and t.state != TrialState.FAIL]
         if sum(t.user_attrs["phase"] == "uniform" for t in curve) >= self.n:
             return None
-        level = widest_gap(curve)
+        weight = self.space[next(name for name in self.space if name != DENSITY)]
+        level = widest_gap(curve, (weight.low, weight.high))
         if level is None:
             return None
         trial = first(self.space, self.merge(level), "uniform", f"uniform {level:.2f}")
@@ -69,7 +71,9 @@ def baseline_of(inputs: StudyInputs) -> Baseline | None:
     return Baseline(n, inputs.plan.uniform, search_space(inputs.spec, inputs.plan))
 
 
-def widest_gap(curve: Sequence[FrozenTrial]) -> float | None:
+def widest_gap(
+    curve: Sequence[FrozenTrial], bounds: tuple[float, float] = (0.0, 1.0)
+) -> float | None:
     """Return the middle of the widest gap between neighbours of a uniform curve.
 
     How wide a gap is: the distance of its ends' values beyond twice its standard error, each
@@ -78,11 +82,12 @@ def widest_gap(curve: Sequence[FrozenTrial]) -> float | None:
 
     Args:
         curve: Parents and uniform merges, finished or not.
+        bounds: Of the weights; parents may lie beyond.
 
     Returns:
         A uniform weight; None if fewer than two are measured, or no gap is left.
     """
-    levels = np.array([next(iter(trial.params.values())) for trial in curve])
+    levels = np.array([_level(trial) for trial in curve])
     done = np.array([trial.state == TrialState.COMPLETE for trial in curve], dtype=bool)
     if done.sum() < 2:
         return None
@@ -101,9 +106,13 @@ def widest_gap(curve: Sequence[FrozenTrial]) -> float | None:
         clear = np.maximum(steps - _NOISE * np.hypot(noise[:, right], noise[:, left]), 0.0)
         weights = _FLAT * (grid[right] - grid[left]) / np.ptp(grid)
         middle = round(float(grid[left] + grid[right]) / 2, _DIGITS)
-        if middle not in (grid[left], grid[right]):
+        if bounds[0] <= middle <= bounds[1] and middle not in (grid[left], grid[right]):
             scored.append((float(np.hypot(np.linalg.norm(clear), weights)), middle))
     return max(scored)[1] if scored else None
+
+
+def _level(trial: FrozenTrial) -> float:
+    return next(float(value) for name, value in trial.params.items() if name != DENSITY)
 
 
 def _errors(trial: FrozenTrial) -> list[float]:

@@ -70,6 +70,12 @@ def test_what_is_being_measured_counts() -> None:
     assert widest_gap([_uniform(0.0), _uniform(0.5, state="WAITING")]) is None
 
 
+def test_merges_keep_to_the_bounds() -> None:
+    trials = [_uniform(w) for w in (0.0, 1.0)]
+    assert widest_gap(trials, (0.6, 0.9)) is None
+    assert widest_gap([*trials, _uniform(0.6), _uniform(0.9)], (0.6, 0.9)) == 0.75
+
+
 def test_a_study_measures_them_from_its_budget(tmp_path: Path) -> None:
     path = write_spec(
         tmp_path,
