@@ -18,7 +18,11 @@ from ..app import (
 from ..next_steps import say_next
 
 if TYPE_CHECKING:
+    from optuna import Study
+
+    from ....samplers import Recommendation
     from ...results.choice import Choice, Chosen
+    from ...spec.study_spec import StudySpec
 
 _NOTHING: list[str] = []
 
@@ -51,6 +55,15 @@ def pick(  # noqa: PLR0913 - a command's options
             "several times.",
         ),
     ] = _NOTHING,
+    recommend: Annotated[
+        bool,
+        typer.Option(
+            "--recommend",
+            metavar="",
+            help="If a model that nobody measured is predicted to be better, measure it first: "
+            "one more trial of the study.",
+        ),
+    ] = False,
     storage: StorageOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -66,7 +79,11 @@ def pick(  # noqa: PLR0913 - a command's options
     named = {"tokens": tokens, "accuracy": accuracy}
     limits = {name: value for name, value in named.items() if value is not None}
     wish = Wish({**limits, **_numbers("--limit", limit)}, _numbers("--weight", weight))
-    choice = choose(front_report(load_study(parsed), parsed), wish)
+    study = load_study(parsed)
+    choice = choose(front_report(study, parsed), wish)
+    if recommend and choice.unmeasured is not None:
+        _measure(study, parsed, choice.unmeasured)
+        choice = choose(front_report(study, parsed), wish)
     if format is Format.JSON:
         print_json(choice.to_json())
         return
@@ -77,6 +94,24 @@ def pick(  # noqa: PLR0913 - a command's options
         weights = ",".join(f"{weight:.4g}" for weight in better.preference)
         steps.append((f"export --preference {weights} --out merged", "save the predicted one"))
     say_next(spec, storage, steps)
+
+
+def _measure(study: "Study", spec: "StudySpec", better: "Recommendation") -> None:
+    """Measure a recommended model as one more trial of its study."""
+    from ....samplers import MEASURED
+    from ...opening import open_inputs
+    from ...results.recommendations import PHASE, as_trial, label_of
+    from ...run import run
+    from ..progress import ConsoleReporter
+
+    trials = study.get_trials(deepcopy=False)
+    waiting = as_trial(better, trials)
+    waiting.user_attrs = {"phase": PHASE, "label": label_of(better)}  # no prediction any more
+    study.add_trial(waiting)
+    n_measured = sum(trial.state in MEASURED for trial in trials)
+    asked = spec.with_overrides(trials=n_measured + 1)
+    with ConsoleReporter(asked) as reporter:
+        run(open_inputs(asked), reporter)
 
 
 def _numbers(option: str, texts: list[str]) -> dict[str, float]:

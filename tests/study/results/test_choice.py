@@ -13,7 +13,10 @@ from mergefront import StudySpec
 from mergefront.errors import SpecError, StudyError
 from mergefront.study.results.choice import Wish, choose
 from mergefront.study.results.front import FrontReport, front_report
+from mergefront.study.run import run
+from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
+from small_study import write_spec
 
 
 @pytest.fixture
@@ -112,3 +115,19 @@ def test_the_command(finished: Path) -> None:
     assert ("Predicted to be better" in table.stdout) is (advised.number is None)
     wrong = invoke("pick", finished, "--weight", "accuracy")
     assert (wrong.exit_code, "must be METRIC=NUMBER" in wrong.stderr) == (1, True)
+
+
+def test_a_recommended_model_is_measured_before_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_spec(tmp_path, study={"trials": 6}, sampler={"preset": "random"})
+    run(load_inputs(path))
+    monkeypatch.setattr("mergefront.samplers.adviser._CLEAR", -1e9)  # always a mixture
+    shown = invoke("pick", path)
+    assert "Predicted to be better, not measured" in shown.stdout
+    assert f"export {path} --preference 0.5,0.5 --out merged" in shown.stderr
+    assert invoke("pick", path, "--recommend").exit_code == 0
+    trials = load_study(StudySpec.from_yaml(path)).get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 7
+    assert trials[-1].user_attrs["label"] == "recommended 0.50"
+    assert "denoised" not in trials[-1].user_attrs
