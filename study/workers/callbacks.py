@@ -6,6 +6,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from ...objectives import Measurement
+from ..storage.outages import through_outages
 from .worker import Reporter
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
@@ -45,7 +46,8 @@ class Callbacks:
         self._told.failed(trial, reason)
 
     def _call(self, trial: FrozenTrial) -> None:
-        self._study = self._study or self._load()
-        stored = self._study._storage.get_trial(trial._trial_id)
+        self._study = self._study or through_outages(self._load)
+        study, number = self._study, trial._trial_id
+        stored = through_outages(lambda: study._storage.get_trial(number))
         for callback in self._callbacks:
             callback(self._study, stored)

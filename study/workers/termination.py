@@ -36,7 +36,8 @@ class Termination:
         self._installed.close()
 
     def _allow_again(self) -> None:
-        self._now = True
+        if self._asked:  # what was dropped may have been Ctrl-C
+            self._now = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

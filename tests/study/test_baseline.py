@@ -70,6 +70,17 @@ def test_what_is_being_measured_counts() -> None:
     assert widest_gap([_uniform(0.0), _uniform(0.5, state="WAITING")]) is None
 
 
+def test_a_merge_that_fails_is_not_proposed_again() -> None:
+    trials = [_uniform(w) for w in (0.0, 0.5, 1.0)]
+    baseline = Baseline(3, _merge, SPACE)
+    proposed = []
+    while (trial := baseline.next(trials)) is not None:
+        proposed.append(trial.params["layer_000"])
+        failed = _uniform(proposed[-1], state="FAIL")
+        trials += [failed, failed]  # tried again, and failed again
+    assert len(set(proposed)) == len(proposed) == 2
+
+
 def test_merges_keep_to_the_bounds() -> None:
     trials = [_uniform(w) for w in (0.0, 1.0)]
     assert widest_gap(trials, (0.6, 0.9)) is None

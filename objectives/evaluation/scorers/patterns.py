@@ -10,18 +10,20 @@ from decimal import Decimal, InvalidOperation
 # A sign belongs to a number (`x = -3`, `$-5`, `-$5`), unless it stands behind something that it
 # joins to the number: `10-12`, `5%-10%`, `(a)-3`, `COVID-19`.
 _NUMBER = re.compile(
-    r"(?:(?<![\w)\]}%°])([-+\u2212])[$€£]?)?"
+    r"(?:(?<![\w)\]%°])([-+\u2212])[$€£]?)?"
     r"((?:\d[\d,]{0,40}(?:\.\d{1,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?)"
 )
 # The article and the pronoun are no choices: a word follows them, of which a few may also follow
 # the letter of a choice.
-_WORD = (
-    r"(?!A[ \t]+(?!(?:is|was|and|or|but|not|because|since|as)\b)[A-Za-z]"
-    r"|I[ \t]+(?!is\b)[A-Za-z])"
+_ARTICLE = r"(?!A[ \t]+(?!(?:is|was|and|or|but|not|because|since|as)\b)[A-Za-z])"
+_PRONOUN = r"(?!I[ \t]+(?!is\b)[A-Za-z])"
+_ALONE = r"(?![A-Za-z'\u2019])"
+_LETTER = re.compile(rf"(?<![A-Za-z])(?:\(([A-Z])\)|{_ARTICLE}{_PRONOUN}([A-Z])){_ALONE}")
+# Behind these words an A is the choice, whatever follows it: `Answer: A Paris`.
+_SAID = re.compile(
+    rf"(?i:answer|option|choice)(?i:\s+is)?\s{{0,5}}:?\s{{0,5}}\**"
+    rf"(?:\(([A-Z])\)|{_PRONOUN}([A-Z])){_ALONE}"
 )
-_CHOICE = rf"(?:\(([A-Z])\)|{_WORD}([A-Z]))(?![A-Za-z'\u2019])"
-_LETTER = re.compile(rf"(?<![A-Za-z]){_CHOICE}")
-_SAID = re.compile(rf"(?i:answer|option|choice)(?i:\s+is)?\s{{0,5}}:?\s{{0,5}}\**{_CHOICE}")
 # Where a letter or a number is looked for: the end of an answer says it.
 _END = 20_000
 

@@ -29,6 +29,7 @@ from small_study import write_spec
         ("1e3", "1000", True),
         ("it is 18.", "#### 18", True),
         ("none", "3", False),
+        (r"\text{Answer: }-42", "-42", True),
         ("10-12", "12", True),
         ("10-12", "-12", False),
         ("1-2", "2", True),
@@ -73,6 +74,10 @@ def test_last_number(answer: str, reference: str, right: bool) -> None:
         ("A train is faster", "A", False),
         ("Because", "B", False),
         ("", "A", False),
+        ("Answer: A Paris", "A", True),
+        ("The answer is A the cat", "A", True),
+        ("Answer: A dog is an animal", "A", True),
+        ("The answer is B. I think so.", "B", True),
     ],
 )
 def test_choice_letter(answer: str, reference: str, right: bool) -> None:

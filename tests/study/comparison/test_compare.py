@@ -119,6 +119,17 @@ def test_what_cannot_run_is_refused_before_anything_does(tmp_path: Path) -> None
     assert not (tmp_path / "study.db").exists()
 
 
+def test_variants_leave_out_what_is_not_theirs(tmp_path: Path) -> None:
+    merge = {"granularity": "blocks", "blocks": [0, 2]}
+    path = write_spec(tmp_path, evaluation={"baseline": 9}, merge=merge)
+    spec = StudySpec.from_yaml(path)
+    for preset in ("sip-bmm", "uniform", "bambo"):
+        changed = Variant.parse(preset).spec(spec, 0)
+        assert changed.evaluation.baseline is None
+    assert Variant.parse("random").spec(spec, 0).evaluation.baseline == 9
+    assert Variant.parse("uniform").spec(spec, 0).merge.blocks is None
+
+
 def test_simulated_workers_rotate_questions(tmp_path: Path) -> None:
     path = write_spec(
         tmp_path,
