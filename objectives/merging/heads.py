@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from ...errors import LayoutError
 from ..checkpoints.configs import load_config
 from ..checkpoints.reader import Checkpoint
+from .layers import locate
 from .sources import Axis
 
 _PROJECTION = re.compile(
@@ -37,7 +38,7 @@ def count_heads(base: Checkpoint, names: Iterable[str]) -> int:
 
     Args:
         base: Whose configuration and shapes are looked at.
-        names: Of its tensors that are merged.
+        names: Of its tensors that are merged; towers have heads of their own and do not count.
 
     Raises:
         LayoutError: If a projection is fused with another one, is missing, or has other heads.
@@ -48,7 +49,7 @@ def count_heads(base: Checkpoint, names: Iterable[str]) -> int:
     if not isinstance(n_query, int) or not isinstance(n_heads, int):
         raise _no_heads(f"{base.directory} does not say how many heads its layers have")
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
-    for name in names:
+    for name in (name for name in names if locate(name).kind == "layer"):
         if _FUSED.search(name):
             raise _no_heads(f"{name!r} of {base.directory} holds several projections")
         found = _PROJECTION.search(name)

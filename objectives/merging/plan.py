@@ -315,8 +315,8 @@ class MergePlan:
         of_layer: dict[int, set[str]] = {}
         for name, part in self.parts.items():
             if part.index is not None:
-                own = self._variables_of[name]
-                moved = own if len(own) > 1 else (self._layer_variable(part),)
+                in_heads = head_axis(name) is not None
+                moved = self._variables_of[name] if in_heads else (self._layer_variable(part),)
                 of_layer.setdefault(part.index, set()).update(moved)
         shares: dict[str, float] = {}
         for variables in of_layer.values():

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mergefront.errors import LayoutError, SpecError
@@ -22,6 +23,7 @@ from mergefront.objectives.merging import (
     stream,
     write_checkpoint,
 )
+from mergefront.objectives.merging.heads import count_heads
 from mergefront.objectives.merging.merger import CHUNK, Merger, ParentTensors, Resident
 from mergefront.objectives.merging.operators import OPERATORS
 from mergefront.objectives.merging.sources import Cut
@@ -132,6 +134,30 @@ def test_the_rule_merge_takes_the_mean_over_layers(tmp_path: Path) -> None:
     values = dict(zip(plan.groups, [(0.1,), (0.2,), (0.6,), (0.4,), (0.5,), (0.9,)], strict=True))
     # Two heads and the rest count alike in a layer: (0.3 + 0.6) / 2.
     assert plan.tensor_weights(values)["lm_head.weight"] == pytest.approx((0.45,))
+
+
+def test_one_key_value_head_is_moved_whole(tmp_path: Path) -> None:
+    base = Checkpoint(write_pair(tmp_path, "dense", num_key_value_heads=1).base)
+    plan = plan_of(base, MergeSettings(granularity="heads"))
+    assert plan.groups == tuple(
+        f"layer_00{i}.{part}" for i in (0, 1) for part in ("head_00", "rest")
+    )
+    values = dict(zip(plan.groups, [(0.1,), (0.3,), (0.8,), (0.6,)], strict=True))
+    weights = plan.tensor_weights(values)
+    assert weights["model.layers.1.self_attn.q_proj.weight"] == (0.8,)
+    assert weights["model.layers.1.mlp.up_proj.weight"] == (0.6,)
+    assert weights["lm_head.weight"] == pytest.approx((0.45,))  # (0.2 + 0.7) / 2
+
+
+def test_heads_of_a_tower_do_not_count(tmp_path: Path) -> None:
+    models = write_pair(tmp_path, "dense")
+    path = models.base / "model.safetensors"
+    tower = "model.vision_tower.encoder.layers.0.self_attn"
+    other = {f"{tower}.{which}_proj.weight": torch.zeros(24, 24) for which in "qkv"}
+    other |= {"model.vision_tower.blocks.0.attn.qkv_proj.weight": torch.zeros(72, 24)}
+    save_file({**load_file(path), **other}, path, metadata={"format": "pt"})
+    base = Checkpoint(models.base)
+    assert count_heads(base, load_file(path)) == 2
 
 
 @pytest.mark.parametrize(
