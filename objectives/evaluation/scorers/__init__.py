@@ -43,7 +43,12 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
-_REFERENCES = {"regex": patterns.check_pattern, "json_schema": patterns.check_schema}
+_REFERENCES = {
+    "regex": patterns.check_pattern,
+    "json_schema": patterns.check_schema,
+    "last_number": patterns.check_number,
+    "choice_letter": patterns.check_letter,
+}
 
 
 def check_reference(scorer: str, reference: str) -> None:

@@ -84,6 +84,28 @@ def fits_schema(answer: str, reference: str) -> bool:
     return True
 
 
+def check_number(reference: str) -> None:
+    """Check that an answer that says the reference itself would be right.
+
+    Raises:
+        ValueError: If it holds no number.
+    """
+    if not last_number(reference, reference):
+        raise ValueError(f"{reference!r:.60} holds no number, as 12 or $1,234.5 are")
+
+
+def check_letter(reference: str) -> None:
+    """Check that an answer that says the reference itself would be right.
+
+    Raises:
+        ValueError: If it is not a choice's letter alone.
+    """
+    if not choice_letter(reference, reference):
+        raise ValueError(
+            f"{reference!r:.60} must be the letter of a choice alone, as B or (B) are"
+        )
+
+
 def check_pattern(reference: str) -> None:
     """Check a regular expression.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mergefront.errors import EvaluationError, SpecError
-from mergefront.objectives.evaluation import SCORERS, Completion, TaskSource, load_task
+from mergefront.objectives.evaluation import SCORERS, Completion, Task, TaskSource, load_task
 from mergefront.objectives.evaluation.scorers import (
     choice_letter,
     json_schema,
@@ -255,14 +255,35 @@ def test_humaneval_rows_name_their_entry_point(tmp_path: Path) -> None:
         ),
         ("json_schema", {"required": 3}, r"questions.jsonl:2: .* is no JSON Schema: 3 is not"),
         ("json_schema", "[1]", r"questions.jsonl:2: .* is no JSON Schema: it must be an object"),
+        ("last_number", "twelve", r"questions.jsonl:2: 'twelve' holds no number"),
+        ("choice_letter", "B) Paris", r":2: 'B\) Paris' must be the letter of a choice alone"),
     ],
 )
 def test_a_reference_that_a_scorer_cannot_use_is_refused(
     tmp_path: Path, scorer: str, reference: object, message: str
 ) -> None:
-    fitting = {"regex": "a+", "json_schema": {"type": "string"}}[scorer]
-    rows = [{"prompt": "p", "answer": fitting}, {"prompt": "q", "answer": reference}]
-    path = tmp_path / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fitting = {"regex": "a+", "json_schema": {"type": "string"}}.get(scorer, "1")
     with pytest.raises(SpecError, match=message):
-        load_task(TaskSource("t", {"search": path}, scorer=scorer))
+        _load_references(tmp_path, scorer, [fitting, reference])
+
+
+@pytest.mark.parametrize(
+    ("scorer", "references"),
+    [
+        ("last_number", ["1,234", "$5", "-3", 7, 0.5, "#### 18", "12 apples", "10-12"]),
+        ("choice_letter", ["B", "(C)", "d", "A.", "**I**", " B ", 2]),
+    ],
+)
+def test_references_that_an_answer_can_be_are_kept(
+    tmp_path: Path, scorer: str, references: list[object]
+) -> None:
+    task = _load_references(tmp_path, scorer, references)
+    for question in task.splits["search"]:
+        assert task.score(question, Completion(question.answer, 2, "stop")) == 1.0
+
+
+def _load_references(folder: Path, scorer: str, references: list[object]) -> Task:
+    rows = [{"prompt": f"p{i}", "answer": answer} for i, answer in enumerate(references)]
+    path = folder / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_task(TaskSource("t", {"search": path}, scorer=scorer))
