@@ -72,10 +72,13 @@ def _permuted(importance: Mapping[str, float], seed: int) -> dict[str, float]:
 def prompts_of(inputs: StudyInputs) -> list[tuple[str, bool]]:
     """Return messages of the split `importance`, each with whether it is a chat's.
 
+    Texts that are read are no messages.
+
     Raises:
         SpecError: If no task has any.
     """
-    asked = questions_of(inputs.tasks, "importance")
+    found = questions_of(inputs.tasks, "importance")
+    asked = [q for q in found if not q.question.is_text]  # a text may be far longer than a prompt
     if not asked:
         kind = inputs.spec.importance.kind
         learned = inputs.spec.merge.granularity == "learned-blocks"

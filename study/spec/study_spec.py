@@ -145,7 +145,7 @@ class MergeSection(Section):
     parameters: dict[str, float] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)
     n_blocks: int = Field(default=6, ge=1)
-    blocks: tuple[int, ...] | None = None
+    blocks: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     router: EdgeRule = "merge"
     towers: TowerRule = "equal"
 

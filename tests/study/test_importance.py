@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mergefront.errors import SpecError
-from mergefront.study.importance import compute_importance, signals_of
+from mergefront.study.importance import compute_importance, prompts_of, signals_of
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from small_study import write_spec
 
@@ -49,6 +49,25 @@ def test_activations_need_questions_of_their_own(tmp_path: Path) -> None:
     inputs = load_inputs(write_spec(tmp_path, importance={"kind": "activation"}))
     with pytest.raises(SpecError, match="needs questions that no candidate is measured on"):
         compute_importance(inputs)
+
+
+def test_texts_are_no_prompts(tmp_path: Path) -> None:
+    inputs = _inputs(tmp_path, kind="activation")
+    spec = yaml.safe_load((tmp_path / "spec.yaml").read_text())
+    for split in ("importance", "search"):
+        (tmp_path / f"{split}.txt").write_text(f"A long text for {split}.")
+    texts = {"name": "texts", "texts": {s: f"{s}.txt" for s in ("importance", "search")}}
+    spec["evaluation"]["tasks"].append(texts)
+    assert prompts_of(_written(tmp_path, spec)) == prompts_of(inputs)
+    del spec["evaluation"]["tasks"][0]["files"]["importance"]
+    with pytest.raises(SpecError, match="needs questions that no candidate is measured on"):
+        prompts_of(_written(tmp_path, spec))
+
+
+def _written(folder: Path, spec: dict[str, Any]) -> StudyInputs:
+    path = folder / "changed.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return load_inputs(path)
 
 
 def test_importance_from_a_file(tmp_path: Path) -> None:

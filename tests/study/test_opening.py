@@ -62,6 +62,8 @@ def test_blocks_may_be_named(tmp_path: Path) -> None:
         load_inputs(_spec(tmp_path, blocks=[0, 8]))
     with pytest.raises(SpecError, match="blocks belong to granularity blocks or learned-blocks"):
         load_inputs(_spec(tmp_path, granularity="layer", blocks=[0, 4]))
+    with pytest.raises(SpecError, match=r"merge.blocks: .* at least 1 item.*, but got \[\]"):
+        load_inputs(_spec(tmp_path, blocks=[]))
 
 
 def test_a_study_of_other_granularity_has_the_fingerprint_that_it_had(tmp_path: Path) -> None:
