@@ -8,6 +8,7 @@ tokens. Imported only where such a task is used.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from .harness_files import HarnessSource, open_tasks, seeded
 from .harness_lm import HarnessLM
 from .harness_scoring import HarnessScoring, chosen_metric, metrics_of
 from .task import check_disjoint, check_splits, divide, without_copies
+
+logger = logging.getLogger(__name__)
 
 # Texts whose perplexity is measured.
 _ROLLING = "loglikelihood_rolling"
@@ -122,7 +125,7 @@ class _Part:
         cls, task: Any, source: HarnessSource, chat: Chat, default: Sampling, grouped: bool
     ) -> "_Part":
         instances: dict[str, list[Instance]] = {}
-        for instance in _instances(task, source, chat):
+        for instance in _with_words(_instances(task, source, chat), source):
             name = f"{task.task_name}:{instance.doc_id}" if grouped else str(instance.doc_id)
             instances.setdefault(name, []).append(instance)
         sampling = _sampling(task, next(iter(instances.values()))[0], source, default)
@@ -195,6 +198,22 @@ def _instances(task: Any, source: HarnessSource, chat: Chat) -> list[Instance]:
     )
     instances: list[Instance] = task.instances
     return instances
+
+
+def _with_words(instances: Sequence[Instance], source: HarnessSource) -> list[Instance]:
+    """Return instances without texts that have nothing to be read; say how many there were.
+
+    Public data are not the user's to correct.
+
+    Raises:
+        SpecError: If none is left.
+    """
+    kept = [i for i in instances if i.request_type != _ROLLING or i.args[0].strip()]
+    if instances and not kept:
+        raise SpecError(f"A task's texts must have words, but all of {source.name!r} are empty.")
+    if n := len(instances) - len(kept):
+        logger.warning("task %r: %d empty text(s) are left out", source.name, n)
+    return kept
 
 
 def _question(

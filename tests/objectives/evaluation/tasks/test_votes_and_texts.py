@@ -89,14 +89,16 @@ def test_a_measurement_counts_votes(backend: TransformersBackend, tmp_path: Path
     assert measured.values[0] == pytest.approx(sum(expected) / len(expected))
 
 
+ROLLING: dict[str, Any] = {
+    "output_type": "loglikelihood_rolling",
+    "doc_to_target": "{{prompt}}",
+    "metric_list": [{"metric": "word_perplexity"}],
+    "filter_list": None,
+}
+
+
 def test_tasks_of_texts_are_read(backend: TransformersBackend, tmp_path: Path) -> None:
-    rolling: dict[str, Any] = {
-        "output_type": "loglikelihood_rolling",
-        "doc_to_target": "{{prompt}}",
-        "metric_list": [{"metric": "word_perplexity"}],
-        "filter_list": None,
-    }
-    task = _load(tmp_path, Sampling(24), **rolling)
+    task = _load(tmp_path, Sampling(24), **ROLLING)
     assert task.reads and task.kind == "read"
     questions = questions_of([task], "search")
     texts = sorted(q.question.prompt for q in questions)
@@ -107,3 +109,13 @@ def test_tasks_of_texts_are_read(backend: TransformersBackend, tmp_path: Path) -
     found = backend.read(texts)
     total, n = (sum(getattr(r, name) for r in found) for name in ("total", "n_tokens"))
     assert value == pytest.approx(math.exp(-total / n))
+
+
+def test_empty_texts_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = read_json_lines(QUESTIONS / "search.jsonl")[0]["prompt"]
+    some = f"{{{{ prompt if prompt == {json.dumps(first)} else ' ' }}}}"
+    task = _load(tmp_path, Sampling(24), **ROLLING | {"doc_to_target": some})
+    assert [question.prompt for question in task.splits["search"]] == [first]
+    assert "task 't': 15 empty text(s) are left out" in caplog.text
+    with pytest.raises(SpecError, match="must have words, but all of 't' are empty"):
+        _load(tmp_path, Sampling(24), **ROLLING | {"doc_to_target": "{{ '' }}"})
