@@ -35,6 +35,7 @@ class Measurement:
         pruned: Whether it was stopped before it was asked what others are.
         components: Metric -> variance between questions and within one, where they are repeated.
         broken: Constraints that it broke, for which it was asked nothing and has no values.
+        n_texts: Of `answers`, how many were read.
     """
 
     values: tuple[float, ...]
@@ -48,11 +49,13 @@ class Measurement:
     pruned: bool = False
     components: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     broken: tuple[str, ...] = ()
+    n_texts: int = 0
 
     @property
     def n_questions(self) -> int:
-        """Different questions answered."""
-        return len({answer.question_id for answer in self.answers})
+        """Different questions answered; texts, where there is nothing but texts."""
+        n_asked = len({answer.question_id for answer in self.answers}) - self.n_texts
+        return n_asked if n_asked or self.broken else self.n_texts
 
     def attributes(self) -> dict[str, object]:
         """Return the user attributes that every finished trial carries."""
@@ -78,8 +81,8 @@ class Measurement:
         signs = Counter(sign for answer in made for sign in answer.signs)
         if signs:
             attributes["diagnosis"] = {s: n / len(made) for s, n in sorted(signs.items())}
-        if len(self.answers) > self.n_questions:
-            attributes["n_answers"] = len(self.answers)
+        if (n_answers := len(self.answers) - self.n_texts) > self.n_questions:
+            attributes["n_answers"] = n_answers
         if self.components:
             attributes["variances"] = {name: list(pair) for name, pair in self.components.items()}
         return attributes
@@ -191,7 +194,7 @@ class MergeObjective:
                 texts. Its measurement then has no values.
 
         Raises:
-            EvaluationError: If a value or a standard error is not finite.
+            EvaluationError: If a value or a standard error is not finite, or a constraint NaN.
         """
         weights = self.plan.group_weights(params)
         merge_seconds = self.backend.apply(weights)
@@ -202,7 +205,7 @@ class MergeObjective:
             seconds = time.perf_counter() - start
             found = (merge_seconds, seconds, self._constraints(read))
             measurement = Measurement((), (), tuple(read), *found, n_cached=n_cached)
-            return replace(measurement, pruned=True, broken=broken)
+            return replace(measurement, pruned=True, broken=broken, n_texts=len(read))
         answers: dict[int, list[Answer]] = {}
         for block in race.blocks if race else [list(range(len(self.questions)))]:
             if race and answers and not self._goes_on(race, answers):
@@ -222,12 +225,24 @@ class MergeObjective:
         """Return by how much each constraint is violated that some answers say something of."""
         tasks = {answer.task for answer in answers}
         measured = [c for c in self.constraints if any(map(c.objective.counts, tasks))]
-        return {c.name: c.estimate(answers) for c in measured}
+        found = {c.name: c.estimate(answers) for c in measured}
+        for name, (violation, error) in found.items():
+            # A perplexity too large for a number is a violation; one that is none says nothing.
+            if math.isnan(violation):
+                raise EvaluationError(
+                    f"A constraint must be measured, but {name!r} is violated by {violation} "
+                    f"with standard error {error}."
+                )
+        return found
 
     def _broken(self, read: Sequence[Answer]) -> tuple[str, ...]:
         """Return the constraints on texts that are broken by more than their errors explain."""
         found = self._constraints(read).items()
-        return tuple(name for name, (off, error) in found if off > max(0.0, _CLEARLY * error))
+        return tuple(
+            name
+            for name, (off, error) in found
+            if off == math.inf or off > max(0.0, _CLEARLY * error)
+        )
 
     def numbers(self, answers: Iterable[Answer]) -> list[list[float | None]]:
         """Return what each question counts in each objective, repeats' mean; None if not asked."""
@@ -261,6 +276,7 @@ class MergeObjective:
             constraints,
             by_task,
             components={n: (p.between, p.within) for n, p in parts.items() if p is not None},
+            n_texts=len(self.texts),
         )
 
     def _by_task(self, answers: Sequence[Answer]) -> dict[str, tuple[float, float]]:

@@ -5,6 +5,7 @@ errors are read from `trial.user_attrs["constraint_errors"]`, by name; a constra
 has without one gets an inferred noise level.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,12 +76,12 @@ def fit_feasibility(
     if cube is not None and (extra := screened_trials(among, cube.search_space)):
         X = torch.cat([X, cube.encode([trial.params for trial in extra])])
         whole += extra
-    names = sorted({name for trial in whole for name in trial.constraints})
+    names = sorted({name for trial in whole for name in trial.constraints if _has(trial, name)})
     return Feasibility(tuple(_fit(name, whole, X, observations.jumps) for name in names))
 
 
 def _fit(name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor) -> Surrogate:
-    rows = [row for row, trial in enumerate(trials) if name in trial.constraints]
+    rows = [row for row, trial in enumerate(trials) if _has(trial, name)]
     margins = [[-trials[row].constraints[name]] for row in rows]
     told = torch.tensor([_told(trials[row], name) for row in rows], dtype=torch.double)
     errors = filled(told)[:, None]
@@ -89,6 +90,11 @@ def _fit(name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor) -> 
     finite = Y[torch.isfinite(Y)]
     bound = 2.0 * float(finite.abs().max()) + 1.0 if len(finite) else 1.0
     return fit_surrogate(Observations(X[rows], Y.clamp(-bound, bound), errors, jumps=jumps))
+
+
+def _has(trial: FrozenTrial, name: str) -> bool:
+    """Whether a trial says by how much a constraint is violated; NaN says nothing."""
+    return not math.isnan(trial.constraints.get(name, math.nan))
 
 
 def _told(trial: FrozenTrial, name: str) -> float:

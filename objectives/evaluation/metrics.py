@@ -175,6 +175,8 @@ class ObjectiveMetric:
         None where questions have one answer each, or several tasks differ in repeats.
         """
         between = within = 0.0
+        # Texts are read once and vary in nothing that is asked.
+        n_asked = sum(self.kinds.get(answer.task) != "read" for answer in answers)
         for rows, scale, _ in self._parts([answer.task for answer in answers]):
             questions = numbered([answers[row].question_id for row in rows])
             if questions is None:
@@ -182,7 +184,7 @@ class ObjectiveMetric:
             part = components(self._numbers(answers, rows), questions)
             if part is None:
                 return None
-            weight = scale**2 * len(answers) / len(rows)
+            weight = scale**2 * n_asked / len(rows)
             between, within = between + weight * part.between, within + weight * part.within
         return Components(between, within)
 

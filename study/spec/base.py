@@ -1,6 +1,7 @@
 """What all sections of a spec share."""
 
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -111,6 +112,18 @@ def near_hint(value: str, choices: Sequence[str]) -> str:
     """Return how a sentence ends: `; did you mean ...?` if a choice is near, else `.`."""
     near = difflib.get_close_matches(value, choices, n=1)
     return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def finite_number(text: str) -> float:
+    """Return the number that a text is.
+
+    Raises:
+        ValueError: If it is none, or not finite.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"a number must be finite, but got {text!r}")
+    return number
 
 
 def check_choice(key: str, value: str, choices: list[str]) -> None:

@@ -14,7 +14,7 @@ from ...objectives.evaluation.paired import Criterion
 from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings, TowerRule
 from ...objectives.merging.operators import check_operator
 from ..budget import UNLIMITED, Limits
-from .base import Section, check_choice, read_mapping
+from .base import Section, check_choice, finite_number, read_mapping
 from .evaluation import EvaluationSection
 from .explain import explain
 from .presets import fill_in
@@ -369,10 +369,11 @@ class StudySpec(Section):
         found = _CONSTRAINT.match(text)
         try:
             name, comparison, bound = found.groups() if found else ("", "", "")
-            limit = float(bound)
+            limit = finite_number(bound)
         except ValueError:
             raise ValueError(
-                f"a constraint must be `metric <= number` or `metric >= number`, but got {text!r}"
+                "a constraint must be `metric <= number` or `metric >= number`, the number "
+                f"finite, but got {text!r}"
             ) from None
         _check_metric("constraints", name)
         return Constraint(self._objective(name), 1 if comparison == "<=" else -1, limit)

@@ -5,6 +5,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import create_trial
 
 from mergefront.samplers import BMMSampler, SIPSampler, denoise
@@ -90,6 +91,25 @@ def test_infinite_violations_are_large_ones() -> None:
     probability = feasibility.probability(torch.tensor([[0.1], [0.9]], dtype=torch.double))
     assert torch.isfinite(probability).all()
     assert probability[0] > 0.9 > 0.3 > probability[1]
+
+
+def test_a_violation_that_is_no_number_says_nothing_and_stops_nothing() -> None:
+    known = [_trial(i / 10, i / 10 - 0.5) for i in range(11)]
+    at = torch.tensor([[0.2], [0.8]], dtype=torch.double)
+    usual = fit_feasibility(known, _observations(known)).probability(at)
+    # Optuna refuses one, and whoever writes the storage directly does not.
+    unknown = create_trial(
+        values=[0.2],
+        params={"a": 0.2},
+        distributions=known[0].distributions,
+        system_attrs={f"{_CONSTRAINTS_KEY}:limit": float("nan")},
+    )
+    more = [*known, unknown]
+    assert torch.equal(fit_feasibility(more, _observations(more)).probability(at), usual)
+    assert fit_feasibility([unknown], _observations([unknown])).margins == ()
+    study = optuna.create_study(direction="maximize", sampler=SIPSampler(seed=0))
+    study.add_trials(more)
+    assert 0 <= study.ask({"a": more[0].distributions["a"]}).params["a"] <= 1
 
 
 def test_no_constraints_cost_nothing_and_allow_everything() -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mergefront.errors import SpecError
+from mergefront.errors import EvaluationError, SpecError
 from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
 from mergefront.objectives.evaluation import (
@@ -153,6 +154,50 @@ def test_questions_and_texts_are_counted_apart(backend: TransformersBackend, tas
     assert measured.values[0] == np.mean([answer.score for answer in answers])
     assert measured.values[1] == np.mean([answer.n_tokens for answer in answers])
     assert set(measured.by_task) == {"accuracy/sums", "tokens/sums", "kl/base/general"}
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_a_merge_without_numbers_fails_by_its_constraint(
+    backend: TransformersBackend, task: Task, screen: bool
+) -> None:
+    asked = load_task(TaskSource("sums", {"search": QUESTIONS / "search.jsonl"}))
+    questions = [*questions_of([asked], "search")[:2], *questions_of([task], "search")]
+    limit = Constraint(ObjectiveMetric(METRICS["kl/base"]), 1, 0.1)
+    metrics = [METRICS["tokens"]]  # a number, whatever a model says
+    rules = (Sampling(4), (0.0, 1.0), [limit])
+    objective = MergeObjective(backend, backend.plan, questions, metrics, *rules)
+    with pytest.raises(EvaluationError, match=r"'kl/base <= 0.1' is violated by nan"):
+        objective.measure(backend.plan.uniform(math.nan), screen=screen)
+
+
+def test_questions_are_counted_without_texts(backend: TransformersBackend, task: Task) -> None:
+    asked = load_task(TaskSource("sums", {"search": QUESTIONS / "search.jsonl"}))
+    sums, texts = questions_of([asked], "search")[:4], questions_of([task], "search")
+    drawn = Sampling(4, temperature=1.0, repeats=3)
+    alone = MergeObjective(backend, backend.plan, sums, [METRICS["tokens"]], drawn)
+    limits = [Constraint(ObjectiveMetric(METRICS[name]), 1, 0.0) for name in ("kl/base", "tokens")]
+    beside = MergeObjective(
+        backend, backend.plan, [*sums, *texts], alone.metrics, drawn, constraints=limits
+    )
+    params = backend.plan.uniform(1.0)
+    plain, whole = alone.measure(params), beside.measure(params)
+    assert (whole.n_questions, whole.attributes()["n_answers"]) == (4, 12)
+    # Texts vary in nothing that is asked.
+    assert whole.components == plain.components and plain.components
+    screened = beside.measure(params, screen=True)
+    assert screened.broken == ("kl/base <= 0",) and screened.n_questions == 0
+    reads = MergeObjective(backend, backend.plan, texts, [METRICS["kl/base"]], drawn)
+    assert reads.measure(params).n_questions == N
+
+
+def test_an_infinite_violation_is_a_clear_one(backend: TransformersBackend, task: Task) -> None:
+    limit = Constraint(ObjectiveMetric(METRICS["perplexity"]), 1, 30.0)
+    texts = questions_of([task], "search")
+    rules = (Sampling(4), (0.0, 1.0), [limit])
+    objective = MergeObjective(backend, backend.plan, texts, [METRICS["kl/base"]], *rules)
+    found = [replace(_read(nats, 1), task="general") for nats in (900.0, 800.0)]
+    assert objective._constraints(found) == {limit.name: (math.inf, math.inf)}
+    assert objective._broken(found) == (limit.name,)
 
 
 def _read(nats: float, n_tokens: int, cluster: str = "", name: str = "") -> Answer:
