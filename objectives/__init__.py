@@ -1,6 +1,7 @@
 """Candidate in, numbers out: merging, evaluation, importance."""
 
 from .evaluation.asking import ScoredQuestion, questions_of
-from .objective import Measurement, MergeObjective
+from .measurement import Measurement
+from .objective import MergeObjective
 
 __all__ = ["Measurement", "MergeObjective", "ScoredQuestion", "questions_of"]

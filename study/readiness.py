@@ -16,14 +16,17 @@ from .spec.base import near_hint
 from .spec.inputs import StudyInputs
 
 _TRIAL = re.compile(r"trial \d+")
+# From fewer texts an error is as uncertain as the value: one text's is as large as its value.
+_TEXTS_TO_SCREEN = 5
 
 
 def check_ready(inputs: StudyInputs) -> None:
     """Check that a study's models can be asked its questions and merged by its operator.
 
     Raises:
-        SpecError: If an expert is the base, the chat template fails, an operator does not fit, or
-            a criterion names a model that there is not.
+        SpecError: If an expert is the base, the chat template fails, an operator does not fit, a
+            criterion names a model that there is not, a budget of tokens would never be used, or
+            there are too few texts to screen by.
         EvaluationError: If a prompt and its answer do not fit the model's positions.
     """
     # One of several may be the base: SimMerge merges a model with its own ancestor.
@@ -34,6 +37,8 @@ def check_ready(inputs: StudyInputs) -> None:
             "`models.experts`."
         )
     _check_criteria(inputs)
+    _check_tokens(inputs)
+    _check_screen(inputs)
     _check_prompts(inputs)
 
 
@@ -51,6 +56,39 @@ def _check_criteria(inputs: StudyInputs) -> None:
             raise SpecError(
                 f"A criterion must name a model that is measured ({', '.join(labels)}, or 'trial "
                 f"N'), but {aim.text!r} names {label!r}{near_hint(label, labels)}"
+            )
+
+
+def _check_tokens(inputs: StudyInputs) -> None:
+    """Check that a budget of tokens ends the study.
+
+    Raises:
+        SpecError: If no task generates.
+    """
+    tokens = inputs.spec.ends.tokens
+    if tokens is not None and all(task.kind != "generated" for task in inputs.tasks):
+        raise SpecError(
+            f"A budget of {tokens:g} tokens needs a task that generates, but nothing is generated "
+            f"for {', '.join(repr(task.name) for task in inputs.tasks)}, and the study would "
+            "never end. Write `study.trials` or `budget: {gpu_hours: N}` instead."
+        )
+
+
+def _check_screen(inputs: StudyInputs) -> None:
+    """Check that errors of constraints on texts are small enough to screen by.
+
+    Raises:
+        SpecError: At the first task of such a constraint that has too few texts.
+    """
+    limits = [c.objective for c in inputs.spec.limits if c.objective.metric.kinds == ("read",)]
+    for task in inputs.tasks if inputs.spec.evaluation.screen else ():
+        names = {q.cluster or q.id for q in task.splits.get("search", ())}
+        judged = task.kind == "read" and any(c.task in (None, task.name) for c in limits)
+        if judged and len(names) < _TEXTS_TO_SCREEN:
+            raise SpecError(
+                f"`evaluation.screen` needs {_TEXTS_TO_SCREEN} texts or clusters of them in the "
+                f"split 'search' of a constraint's task, but {task.name!r} has {len(names)}. Add "
+                "texts (an empty line ends one), or remove `screen`."
             )
 
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ...objectives.importance.activation import Pooling
 from ...objectives.importance.parameter import Norm, Tensors
 from ...samplers import BMMSettings, Rerank
+from ..budget import UNLIMITED
 from .base import Fraction, Section
 from .presets import Preset
 
@@ -163,6 +164,19 @@ class CostSection(Section):
     """
 
     per_hour: float = Field(gt=0)
+
+
+def check_end(trials: int, tokens: float | None, screen: bool) -> None:
+    """Check that a study ends although candidates that are screened generate nothing.
+
+    Raises:
+        ValueError: If nothing but tokens ends it.
+    """
+    if screen and tokens is not None and trials == UNLIMITED:
+        raise ValueError(
+            "a budget of tokens with `evaluation.screen` needs `study.trials` too, as candidates "
+            "that are screened generate nothing, and tokens alone may never end the study"
+        )
 
 
 def check_search(

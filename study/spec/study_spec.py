@@ -24,6 +24,7 @@ from .search import (
     ImportanceSection,
     SamplerSection,
     StopSection,
+    check_end,
     check_search,
 )
 
@@ -270,6 +271,7 @@ class StudySpec(Section):
         texts = [c for c in self.limits if c.objective.metric.kinds == ("read",)]
         if self.evaluation.screen and not texts:
             raise ValueError("`screen` needs a constraint on texts, such as `kl/base <= 0.1`")
+        check_end(self.study.trials, self.ends.tokens, self.evaluation.screen)
         n_experts = len(self.models.experts)
         check_search(self.sampler, self.study.stop, self.evaluation.baseline, n_experts)
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:

@@ -1,5 +1,6 @@
 """Tasks of texts in a spec, and a study with a limit on forgetting."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mergefront.errors import SpecError
 from mergefront.study.cli.json_lines import WORKER
 from mergefront.study.cli.telemetry import JsonReporter
 from mergefront.study.dry_run import plan_study
+from mergefront.study.readiness import check_ready
 from mergefront.study.results.front import front_report
 from mergefront.study.run import run
 from mergefront.study.spec import load_inputs
@@ -80,6 +82,52 @@ def test_vllm_and_keys_of_answers_are_refused(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(SpecError, match="texts are read and not answered: remove scorer"):
         StudySpec.from_yaml(path)
+
+
+def _screened(path: Path, **study: Any) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    content["evaluation"]["screen"] = True
+    content["study"] |= study
+    path.write_text(yaml.safe_dump(content))
+    return content
+
+
+def test_a_screen_needs_texts_to_judge_by(tmp_path: Path) -> None:
+    path = _with_texts(tmp_path)
+    content = _screened(path)
+    check_ready(load_inputs(path))
+    (tmp_path / "search.txt").write_text("1+1=2\n\n1+2=3\n\n1+3=4\n\n1+4=5\n")
+    with pytest.raises(SpecError, match=r"needs 5 texts .* but 'general' has 4\. Add texts"):
+        check_ready(load_inputs(path))
+    result = invoke("run", path, "--dry-run")
+    assert result.exit_code and "needs 5 texts" in result.output
+    lines = [{"text": f"{i}+1={i + 1}", "passage": str(i % 4)} for i in range(8)]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    texts = content["evaluation"]["tasks"][1]
+    texts["texts"]["search"], texts["cluster"] = "few.jsonl", "passage"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match="but 'general' has 4"):
+        check_ready(load_inputs(path))
+
+
+def test_tokens_end_only_a_study_that_generates(tmp_path: Path) -> None:
+    path = _with_texts(tmp_path)
+    content = yaml.safe_load(path.read_text())
+    content["study"] |= {"trials": None, "budget": {"tokens": 900}}
+    path.write_text(yaml.safe_dump(content))
+    check_ready(load_inputs(path))
+    _screened(path)
+    with pytest.raises(SpecError, match=r"with `evaluation.screen` needs `study.trials` too"):
+        StudySpec.from_yaml(path)
+    _screened(path, trials=8)
+    check_ready(load_inputs(path))
+    del content["evaluation"]["tasks"][0]
+    content["objectives"] = [{"metric": "kl/expert"}, {"metric": "perplexity"}]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match=r"900 tokens needs a task that generates.* 'general'"):
+        check_ready(load_inputs(path))
+    result = invoke("run", path, "--dry-run")
+    assert result.exit_code and "needs a task that generates" in result.output
 
 
 def test_who_has_forgotten_is_asked_nothing(
