@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from postgres import Server
+from processes import Program
 
 if TYPE_CHECKING:
     from chaos import Weather
 
+_Process = Program | subprocess.Popen[bytes]
 _WORKER = Path(__file__).with_name("light_worker.py")
 _FAKETIME = ("libfaketime.so.1", "libfaketimeMT.so.1")
 # After which a supervisor starts a worker again, where it was; 0 is the end of the study.
@@ -43,7 +45,7 @@ class Herd:
         self.events: Counter[str] = Counter()
         self.codes: Counter[int] = Counter()
         self._spec, self._server, self._rng, self._weather = spec, server, rng, weather
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[_Process] = []
         self._places: dict[int, tuple[Path, dict[str, str] | None]] = {}
         self._stopped: set[int] = set()
         self._later: list[tuple[float, Callable[[], None]]] = []
@@ -103,13 +105,15 @@ class Herd:
             assert process.wait(timeout=300) == 0
             self._processes.remove(process)
 
-    def _start(self, folder: Path, clock: dict[str, str] | None) -> "subprocess.Popen[bytes]":
-        line = [sys.executable, str(_WORKER), str(self.log), "worker", str(self._spec)]
-        environment = {**os.environ, **(clock or {}), "OMP_NUM_THREADS": "1"}
-        with (self.folder / "workers.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*line, "--wait", "120"], cwd=folder, env=environment, stderr=log
-            )
+    def _start(self, folder: Path, clock: dict[str, str] | None) -> _Process:
+        arguments = [str(self.log), "worker", str(self._spec), "--wait", "120"]
+        process: _Process
+        if clock is None:  # two cores cannot import everything anew for each that is killed
+            log = self.folder / "workers.log"
+            process = Program(_WORKER.read_text(), *arguments, folder=folder, streams=(log, log))
+        else:
+            line = [sys.executable, str(_WORKER), *arguments]
+            process = subprocess.Popen(line, cwd=folder, env={**os.environ, **clock})
         self._processes.append(process)
         self._places[process.pid] = (folder, clock)
         return process
@@ -124,7 +128,7 @@ class Herd:
         self._at(self._rng.uniform(0.1, self._weather.outage_longest), self._server.start)
         self._at(self._rng.uniform(*self._weather.outage_every) + 5.0, self._outage)
 
-    def _running(self) -> list["subprocess.Popen[bytes]"]:
+    def _running(self) -> list[_Process]:
         return [p for p in self._processes if p.poll() is None and p.pid not in self._stopped]
 
     def _kill(self) -> None:
@@ -150,7 +154,7 @@ class Herd:
             self._at(15.0, lambda: self._go_on(process))
         self._at(self._weather.stop_every, self._stop)
 
-    def _go_on(self, process: "subprocess.Popen[bytes]") -> None:
+    def _go_on(self, process: _Process) -> None:
         self._stopped.discard(process.pid)
         process.send_signal(signal.SIGCONT)
 

@@ -28,13 +28,17 @@ LOG = Path(sys.argv.pop(1))
 class LightObjective:
     """Stands for a `MergeObjective`: sleeps, and gives values that nobody else gives."""
 
-    questions = (SimpleNamespace(task="light"),)
+    _asked = SimpleNamespace(id="light/1", prompt="9?", answer="9")
+    questions = (SimpleNamespace(task="light", question=_asked),)
+    texts = ()
+    n_answers = 1
 
     def measure(
         self,
         weights: Mapping[str, float],
         answered: Callable[[int], None],
         race: object = None,
+        screen: bool = False,
     ) -> Measurement:
         """Return a trade-off of two values, moved by a little that is this call's own."""
         moment = time.monotonic_ns()

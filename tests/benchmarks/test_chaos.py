@@ -14,6 +14,7 @@ from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.spec.study_spec import StudySpec
 from mergefront.study.storage.ledger import Ending, Ledger
+from processes import Program
 from small_study import write_spec
 
 Finished = tuple[StudySpec, optuna.Study, Any]
@@ -67,3 +68,12 @@ def test_what_is_lost_is_found(finished_light: Finished, what: str) -> None:
     loss = check(spec, herd, 1.0)
     assert loss.bad
     assert loss.lost == Counter({what: 1})
+
+
+def test_the_light_worker_is_a_worker(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, 2, study={"trials": 3}, sampler={"preset": "random"})
+    init_study(load_inputs(path))
+    program = Path(__file__).parents[2] / "benchmarks" / "chaos" / "light_worker.py"
+    log = tmp_path / "measured.jsonl"
+    assert Program(program.read_text(), str(log), "worker", str(path)).wait(120) == 0
+    assert len(log.read_text().splitlines()) == 3

@@ -34,10 +34,17 @@ class Program:
         text: Python; finds `arguments` in `sys.argv[1:]`.
         arguments: Of the program.
         folder: Its working directory.
+        streams: What stdout and stderr are appended to. Defaults to (): those of the tests.
     """
 
-    def __init__(self, text: str, *arguments: str, folder: Path | None = None) -> None:
-        settings = (text, arguments, str(folder or Path.cwd()), dict(os.environ))
+    def __init__(
+        self,
+        text: str,
+        *arguments: str,
+        folder: Path | None = None,
+        streams: tuple[Path, ...] = (),
+    ) -> None:
+        settings = (text, arguments, str(folder or Path.cwd()), dict(os.environ), streams)
         self._process = CONTEXT.Process(target=_run, args=settings)
         self._process.start()
 
