@@ -8,7 +8,7 @@ from ..objectives.merging import find_blocks
 from .importance import prompts_of
 from .spec.inputs import Resolve, StudyInputs
 from .spec.study_spec import StudySpec
-from .storage.connection import load_study
+from .storage.connection import load_study, wait_for_study
 from .storage.identity import FINGERPRINT
 
 # Digits of an effect: no block may depend on the last bits of a sum.
@@ -33,6 +33,25 @@ def open_inputs(spec: StudySpec, resolve: Resolve = resolve_model) -> StudyInput
         return StudyInputs.of(spec, resolve)
     blocks = _stored(spec) or measured_blocks(StudyInputs.of(with_blocks(spec, (0,)), resolve))
     return StudyInputs.of(with_blocks(spec, blocks), resolve)
+
+
+def worker_inputs(spec: StudySpec, wait_seconds: float = 0.0) -> StudyInputs:
+    """Find and check what one more worker of a study needs; measure nothing.
+
+    Blocks that are learned are the study's: its creator measures them, and workers that hold no
+    GPU yet wait for it.
+
+    Args:
+        spec: Of the study.
+        wait_seconds: How long to wait for the database and the study, where they are needed.
+
+    Raises:
+        SpecError: At the first thing that is missing or does not fit.
+        StudyError: If blocks are learned, and there is no study at the end.
+    """
+    if _is_open(spec):
+        wait_for_study(spec, wait_seconds, FINGERPRINT)
+    return open_inputs(spec)
 
 
 def planned_inputs(spec: StudySpec, resolve: Resolve) -> tuple[StudyInputs, bool]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from mergefront.errors import LayoutError, SpecError
 from mergefront.examples.demo import QUESTIONS
 from mergefront.study import StudySpec
 from mergefront.study.dry_run import plan_study
-from mergefront.study.opening import open_inputs
+from mergefront.study.opening import open_inputs, with_blocks, worker_inputs
 from mergefront.study.seeding import init_study
-from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.storage.connection import load_study
 from mergefront.study.storage.identity import FINGERPRINT
 from small_study import write_spec
@@ -50,6 +51,25 @@ def test_blocks_are_measured_once_and_kept_in_the_study(tmp_path: Path) -> None:
     assert open_inputs(spec).plan.settings.blocks == (0, 2, 5)
     assert "blocks from layers 0 2 5" in dict(plan_study(spec))["search"]
     init_study(open_inputs(spec))
+
+
+def test_a_worker_waits_for_the_blocks_of_its_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _spec(tmp_path)
+    monkeypatch.setattr("mergefront.study.opening.layer_effects", _never)
+    done = invoke("worker", path, "--wait", "0.1")
+    assert (done.exit_code, "small" in done.stderr) == (1, True)
+    spec = StudySpec.from_yaml(path)
+    # The study of another machine, which measured other blocks and creates it while one waits.
+    created = Timer(1.0, lambda: init_study(StudyInputs.of(with_blocks(spec, (0, 2, 5)))))
+    created.start()
+    assert worker_inputs(spec, 60.0).plan.settings.blocks == (0, 2, 5)
+    created.join()
+
+
+def _never(*_: Any, **__: Any) -> None:
+    raise AssertionError("blocks are measured where the study is created, and nowhere else")
 
 
 def test_blocks_may_be_named(tmp_path: Path) -> None:

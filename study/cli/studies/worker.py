@@ -41,10 +41,10 @@ def worker(
 
     Example: mergefront worker examples/demo.yaml
     """
-    from ...opening import open_inputs
+    from ...opening import worker_inputs
     from ...run import work
     from ..telemetry import worker_reporter
 
     parsed = read_spec(spec, storage, trials)
     with worker_reporter(parsed, log_format, metrics) as reporter:
-        work(open_inputs(parsed), reporter, wait)
+        work(worker_inputs(parsed, wait), reporter, wait)
