@@ -17,6 +17,7 @@ from ...objectives.merging.plan import DENSITY
 from ...objectives.similarity import Prompt, merge_features
 from ...samplers import is_measured
 from ...samplers.simmerge import Example, Merge, read_examples
+from ..opening import open_inputs
 from ..seeding import FOLDER, SPEC
 from ..spec.hashing import cached_hash
 from ..spec.inputs import StudyInputs
@@ -98,7 +99,7 @@ def study_example(spec: StudySpec) -> Example:
         raise StudyError(f"{len(measured)} of {spec.study.trials} trials are measured; finish it.")
     # What racing stopped early was asked fewer questions than its parents.
     trials = [trial for trial in measured if trial.state == TrialState.COMPLETE]
-    inputs = StudyInputs.of(spec)
+    inputs = open_inputs(spec)
     parents = _parents(trials, len(inputs.experts))
     merges = [trial for trial in trials if _is_half(trial)]
     if len(parents) != 2 or not merges:

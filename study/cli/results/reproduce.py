@@ -59,7 +59,7 @@ def reproduce(
     content = read_manifest(manifest)
     parsed = read_spec(spec, None) if spec else StudySpec.parse(content["spec"], Path("."))
     if parsed.merge.granularity == "learned-blocks":  # as measured there
-        parsed = with_blocks(parsed, tuple(content["spec"]["merge"]["blocks"]))
+        parsed = with_blocks(parsed, _blocks(content))
     try:
         inputs = open_inputs(parsed)
     except SpecError as error:
@@ -82,6 +82,23 @@ def reproduce(
     typer.echo(f"same bytes: {', '.join(found)}")
     if measure:
         _measure(inputs, content)
+
+
+def _blocks(content: dict[str, Any]) -> tuple[int, ...]:
+    """Return the first layer of each block of a manifest's learned blocks.
+
+    Raises:
+        SpecError: If it has none.
+    """
+    merge = content["spec"].get("merge") or {}
+    granularity, blocks = merge.get("granularity", "layer"), merge.get("blocks")
+    if granularity != "learned-blocks" or not isinstance(blocks, list):
+        raise SpecError(
+            "A spec of learned blocks can make a model of learned blocks again, but the "
+            f"manifest's has granularity {granularity!r} and blocks {blocks!r:.60}. Give the spec "
+            "its `merge`."
+        )
+    return tuple(blocks)
 
 
 def _weights(inputs: "StudyInputs", params: dict[str, float]) -> dict[str, float | list[float]]:

@@ -77,6 +77,18 @@ def test_other_parents_are_refused_by_name(
     assert (done.exit_code, "models.base" in done.stderr) == (1, True)
 
 
+def test_blocks_come_from_a_manifest_that_has_some(
+    published: Path, finished: Path, tmp_path: Path
+) -> None:
+    spec = yaml.safe_load(finished.read_text())
+    spec["merge"]["granularity"] = "learned-blocks"
+    (other := finished.parent / "learned.yaml").write_text(yaml.safe_dump(spec))
+    for manifest in (published, _changed(published, tmp_path, "spec", {})):
+        done = invoke("reproduce", manifest, "--spec", other)
+        assert (done.exit_code, "has granularity 'layer'" in done.stderr) == (1, True)
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_missing_file_says_how_to_name_it(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
