@@ -167,8 +167,12 @@ def check_same_study(study: optuna.Study, inputs: StudyInputs) -> None:
 
 
 def _unsaid(inputs: StudyInputs) -> dict[str, object]:
-    """Return what studies of earlier versions do not say: they obeyed the base's stop tokens."""
+    """Return what studies of earlier versions do not say: they obeyed the base's stop tokens.
+
+    What length they read texts in is taken to be the one they are asked for.
+    """
     return {
+        **inputs.text_lengths(),
         "models.config": config_hash(inputs.base.directory),
         "models.stop_tokens": sorted(stop_tokens(inputs.base.directory)),
     }

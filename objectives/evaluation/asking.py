@@ -7,7 +7,7 @@ from functools import partial
 
 from .backends import Backend, Completion, Finished, Sampling
 from .backends.backend import Kind, as_answer, as_text_answer
-from .backends.likelihood import TEXT_WINDOW, Likelihood, Reading, likelihoods_in
+from .backends.likelihood import Likelihood, Reading, likelihoods_in
 from .cache import AnswerCache
 from .diagnosis import signs_of
 from .metrics import Answer
@@ -144,7 +144,8 @@ class Interviewer:
         if not texts:
             return [], 0
         asked = [scored.question.prompt for scored in texts]
-        names = [json.dumps(["text", TEXT_WINDOW, list(parents), text]) for text in asked]
+        window = self.backend.text_window
+        names = [json.dumps(["text", window, list(parents), text]) for text in asked]
         read = self.backend.read
 
         def run(

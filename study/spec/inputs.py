@@ -145,6 +145,7 @@ class StudyInputs:
             "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
             "evaluation.max_new_tokens": evaluation.max_new_tokens,
             **self._rules(),
+            **self.text_lengths(),
             # What was promised before the run stays what was promised.
             **({"criteria": self.spec.criteria} if self.spec.criteria else {}),
         }
@@ -184,6 +185,13 @@ class StudyInputs:
         if self.spec.constraints:
             rules["constraints"] = [limit.name for limit in self.spec.limits]
         return rules
+
+    def text_lengths(self) -> dict[str, int | None]:
+        """Return what limits the windows in which texts are read, if there is a choice."""
+        evaluation = self.spec.evaluation
+        if evaluation.backend != "vllm" or not any(task.reads for task in self.tasks):
+            return {}
+        return {"evaluation.engine.max_model_len": evaluation.engine.max_model_len}
 
     @property
     def sampling(self) -> Sampling:

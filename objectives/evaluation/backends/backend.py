@@ -207,13 +207,17 @@ class Backend(Protocol):
         """Return how probable whole texts are, and how far the model is from its parents.
 
         Args:
-            texts: With a token at least; long ones are read in windows of `TEXT_WINDOW` tokens.
+            texts: With a token at least; long ones are read in windows of `text_window` tokens.
             parents: Whose divergence is wanted: 0 the base, 1 the first expert, and so on.
             finished: Called with each result once, before this returns.
 
         Raises:
             EvaluationError: If the engine cannot tell divergences.
         """
+
+    @property
+    def text_window(self) -> int:
+        """Tokens of a text that `read` reads at once; what it returns depends on it."""
 
     def checksum(self) -> str:
         """Return a hash of the weights that the engine would use now."""

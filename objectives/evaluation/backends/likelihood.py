@@ -98,15 +98,24 @@ def windows(tokenizer: Any, pairs: Sequence[Pair], limit: int) -> list[Window]:
     return made
 
 
-def text_windows(tokenizer: Any, texts: Sequence[str], limit: int) -> list[Window]:
+def text_window(limit: int) -> int:
+    """Return how many tokens of a text are read at once.
+
+    Args:
+        limit: Tokens that the model can read.
+    """
+    return min(limit, TEXT_WINDOW)
+
+
+def text_windows(tokenizer: Any, texts: Sequence[str], size: int) -> list[Window]:
     """Return what is read of each text; tokens that a tokenizer adds are not of the text.
 
     Args:
         tokenizer: Of the base.
         texts: Whole.
-        limit: Tokens that the model can read, if they are fewer than `TEXT_WINDOW`.
+        size: Tokens of a window.
     """
-    prefix, size = _prefix(tokenizer), min(limit, TEXT_WINDOW)
+    prefix = _prefix(tokenizer)
     made: list[Window] = []
     for place, text in enumerate(texts):
         ids = list(tokenizer.encode(text, add_special_tokens=False))

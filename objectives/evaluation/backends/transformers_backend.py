@@ -24,6 +24,7 @@ from .likelihood import (
     added,
     measured,
     readings,
+    text_window,
     text_windows,
     together,
     windows,
@@ -140,7 +141,7 @@ class TransformersBackend:
     ) -> list[Reading]:
         """Return how probable whole texts are, and how far the model is from its parents."""
         config = self._model.config.get_text_config()
-        asked = text_windows(self._chat.tokenizer, texts, config.max_position_embeddings)
+        asked = text_windows(self._chat.tokenizer, texts, self.text_window)
         parts: list[list[Reading]] = [[] for _ in texts]
         expected = Counter(window.pair for window in asked)
         others = {parent: partial(self._parents_logits, parent) for parent in parents}
@@ -151,6 +152,11 @@ class TransformersBackend:
                 if finished is not None and len(parts[window.pair]) == expected[window.pair]:
                     finished(window.pair, together(parts[window.pair]))
         return [together(part) for part in parts]
+
+    @property
+    def text_window(self) -> int:
+        """Tokens of a text that are read at once."""
+        return text_window(self._model.config.get_text_config().max_position_embeddings)
 
     def _parents_logits(self, parent: int, ids: Tensor, wanted: Tensor) -> Tensor:
         """Return a parent's logits, from the live model's memory: equal weights, equal bits."""

@@ -13,12 +13,13 @@ from .likelihood import (
     Reading,
     Window,
     added,
+    text_window,
     text_windows,
     windows,
 )
 from .vllm_memory import EngineSettings, check_memory, with_room_for_parents
 from .vllm_swap import Engine, Repeatability, SelfTest
-from .vllm_swap.engine import prepare
+from .vllm_swap.engine import gpu_bytes, prepare
 from .vllm_swap.self_test import plain
 
 # What the swap relies on (reload_weights with an iterator, string methods by collective_rpc).
@@ -52,7 +53,7 @@ class VllmBackend:
         """
         check_version()
         prepare(self.settings)
-        total = _gpu_bytes()
+        total = gpu_bytes()
         check_memory(models, self.settings, total)
         self._models, self._chat = models, Chat.of(models)
         self._started_with = with_room_for_parents(models, self.settings, total)
@@ -137,12 +138,17 @@ class VllmBackend:
                 "vLLM gives no whole distributions over the vocabulary, which a divergence needs. "
                 "Use `backend: transformers`, or `perplexity`."
             )
-        asked = text_windows(self._chat.tokenizer, texts, self._longest_read)
+        asked = text_windows(self._chat.tokenizer, texts, self.text_window)
         found = self._likelihoods(asked, len(texts))
         results = [Reading(each.total, each.n_tokens) for each in found]
         for index, reading in enumerate(results if finished else ()):
             finished(index, reading)  # type: ignore[misc]
         return results
+
+    @property
+    def text_window(self) -> int:
+        """Tokens of a text that are read at once."""
+        return text_window(self._longest_read)
 
     @property
     def _longest_read(self) -> int:
@@ -249,15 +255,6 @@ def _seconds(output: Any) -> float:
     """Return the seconds from a request's first to its last moment in a batch."""
     metrics = output.metrics
     return float(metrics.last_token_ts - metrics.scheduled_ts)
-
-
-def _gpu_bytes() -> int | None:
-    """Return a GPU's memory without starting a context on it; None for a CPU."""
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        return None
-    return int(current_platform.get_device_total_memory())
 
 
 def _version() -> str | None:

@@ -156,6 +156,24 @@ def test_questions_and_texts_are_counted_apart(backend: TransformersBackend, tas
     assert set(measured.by_task) == {"accuracy/sums", "tokens/sums", "kl/base/general"}
 
 
+def test_texts_read_in_other_windows_are_read_again(
+    backend: TransformersBackend, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = AnswerCache(tmp_path / "answers.db", "test")
+    texts = questions_of([task], "search")
+    objective = MergeObjective(backend, backend.plan, texts, FAR, Sampling(8), cache=cache)
+    params = backend.plan.uniform(0.5)
+    whole = objective.measure(params)
+    config = backend._model.config.get_text_config()
+    monkeypatch.setattr(config, "max_position_embeddings", 4)
+    assert backend.text_window == 4
+    cut = objective.measure(params)
+    assert cut.n_cached == 0 and cut.values != whole.values
+    monkeypatch.undo()
+    again = objective.measure(params)
+    assert again.n_cached == N and again.values == whole.values
+
+
 @pytest.mark.parametrize("screen", [False, True])
 def test_a_merge_without_numbers_fails_by_its_constraint(
     backend: TransformersBackend, task: Task, screen: bool

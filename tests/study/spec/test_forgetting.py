@@ -92,6 +92,25 @@ def _screened(path: Path, **study: Any) -> dict[str, Any]:
     return content
 
 
+def test_vllms_longest_text_is_part_of_a_study_that_reads(tmp_path: Path) -> None:
+    path = _with_texts(tmp_path, constraints=["perplexity <= 30"])
+    content = yaml.safe_load(path.read_text())
+
+    def told(backend: str, longest: int, n_tasks: int) -> dict[str, Any]:
+        evaluation = {**content["evaluation"], "backend": backend}
+        evaluation["engine"] = {"max_model_len": longest}
+        evaluation["tasks"] = content["evaluation"]["tasks"][:n_tasks]
+        constraints = content["constraints"] if n_tasks == 2 else []
+        written = {**content, "evaluation": evaluation, "constraints": constraints}
+        path.write_text(yaml.safe_dump(written))
+        return load_inputs(path).fingerprint()
+
+    assert told("vllm", 128, 2)["evaluation.engine.max_model_len"] == 128
+    assert told("vllm", 128, 2) != told("vllm", 256, 2)
+    assert told("vllm", 128, 1) == told("vllm", 256, 1)
+    assert told("transformers", 128, 2) == told("transformers", 256, 2)
+
+
 def test_a_screen_needs_texts_to_judge_by(tmp_path: Path) -> None:
     path = _with_texts(tmp_path)
     content = _screened(path)

@@ -108,3 +108,12 @@ def _start(model: Path, dtype: str, settings: EngineSettings) -> Any:
         **given,
         **options,
     )
+
+
+def gpu_bytes() -> int | None:
+    """Return a GPU's memory without starting a context on it; None for a CPU."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cpu():
+        return None
+    return int(current_platform.get_device_total_memory())
