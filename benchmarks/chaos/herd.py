@@ -107,13 +107,15 @@ class Herd:
 
     def _start(self, folder: Path, clock: dict[str, str] | None) -> _Process:
         arguments = [str(self.log), "worker", str(self._spec), "--wait", "120"]
+        log = self.folder / "workers.log"
         process: _Process
         if clock is None:  # two cores cannot import everything anew for each that is killed
-            log = self.folder / "workers.log"
             process = Program(_WORKER.read_text(), *arguments, folder=folder, streams=(log, log))
         else:
             line = [sys.executable, str(_WORKER), *arguments]
-            process = subprocess.Popen(line, cwd=folder, env={**os.environ, **clock})
+            with log.open("ab") as stream:
+                environment = {**os.environ, **clock}
+                process = subprocess.Popen(line, cwd=folder, env=environment, stderr=stream)
         self._processes.append(process)
         self._places[process.pid] = (folder, clock)
         return process
