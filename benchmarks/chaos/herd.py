@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _Process = Program | subprocess.Popen[bytes]
 _WORKER = Path(__file__).with_name("light_worker.py")
+_FILLER = "filler"
 _CLOCK = Path(__file__).with_name("hour_ahead.c")
 # After which a supervisor starts a worker again, where it was; 0 is the end of the study.
 _RESTARTED = (1, 143, -signal.SIGKILL)
@@ -51,6 +52,7 @@ class Herd:
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._finished = 0
         self._n_kills = 0
+        self._is_away = False
 
     def __enter__(self) -> Self:
         self._disk = _small_disk(self.folder / "small")
@@ -100,6 +102,10 @@ class Herd:
 
     def finish(self) -> None:
         """Let every disk's results be delivered: a last worker starts on each, as on a restart."""
+        if self._is_away:
+            self._back()
+        if self._disk:
+            (self._disk / _FILLER).unlink(missing_ok=True)
         for folder in {self.folder, self._disk or self.folder}:
             process = self._start(folder, None)
             assert process.wait(timeout=300) == 0
@@ -127,8 +133,14 @@ class Herd:
         kind = self._rng.choice(["immediate", "fast"])
         self._server.stop(kind)
         self.events[f"database stopped ({kind})"] += 1
-        self._at(self._rng.uniform(0.1, self._weather.outage_longest), self._server.start)
+        self._is_away = True
+        self._at(self._rng.uniform(0.1, self._weather.outage_longest), self._back)
         self._at(self._rng.uniform(*self._weather.outage_every) + 5.0, self._outage)
+
+    def _back(self) -> None:
+        if self._is_away:
+            self._server.start()
+            self._is_away = False
 
     def _running(self) -> list[_Process]:
         return [p for p in self._processes if p.poll() is None and p.pid not in self._stopped]
@@ -163,7 +175,7 @@ class Herd:
     def _fill_disk(self) -> None:
         if self._disk is None:
             return
-        filler = self._disk / "filler"
+        filler = self._disk / _FILLER
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while file.write(bytes(1 << 20)):
                 pass
