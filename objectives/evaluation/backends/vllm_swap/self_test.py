@@ -107,7 +107,13 @@ class SelfTest:
         """
         reason = ""
         for parent in self._in_turn():
-            engine.call("mergefront_become", parent, False)
+            try:
+                engine.call("mergefront_become", parent, False)
+            except RuntimeError as error:
+                raise EngineError(
+                    f"vLLM cannot load other weights into this model on this machine: {error}. "
+                    "Set evaluation.backend to transformers."
+                ) from error
             canary = self._look(engine)
             if difference := self._difference(parent, canary):
                 raise self._refusal(parent, difference)
