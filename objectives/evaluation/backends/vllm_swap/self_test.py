@@ -109,6 +109,8 @@ class SelfTest:
         for parent in self._in_turn():
             try:
                 engine.call("mergefront_become", parent, False)
+            except EngineError:
+                raise
             except RuntimeError as error:
                 raise EngineError(
                     f"vLLM cannot load other weights into this model on this machine: {error}. "
