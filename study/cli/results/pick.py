@@ -102,16 +102,19 @@ def _measure(study: "Study", spec: "StudySpec", better: "Recommendation") -> Non
     from ...opening import open_inputs
     from ...results.recommendations import PHASE, as_trial, label_of
     from ...run import run
+    from ...seeding import check_same_study
     from ..progress import ConsoleReporter
 
     trials = study.get_trials(deepcopy=False)
     waiting = as_trial(better, trials)
     waiting.user_attrs = {"phase": PHASE, "label": label_of(better)}  # no prediction any more
-    study.add_trial(waiting)
     n_measured = sum(trial.state in MEASURED for trial in trials)
     asked = spec.with_overrides(trials=n_measured + 1)
+    inputs = open_inputs(asked)
+    check_same_study(study, inputs)  # before anything is queued
+    study.add_trial(waiting)
     with ConsoleReporter(asked) as reporter:
-        run(open_inputs(asked), reporter)
+        run(inputs, reporter)
 
 
 def _numbers(option: str, texts: list[str]) -> dict[str, float]:

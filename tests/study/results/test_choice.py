@@ -131,3 +131,14 @@ def test_a_recommended_model_is_measured_before_it_is_named(
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 7
     assert trials[-1].user_attrs["label"] == "recommended 0.50"
     assert "denoised" not in trials[-1].user_attrs
+
+
+def test_nothing_is_queued_that_cannot_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_spec(tmp_path, study={"trials": 5}, sampler={"preset": "random"})
+    run(load_inputs(path))
+    monkeypatch.setattr("mergefront.samplers.adviser._CLEAR", -1e9)
+    path.write_text(path.read_text().replace("float32", "bfloat16"))  # another study's settings
+    assert invoke("pick", path, "--recommend").exit_code == 1
+    assert len(load_study(StudySpec.from_yaml(path)).get_trials()) == 5
