@@ -27,7 +27,7 @@ _N_DRAWS = 4000
 _TIED = 0.025
 _INTERVAL = (2.5, 97.5)
 # The integral of an expected utility: how many deviations it reaches, in how many steps.
-_REACH, _N_STEPS = 6.0, 400
+_REACH, _N_STEPS = 6.0, 2000
 
 Array = NDArray[np.float64]
 

@@ -120,7 +120,7 @@ class FrontReport:
     adviser: Adviser | None = None
     warning: str | None = None
 
-    @property
+    @cached_property
     def tied(self) -> list[list[int]]:
         """Which models of the front cannot be told apart, by number; see `tied_sets`."""
         return tied_sets(self.trials)

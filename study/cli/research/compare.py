@@ -109,18 +109,14 @@ def compare(  # noqa: PLR0913 - a command's options
 
     Example: mergefront compare examples/demo.yaml --presets mergefront,ap-bmm --seeds 5
     """
-    from ...comparison.compare import Clock, check
+    from ...comparison.compare import check
     from ...comparison.scores import score, to_json
     from ...comparison.variants import Variant
 
     parsed = read_spec(spec, storage, trials)
     variants = [variant for text in presets for variant in Variant.parse_all(text)]
     numbers = _seeds(seeds)
-    if simulate is None and (variation is not None or suggest_seconds):
-        raise SpecError(
-            "--variation and --suggest-seconds need a simulated clock; add --simulate WORKERS."
-        )
-    clock = None if simulate is None else Clock(simulate, variation, suggest_seconds)
+    clock = _clock(simulate, variation, suggest_seconds)
     check(parsed, variants, split, clock)
     tasks = [(variant, seed) for variant in variants for seed in variant.seeds(numbers)]
     found = _search_all(parsed, tasks, split, clock, jobs)
@@ -129,6 +125,21 @@ def compare(  # noqa: PLR0913 - a command's options
         print_json(records)
     else:
         _print_table(records, [variant.label for variant in variants])
+
+
+def _clock(
+    simulate: int | None, variation: float | None, suggest_seconds: float
+) -> "Clock | None":
+    """Return the simulated clock that the options ask for; None for real workers."""
+    from ...comparison.compare import Clock
+
+    if simulate is not None:
+        return Clock(simulate, variation, suggest_seconds)
+    if variation is not None or suggest_seconds:
+        raise SpecError(
+            "--variation and --suggest-seconds need a simulated clock; add --simulate WORKERS."
+        )
+    return None
 
 
 def _seeds(text: str) -> list[int]:

@@ -111,7 +111,7 @@ def _print_recommended(content: dict[str, Any]) -> None:
             cells.append(rounded(model["predicted"][name], model["deviations"][name]))
         rows.append((cells, False))
     title = (
-        f"Recommended, measured for the first time: {told['within']} of {told['values']} values "
+        f"Recommended, now measured: {told['within']} of {told['values']} values "
         "lie in their predicted 95 % intervals"
     )
     columns = ["<model", *(c for name in names for c in (name, "~predicted"))]

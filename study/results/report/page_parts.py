@@ -3,6 +3,7 @@
 import datetime
 import html
 import string
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -153,12 +154,13 @@ def table(report: FrontReport, validations: Validations) -> str:
     if validations:
         heads.append("beyond the curve")
     heads += ["tied"] if report.tied else []
-    heads += [sign.replace("_", " ") for sign in _shown_signs(report)]
+    signs = _shown_signs(report)
+    heads += [sign.replace("_", " ") for sign in signs]
     columns = "".join(
         f'<th><button type="button" data-column="{place}">{html.escape(head)}</button></th>'
         for place, head in enumerate(heads)
     )
-    rows = "".join(_row(report, index, validations) for index in range(len(report.trials)))
+    rows = "".join(_row(report, index, validations, signs) for index in range(len(report.trials)))
     return f'<table id="models"><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table>\n'
 
 
@@ -183,7 +185,7 @@ def _shown_signs(report: FrontReport) -> list[str]:
     return [sign for sign in _SIGNS if any(each[sign] for each in shares)]
 
 
-def _row(report: FrontReport, index: int, validations: Validations) -> str:
+def _row(report: FrontReport, index: int, validations: Validations, signs: Sequence[str]) -> str:
     trial = report.trials[index]
     attributes, errors = trial.user_attrs, errors_of(trial)
     fresh = [{m["number"]: m for m in v["models"]}.get(trial.number) for v in validations]
@@ -202,7 +204,7 @@ def _row(report: FrontReport, index: int, validations: Validations) -> str:
         letters = zip(_LETTERS, report.tied, strict=False)
         cells.append(_cell("".join(a for a, tied in letters if trial.number in tied), index))
     shares = signs_of_trial(trial)
-    cells += [_cell(f"{100 * shares[sign]:.2g} %", shares[sign]) for sign in _shown_signs(report)]
+    cells += [_cell(f"{100 * shares[sign]:.2g} %", shares[sign]) for sign in signs]
     return f'<tr tabindex="0" data-n="{trial.number}">{"".join(cells)}</tr>\n'
 
 

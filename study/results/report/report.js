@@ -198,15 +198,16 @@ function phi(z) {
   return z > 0 ? 1 - tail : tail;
 }
 
-// Expected minimum of independent normals: low + integral of P(all of them > t).
+// Expected minimum of independent normals: low + integral of P(all of them > t), at so many points.
+const POINTS = 2000;
 function expectedMinimum(means, errors) {
   const spread = errors.map((error) => Math.max(error, 1e-12));
   const low = Math.min(...means.map((mean, j) => mean - 6 * spread[j]));
   const high = Math.min(...means.map((mean, j) => mean + 6 * spread[j]));
-  const step = (high - low) / 399;
+  const step = (high - low) / (POINTS - 1);
   const above = (t) => means.reduce((product, mean, j) => product * phi((mean - t) / spread[j]), 1);
   let sum = (above(low) + above(high)) / 2;
-  for (let i = 1; i < 399; i += 1) sum += above(low + i * step);
+  for (let i = 1; i < POINTS - 1; i += 1) sum += above(low + i * step);
   return low + sum * step;
 }
 

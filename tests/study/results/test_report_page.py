@@ -114,7 +114,7 @@ def test_the_sliders_pick_what_the_command_picks(
 def test_the_page_expects_what_the_command_expects(browser: Any, report: Path) -> None:
     page = _open(browser, report).page
     text = (Path(mergefront.__file__).parent / "study/results/report/report.js").read_text()
-    functions = text[text.index("function phi") : text.index("// The same rule as")]
+    functions = text[text.index("// Distribution function") : text.index("// The same rule as")]
 
     def expected(means: list[float], errors: list[float]) -> float:
         call = f"expectedMinimum({means}, {errors})"
