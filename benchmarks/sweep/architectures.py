@@ -1,5 +1,6 @@
 """Tiny models with random weights, one for each architecture of today."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ _VISION: dict[str, Any] = {
     "num_attention_heads": 2,
     "image_size": 16,
     "patch_size": 8,
+}
+_PHI_AUDIO: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_blocks": 2,
+    "num_attention_heads": 2,
+    "input_size": 16,
+    "ext_pw_out_channel": 16,
+    "depthwise_separable_out_channel": 16,
+    "nemo_conv_channels": 16,
+    "nemo_final_size": 2,
 }
 
 # Name in the table -> (model_type, settings beside `_TEXT`).
@@ -168,11 +180,25 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen 3.5, with vision": ("qwen3_5", {}),
     "Llama 4, with vision": ("llama4", {}),
     "Gemma 4, with vision": ("gemma4", {}),
+    "Gemma 3n, with vision and audio": ("gemma3n", {}),
+    "Phi 4, with vision and audio": (
+        "phi4_multimodal",
+        {
+            "vision_config": {**_VISION, "num_hidden_layers": 2, "crop_size": 16},
+            "audio_config": _PHI_AUDIO,
+        },
+    ),
 }
+# What an architecture needs that is no dependency of ours.
+_NEEDED = {"Gemma 3n, with vision and audio": "timm"}
 # Not run, and why.
 LEFT_OUT = {
-    "Gemma 3n, with vision and audio": "its vision tower needs the package timm",
+    name: f"its towers need the package {package}; it is run where that is installed"
+    for name, package in _NEEDED.items()
+    if importlib.util.find_spec(package) is None
 }
+for _name in LEFT_OUT:
+    del ARCHITECTURES[_name]
 _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
 # The language model inside a multimodal one: its model_type and settings.
 _INSIDE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -183,6 +209,7 @@ _INSIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_5": ("qwen3_5_text", _LINEAR),
     "llama4": ARCHITECTURES["Llama 4, text"],
     "gemma4": ARCHITECTURES["Gemma 4, text"],
+    "gemma3n": ARCHITECTURES["Gemma 3n, text"],
 }
 _QWEN_VISION = {
     "depth": 1,
@@ -207,6 +234,16 @@ _TOWERS: dict[str, dict[str, Any]] = {
         }
     },
     "gemma4": {"vision_config": {**_VISION, "head_dim": 8, "num_key_value_heads": 2}},
+    "gemma3n": {
+        "vision_config": {"architecture": "mobilenetv3_small_050", "hidden_size": 16},
+        "audio_config": {
+            "hidden_size": 16,
+            "input_feat_size": 16,
+            "conf_num_attention_heads": 2,
+            "conf_num_hidden_layers": 1,
+            "sscp_conv_channel_size": [4, 4],
+        },
+    },
 }
 
 
@@ -233,7 +270,7 @@ def write_model(config: Any, dtype: torch.dtype, seed: int, directory: Path) -> 
     model = builder.from_config(config, dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     saved = model.state_dict()
-    towers = ("vision", "visual", "multi_modal", "projector", "audio")
+    towers = ("vision", "visual", "multi_modal", "projector", "audio", "extend")
     with torch.no_grad():
         for name in sorted({n for n, _ in [*model.named_parameters(), *model.named_buffers()]}):
             tensor = saved.get(name)

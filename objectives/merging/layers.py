@@ -39,6 +39,7 @@ _HEAD = re.compile(
 )
 _TOWER = re.compile(
     r"^(?:model\.)?(?:vision_tower|vision_model|vision_embed_tokens|vision_projection|visual|"
+    r"embed_tokens_extend|"
     r"multi_modal_projector|mm_projector|connector|audio_tower|audio_model|audio_projector|"
     r"embed_audio|embed_vision|image_newline|aligner|projector)(?:\.|$)"
 )

@@ -1,8 +1,8 @@
 """Scorers: (final answer, reference) -> correct or not.
 
 Where a scorer evaluates what a model wrote, or is a user's own, it runs in a `ScoringProcess`:
-`server` is the process, `equality` and `patterns` are what it runs. Programs run in `sandbox`,
-confined.
+`server` is the process, `equality` and `patterns` are what it runs. Metrics of lm-eval run in a
+`ForkedScorer`, a copy of the worker. Programs run in `sandbox`, confined.
 """
 
 import functools

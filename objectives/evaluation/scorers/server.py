@@ -4,6 +4,7 @@ Run as a file, with nothing of ours imported: it must start fast, and hold nothi
 What a scorer prints goes to stderr; verdicts have stdout to themselves.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -13,7 +14,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -42,21 +43,29 @@ def source_of(scorer: Callable[..., Any]) -> str:
         return ""
 
 
-def judge(scorer: Callable[..., Any], arguments: list[Any], seconds: float) -> dict[str, Any]:
-    """Return a scorer's verdict, or its error; the kernel ends the process if it takes longer.
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Let the kernel end this process if what is done here takes longer.
 
     The time is the CPU's, so that a busy machine changes no verdict. SIGPROF has no handler: it
     ends code that never returns to the interpreter too, such as a power of large integers.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        return {"score": float(scorer(*arguments))}
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+
+def judge(scorer: Callable[..., Any], arguments: list[Any], seconds: float) -> dict[str, Any]:
+    """Return a scorer's verdict, or its error."""
+    try:
+        with deadline(seconds):
+            return {"score": float(scorer(*arguments))}
     except (MemoryError, RecursionError):
         return {"score": 0.0}  # it asked for more than there is: that is no answer
     except Exception as error:  # whatever a scorer raises is told, and the next one is scored
         return {"error": f"{type(error).__name__}: {error}"}
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
 def main(target: str, seconds: float, memory: int) -> None:

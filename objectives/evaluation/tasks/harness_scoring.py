@@ -82,28 +82,27 @@ class HarnessScoring:
         known = self.task.higher_is_better()
         return known.get(self.metric, True) is False
 
-    def score(
-        self, instances: Sequence[Instance], completions: Sequence[Completion], sampling: Sampling
-    ) -> float:
+    def judge(self, instances: Sequence[Instance], responses: Sequence[list[Any]]) -> float:
         """Return the harness's metric for answers; 1 less it, where lower is better.
+
+        Runs what others wrote on what a model wrote: it may take any time, or end the process.
 
         Args:
             instances: What was asked: one text, or one a choice.
-            completions: One answer, or all repeats where they vote.
-            sampling: How they were made.
+            responses: From `responses`, one list an instance.
 
         Raises:
             EvaluationError: If it is not one number within [0, 1].
         """
-        answered = [copy.copy(instance) for instance in instances]
-        given = zip(answered, self._responses(completions, sampling), strict=True)
-        for instance, responses in given:
-            instance.resps, instance.filtered_resps = responses, {}
-        ensemble = next(e for e in self.task._filters if e.name == self.filter)
-        ensemble.apply(answered)
-        filtered = [instance.filtered_resps[self.filter] for instance in answered]
-        results = self.task.process_results(answered[0].doc, filtered)
-        score = results.get(self.metric)
+        try:
+            score = self._results(instances, responses).get(self.metric)
+        except Exception as error:  # whatever filters and metrics raise
+            if isinstance(error, MemoryError | RecursionError):
+                raise
+            raise EvaluationError(
+                f"A metric must give a number for any answer, but {self.metric!r} of lm-eval's "
+                f"task {self.task.task_name!r} fails: {type(error).__name__}: {error}."
+            ) from error
         if not isinstance(score, int | float | np.number | np.bool_) or not 0 <= score <= 1:
             raise EvaluationError(
                 f"A metric must give one number within [0, 1] an answer, but {self.metric!r} of "
@@ -112,8 +111,28 @@ class HarnessScoring:
             )
         return 1.0 - float(score) if self.is_turned else float(score)
 
-    def _responses(self, completions: Sequence[Completion], sampling: Sampling) -> list[list[Any]]:
-        """Return the harness's responses to each instance."""
+    def _results(
+        self, instances: Sequence[Instance], responses: Sequence[list[Any]]
+    ) -> dict[str, Any]:
+        """Return all of the harness's metrics."""
+        answered = [copy.copy(instance) for instance in instances]
+        for instance, given in zip(answered, responses, strict=True):
+            # Likelihoods are pairs; JSON, through which they came, has none.
+            instance.resps = [tuple(x) if isinstance(x, list) else x for x in given]
+            instance.filtered_resps = {}
+        ensemble = next(e for e in self.task._filters if e.name == self.filter)
+        ensemble.apply(answered)
+        filtered = [instance.filtered_resps[self.filter] for instance in answered]
+        results: dict[str, Any] = self.task.process_results(answered[0].doc, filtered)
+        return results
+
+    def responses(self, completions: Sequence[Completion], sampling: Sampling) -> list[list[Any]]:
+        """Return answers as the harness has them, one list an instance.
+
+        Args:
+            completions: One answer, or all repeats where they vote.
+            sampling: How they were made.
+        """
         if sampling.generates:
             shown = (sampling, self.chat, self.reasoning)
             return [[harness_text(completion, *shown) for completion in completions]]

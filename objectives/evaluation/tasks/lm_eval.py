@@ -22,6 +22,7 @@ from ....errors import SpecError
 from ..backends.backend import ChatSettings, Completion, Sampling
 from ..backends.chat import Chat
 from ..backends.likelihood import Pair
+from ..scorers.forked import ForkedScorer
 from . import Question, Task
 from .harness_files import HarnessSource, open_tasks, seeded
 from .harness_lm import HarnessLM
@@ -69,15 +70,22 @@ def load_harness_task(
     splits = {split: tuple(members) for split, members in divided.items()}
     check_splits(source.name, splits)
     voting = any(part.scoring.votes for part in parts)
+    scorer = ForkedScorer(lambda question, given: by_id[question].judge(question, given))
+    scorer.start()
 
     def together(question: Question, completions: Sequence[Completion]) -> float:
-        return by_id[question.id].score(question.id, completions)
+        part = by_id[question.id]
+        return 0.0 if part.reads else scorer(question.id, part.responses(completions))
+
+    def alone(question: Question, completion: Completion) -> float:
+        # Where answers vote, it is replaced when all are there.
+        return 0.0 if voting else together(question, [completion])
 
     loaded = Task(
         source.name,
         json.dumps([identity for part in parts for identity in part.identity]),
         splits,
-        lambda question, completion: by_id[question.id].score_one(question.id, completion),
+        alone,
         sampling,
         together if voting else None,
     )
@@ -144,18 +152,13 @@ class _Part:
         """Whether its documents are texts that are read."""
         return self.questions[0].is_text
 
-    def score(self, question: str, completions: Sequence[Completion]) -> float:
-        """Return the harness's metric for the answers to a question; 0 for a text."""
-        if self.reads:
-            return 0.0
-        return self.scoring.score(self.instances[question], completions, self.sampling)
+    def responses(self, completions: Sequence[Completion]) -> list[list[Any]]:
+        """Return answers to a question as the harness has them."""
+        return self.scoring.responses(completions, self.sampling)
 
-    def score_one(self, question: str, completion: Completion) -> float:
-        """Return the harness's metric for one answer.
-
-        Where answers vote, it is replaced when all are there.
-        """
-        return 0.0 if self.scoring.votes else self.score(question, [completion])
+    def judge(self, question: str, responses: Sequence[list[Any]]) -> float:
+        """Return the harness's metric for answers to a question."""
+        return self.scoring.judge(self.instances[question], responses)
 
     def check(self, source: HarnessSource) -> None:
         """Score an answer before anything is generated.
@@ -169,12 +172,15 @@ class _Part:
                 f"Texts are read by `perplexity`, `kl/base` and `kl/expert` among `objectives` or "
                 f"`constraints`: remove `metric` and `filter` of task {source.name!r}."
             )
+        if self.reads:
+            return
         rows = json.dumps([[-1.0 - i, False, 1] for i in range(len(question.pairs))])
         answer = Completion(rows if question.pairs else "0", 1, "stop")
         try:
-            self.score(question.id, [answer] * self.sampling.repeats)
-        except Exception as error:  # whatever filters and metrics raise
-            reason = str(error) or type(error).__name__
+            self.judge(question.id, self.responses([answer] * self.sampling.repeats))
+        except Exception as error:
+            cause = error.__cause__ or error
+            reason = str(cause) or type(cause).__name__
             others = ", ".join(ensemble.name for ensemble in self.task._filters)
             raise SpecError(
                 f"Task {source.name!r} must give a score to each question, but lm-eval's "

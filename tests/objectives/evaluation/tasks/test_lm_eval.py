@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
 from mergefront.objectives.evaluation import METRICS, Completion, Models, Sampling, Task
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.scorers.forked import ForkedScorer
 from mergefront.objectives.evaluation.tasks.lm_eval import (
     HarnessLM,
     HarnessSource,
@@ -311,19 +313,79 @@ def test_what_cannot_be_asked_is_refused(
         _load(_write(tmp_path, **changes), **options)
 
 
-def test_a_score_that_is_no_share_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+OWN_RESULTS = """
+import os, re, signal
+
+def results(doc, results):
+    answer = results[0]
+    if answer == "loop":
+        re.match(r"(a+)+$", "a" * 40 + "b")
+    if answer == "huge":
+        return {"right": 9 ** (9 ** 9) > 0}
+    if answer == "memory":
+        return {"right": len(bytearray(1 << 40)) > 0}
+    if answer == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if answer == "exit":
+        os._exit(0)
+    if answer == "pool":
+        import torch
+        torch.ones(2000, 2000) @ torch.ones(2000, 2000)
+    if answer == "print":
+        print("said", flush=True)
+    known = {"raise": lambda: 1 / 0, "many": lambda: (0.5, 2), "beyond": lambda: 1.5}
+    return {"right": known.get(answer, lambda: answer == doc["answer"])()}
+"""
+
+
+@pytest.fixture
+def own_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    """A task whose metric does whatever an answer says, for two seconds."""
+    quick = partial(ForkedScorer, seconds=2.0)
+    monkeypatch.setattr("mergefront.objectives.evaluation.tasks.lm_eval.ForkedScorer", quick)
+    path = _own_metrics(
+        tmp_path,
+        metric_list=[{"metric": "right", "aggregation": "mean", "higher_is_better": True}],
+        process_results="!function utils.results",
+    )
+    (tmp_path / "utils.py").write_text(OWN_RESULTS)
+    return _load(path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("many", r"within \[0, 1\].*gives \(0.5, 2\). Choose another `metric`"),
+        ("beyond", r"within \[0, 1\].*gives 1.5"),
+        ("raise", "must give a number for any answer, but 'right' .* fails: ZeroDivisionError"),
+    ],
+)
+def test_a_score_that_is_no_share_is_refused(own_results: Task, answer: str, message: str) -> None:
+    question = own_results.splits["search"][0]
+    with pytest.raises(EvaluationError, match=message):
+        own_results.score(question, _said(answer))
+    assert own_results.score(question, _said(json.loads(question.answer))) == 1.0
+
+
+@pytest.mark.parametrize("answer", ["loop", "huge", "memory", "crash", "exit"])
+def test_no_answer_hangs_or_ends_a_worker(
+    own_results: Task, answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = _write(tmp_path)
-    task = _load(path)
-    question = task.splits["search"][0]
-    for score in (1.5, -1, (0.5, 2), None):
-        monkeypatch.setattr(
-            "lm_eval.api.task.ConfigurableTask.process_results",
-            lambda self, doc, results, score=score: {"exact_match": score},
-        )
-        with pytest.raises(EvaluationError, match=r"within \[0, 1\].*Choose another `metric`"):
-            task.score(question, _said("7"))
+    question, other = own_results.splits["search"][:2]
+    assert own_results.score(question, _said(answer)) == 0.0
+    assert ("it counts 0" in caplog.text) == (answer != "memory")
+    assert own_results.score(other, _said(json.loads(other.answer))) == 1.0
+    assert own_results.score(other, _said("7x")) == 0.0
+
+
+def test_metrics_may_use_threads_and_print(
+    own_results: Task, capfd: pytest.CaptureFixture[str]
+) -> None:
+    question = own_results.splits["search"][0]
+    for answer in ("pool", "print"):
+        assert own_results.score(question, _said(answer)) == 0.0
+    assert own_results.score(question, _said(json.loads(question.answer))) == 1.0
+    assert capfd.readouterr().out == ""
 
 
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
