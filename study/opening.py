@@ -1,5 +1,8 @@
 """From a spec to its inputs: blocks of layers are those that were measured for its study."""
 
+import logging
+from dataclasses import replace
+
 from ..errors import StudyError
 from ..objectives.checkpoints import resolve_model
 from ..objectives.evaluation.backends.chat import Chat
@@ -8,14 +11,18 @@ from ..objectives.merging import find_blocks
 from .importance import prompts_of
 from .spec.inputs import Resolve, StudyInputs
 from .spec.study_spec import StudySpec
-from .storage.connection import load_study, wait_for_study
+from .storage.connection import load_study, sqlite_path, wait_for_storage, wait_for_study
 from .storage.identity import FINGERPRINT
+
+logger = logging.getLogger(__name__)
 
 # Digits of an effect: no block may depend on the last bits of a sum.
 _DIGITS = 6
 
 
-def open_inputs(spec: StudySpec, resolve: Resolve = resolve_model) -> StudyInputs:
+def open_inputs(
+    spec: StudySpec, resolve: Resolve = resolve_model, wait_seconds: float = 0.0
+) -> StudyInputs:
     """Find and check everything a spec names; create nothing.
 
     Blocks that are learned are taken from the study, if it exists, so that all its workers agree.
@@ -24,15 +31,30 @@ def open_inputs(spec: StudySpec, resolve: Resolve = resolve_model) -> StudyInput
     Args:
         spec: What was asked for.
         resolve: Finds a model's directory, given its name in the spec and the spec's folder.
+        wait_seconds: How long to wait for the database, where blocks are learned.
 
     Raises:
         SpecError: At the first thing that is missing or does not fit.
         LayoutError: If a tensor is covered by no merge rule.
+        StudyError: If blocks are learned, and it cannot be known whether the study has them.
     """
     if not _is_open(spec):
         return StudyInputs.of(spec, resolve)
-    blocks = _stored(spec) or measured_blocks(StudyInputs.of(with_blocks(spec, (0,)), resolve))
-    return StudyInputs.of(with_blocks(spec, blocks), resolve)
+    if sqlite_path(spec.study.storage) is None:
+        wait_for_storage(spec.study.storage, wait_seconds)
+    if (stored := _stored(spec)) is not None:
+        return StudyInputs.of(with_blocks(spec, stored), resolve)
+    measured = measured_blocks(StudyInputs.of(with_blocks(spec, (0,)), resolve))
+    return replace(StudyInputs.of(with_blocks(spec, measured), resolve), has_measured=True)
+
+
+def with_stored_blocks(inputs: StudyInputs) -> StudyInputs:
+    """Return inputs with the blocks of their study, if these were measured elsewhere meanwhile."""
+    stored = _stored(inputs.spec) if inputs.has_measured else None
+    if stored in (None, inputs.plan.settings.blocks):
+        return inputs
+    logger.info("blocks are those of another process, which created the study first: %s", stored)
+    return StudyInputs.of(with_blocks(inputs.spec, stored))
 
 
 def worker_inputs(spec: StudySpec, wait_seconds: float = 0.0) -> StudyInputs:

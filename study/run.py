@@ -23,7 +23,7 @@ from ..objectives.evaluation.backends.vllm_memory import EngineSettings
 from ..objectives.evaluation.cache import AnswerCache
 from ..samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
 from .first_trials import search_space
-from .seeding import BUDGET, FINGERPRINT, check_same_study, importance_of, init_study
+from .seeding import BUDGET, FINGERPRINT, check_same_study, created, importance_of
 from .spec.inputs import StudyInputs
 from .spec.search import BMM_PRESETS
 from .spec.study_spec import StudySpec
@@ -185,8 +185,7 @@ def run(inputs: StudyInputs, reporter: Reporter | None = None) -> Timings:
     Raises:
         StudyError: If a study of this name has other settings, or its trials keep failing.
     """
-    init_study(inputs)
-    return work(inputs, reporter)
+    return work(created(inputs), reporter)
 
 
 def run_many(

@@ -17,6 +17,7 @@ from ..objectives.evaluation.backends.vllm_backend import check_version
 from ..objectives.merging import MergePlan
 from .first_trials import first_trials
 from .importance import compute_importance
+from .opening import with_stored_blocks
 from .readiness import check_ready
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
@@ -30,6 +31,7 @@ __all__ = [
     "IMPORTANCE",
     "SPEC",
     "check_same_study",
+    "created",
     "fingerprint_of",
     "importance_of",
     "init_study",
@@ -72,6 +74,26 @@ def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
             _complete(connection, study, inputs, queue)
     check_same_study(study, inputs)
     return study
+
+
+def created(inputs: StudyInputs) -> StudyInputs:
+    """Create the study, or open it, as `init_study` does; return what it is made of.
+
+    That is what was given, unless its blocks were measured, and another process has meanwhile
+    created the study with its own.
+
+    Raises:
+        MissingExtraError, StudyError, SpecError: As `init_study` does.
+    """
+    try:
+        init_study(inputs)
+    except StudyError:
+        theirs = with_stored_blocks(inputs)
+        if theirs is inputs:
+            raise
+        init_study(theirs)
+        return theirs
+    return inputs
 
 
 def check_extras(spec: StudySpec) -> None:

@@ -69,6 +69,7 @@ class StudyInputs:
         tasks: With at least a search split each.
         stop_tokens: Ids that end an answer.
         chat_template: Its source. Defaults to None: the base's.
+        has_measured: Whether blocks of layers were measured for it, and its spec named none.
     """
 
     spec: StudySpec
@@ -78,6 +79,7 @@ class StudyInputs:
     tasks: tuple[Task, ...]
     stop_tokens: tuple[int, ...] = ()
     chat_template: str | None = None
+    has_measured: bool = False
 
     @classmethod
     def of(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "StudyInputs":

@@ -1,6 +1,7 @@
 """Learned blocks are measured once, before the study, and every worker has the same."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -18,6 +19,7 @@ from mergefront.study.selection.measured_merges import study_example
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.storage.connection import load_study
 from mergefront.study.storage.identity import FINGERPRINT
+from postgres import Server, serve
 from small_study import write_spec
 
 
@@ -69,6 +71,71 @@ def test_a_worker_waits_for_the_blocks_of_its_study(
     created.start()
     assert worker_inputs(spec, 60.0).plan.settings.blocks == (0, 2, 5)
     created.join()
+
+
+@pytest.mark.parametrize("command", ["init", "run"])
+def test_of_two_creators_at_the_same_moment_the_firsts_blocks_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path = _spec(tmp_path)
+    spec = StudySpec.from_yaml(path)
+
+    def measured_meanwhile(inputs: StudyInputs) -> tuple[int, ...]:
+        # While this process measures, another machine creates the study with what it found.
+        init_study(StudyInputs.of(with_blocks(spec, (0, 2, 5))))
+        return (0, 1, 2)
+
+    monkeypatch.setattr("mergefront.study.opening.measured_blocks", measured_meanwhile)
+    done = invoke(command, path)
+    assert done.exit_code == 0, done.stderr
+    study = load_study(spec)
+    assert study.user_attrs[FINGERPRINT]["merge.blocks"] == [0, 2, 5]
+    names = {name for trial in study.trials for name in trial.params}
+    expected = {"block_000", "block_001", "block_002", "embeddings", "head"}
+    assert names == expected
+
+
+def test_other_settings_are_refused_whoever_measured_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = StudySpec.from_yaml(path := _spec(tmp_path))
+
+    def measured_meanwhile(inputs: StudyInputs) -> tuple[int, ...]:
+        other = with_blocks(spec, (0, 2, 5)).model_dump(mode="json")
+        other["evaluation"]["max_new_tokens"] = 40
+        init_study(StudyInputs.of(StudySpec.parse(other, spec.folder)))
+        return (0, 1, 2)
+
+    monkeypatch.setattr("mergefront.study.opening.measured_blocks", measured_meanwhile)
+    done = invoke("init", path)
+    assert done.exit_code == 1
+    assert "max_new_tokens was 40, is 48. " in done.stderr and "blocks" not in done.stderr
+
+
+def test_nothing_is_measured_while_the_database_may_have_the_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    storage = server.new_database()
+    path = _spec(tmp_path)
+    spec = StudySpec.from_yaml(path).with_overrides(storage)
+    init_study(StudyInputs.of(with_blocks(spec, (0, 2, 5))))
+    monkeypatch.setattr("mergefront.study.opening.layer_effects", _never)
+    server.stop()
+    done = invoke("run", path, "--storage", storage)
+    assert (done.exit_code, "cannot be opened" in done.stderr) == (1, True)
+    start = Timer(1.0, server.start)
+    start.start()
+    done = invoke("init", path, "--storage", storage, "--wait", "60")
+    start.join()
+    assert (done.exit_code, done.output) == (0, "Study 'small' has 3 trials.\n")
+    assert open_inputs(spec).plan.settings.blocks == (0, 2, 5)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A server to be stopped, of this module alone."""
+    with serve() as server:
+        yield server
 
 
 def _never(*_: Any, **__: Any) -> None:

@@ -25,10 +25,10 @@ def init(
     Example: mergefront init examples/demo.yaml
     """
     from ...opening import open_inputs
-    from ...seeding import init_study
-    from ...storage.connection import wait_for_storage
+    from ...seeding import created
+    from ...storage.connection import load_study, wait_for_storage
 
-    inputs = open_inputs(read_spec(spec, storage))
+    inputs = open_inputs(read_spec(spec, storage), wait_seconds=wait)
     wait_for_storage(inputs.spec.study.storage, wait)
-    study = init_study(inputs)
+    study = load_study(created(inputs).spec)
     typer.echo(f"Study {study.study_name!r} has {len(study.get_trials(deepcopy=False))} trials.")

@@ -108,7 +108,7 @@ def run_here(
         metrics: `[HOST:]PORT` of the first worker's metrics; empty for none.
     """
     from ...run import run, run_many
-    from ...seeding import init_study
+    from ...seeding import created
     from ..progress import ManyWorkers, header, summary
     from ..telemetry import address_of, worker_reporter
 
@@ -123,7 +123,7 @@ def run_here(
             summary(timings, time.perf_counter() - start)
         return
     addresses = [address_of(metrics, i) for i in range(workers)] if metrics else []
-    init_study(inputs)
+    created(inputs)
     line = ["worker", str(path), "--trials", str(spec.study.trials), "--log-format", log_format]
     served = [["--metrics", f"{host}:{port}"] for host, port in addresses] or [[]] * workers
     with ManyWorkers(spec) as screen:
