@@ -7,14 +7,14 @@ has without one gets an inferred noise level.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from botorch.acquisition import AcquisitionFunction
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from ._gp import Observations, Surrogate, fit_surrogate
+from ._gp import MOST_POINTS, Observations, Surrogate, fit_surrogate, spread_rows
 from ._trials.measurements import error_or_nan, filled, screened_trials
 from ._trials.search_space import UnitCube
 
@@ -32,9 +32,25 @@ class Feasibility:
 
     Args:
         margins: One a constraint, of one process each: by how much it is kept.
+        rows: For each of them, which trials it was fitted to.
     """
 
     margins: tuple[Surrogate, ...]
+    rows: tuple[Tensor, ...]
+
+    def knowing(self, trials: Tensor, most: int) -> "Feasibility":
+        """Condition on given trials, and on others evenly spaced.
+
+        Args:
+            trials: Indices of the former.
+            most: How many of the latter.
+        """
+        margins = []
+        for margin, rows in zip(self.margins, self.rows, strict=True):
+            given = torch.isin(rows, trials).nonzero().flatten()
+            known = torch.cat([spread_rows(len(rows), most), given]).unique()
+            margins.append(margin.restricted(known))
+        return replace(self, margins=tuple(margins))
 
     def probability(self, X: Tensor) -> Tensor:
         """Return how likely each point keeps to all constraints, taken as independent.
@@ -63,6 +79,7 @@ def fit_feasibility(
     observations: Observations,
     cube: UnitCube | None = None,
     among: Sequence[FrozenTrial] = (),
+    most: int = MOST_POINTS,
 ) -> Feasibility:
     """Fit one process a constraint, to the trials that have it.
 
@@ -71,17 +88,25 @@ def fit_feasibility(
         observations: Of the same trials in the same order.
         cube: Of the observations; needed for trials that were screened.
         among: All trials: those that were screened tell of constraints alone.
+        most: See `fit_surrogate`.
     """
     X, whole = observations.X, list(trials)
     if cube is not None and (extra := screened_trials(among, cube.search_space)):
         X = torch.cat([X, cube.encode([trial.params for trial in extra])])
         whole += extra
     names = sorted({name for trial in whole for name in trial.constraints if _has(trial, name)})
-    return Feasibility(tuple(_fit(name, whole, X, observations.jumps) for name in names))
+    rows = [[row for row, trial in enumerate(whole) if _has(trial, name)] for name in names]
+    pairs = zip(names, rows, strict=True)
+    margins = tuple(
+        fit_surrogate(_margins(name, whole, X, observations.jumps, kept), most=most)
+        for name, kept in pairs
+    )
+    return Feasibility(margins, tuple(torch.tensor(kept) for kept in rows))
 
 
-def _fit(name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor) -> Surrogate:
-    rows = [row for row, trial in enumerate(trials) if _has(trial, name)]
+def _margins(
+    name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor, rows: list[int]
+) -> Observations:
     margins = [[-trials[row].constraints[name]] for row in rows]
     told = torch.tensor([_told(trials[row], name) for row in rows], dtype=torch.double)
     errors = filled(told)[:, None]
@@ -89,7 +114,7 @@ def _fit(name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor) -> 
     # Infinite margins are as good as large ones.
     finite = Y[torch.isfinite(Y)]
     bound = 2.0 * float(finite.abs().max()) + 1.0 if len(finite) else 1.0
-    return fit_surrogate(Observations(X[rows], Y.clamp(-bound, bound), errors, jumps=jumps))
+    return Observations(X[rows], Y.clamp(-bound, bound), errors, jumps=jumps)
 
 
 def _has(trial: FrozenTrial, name: str) -> bool:

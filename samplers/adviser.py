@@ -79,8 +79,7 @@ class Adviser:
     ) -> "Adviser":
         """Return an adviser; see `recommend`."""
         flips = signs(study.directions)
-        X = model.observations.X
-        means = model.surrogate.means(X)[model.feasibility.likely(X)]
+        means = model.believed[0][model.likely]
         reference = infer_reference_point(means)
         if reference_point is not None:
             reference = torch.tensor(list(reference_point), dtype=torch.double) * flips
@@ -92,13 +91,12 @@ class Adviser:
     def eligible(self) -> Tensor:
         """Return which trials may be named, `n`-dim: whole and probably within constraints."""
         whole = [trial.state == TrialState.COMPLETE for trial in self.model.trials]
-        likely = self.model.feasibility.probability(self.model.observations.X) >= LIKELY
+        likely = self.model.kept >= LIKELY
         return likely & torch.tensor(whole, dtype=torch.bool)
 
     def of_trials(self, weights: Tensor) -> Tensor:
         """Return the expected utility of every trial and preference, `n x w`-dim."""
-        X = self.model.observations.X
-        columns = [self.expected(X, row.expand(len(X), -1)) for row in weights]
+        columns = [self._utility(*self.model.believed, row, self.model.kept) for row in weights]
         return torch.stack(columns, dim=1)
 
     def expected(self, X: Tensor, weights: Tensor) -> Tensor:
@@ -111,12 +109,12 @@ class Adviser:
         return self._expected(self.model, X, weights)
 
     def _expected(self, model: StudyModel, X: Tensor, weights: Tensor) -> Tensor:
-        means, deviations = model.surrogate.posterior(X)
+        kept = model.feasibility.probability(X)
+        return self._utility(*model.surrogate.posterior(X), weights, kept)
+
+    def _utility(self, means: Tensor, deviations: Tensor, weights: Tensor, kept: Tensor) -> Tensor:
         unit = self.span * weights
         utility = expected_smallest((means - self.reference) / unit, CAUTION * deviations / unit)
-        if not model.feasibility.margins:
-            return utility
-        kept = model.feasibility.probability(X)
         return torch.where(utility > 0, utility * kept, utility * (2.0 - kept))
 
     def recommend(self, weights: Tensor) -> list[Recommendation]:
@@ -223,8 +221,7 @@ class Adviser:
         """Return a model that is quick to ask, and the corners of the hull, `c x d`-dim."""
         X, surrogate = self.model.observations.X, self.model.surrogate
         scale = Scale(self.reference, self.span, weights)
-        likely = self.model.feasibility.likely(X)
-        means = surrogate.means(X)
+        means, likely = self.model.believed[0], self.model.likely
         if len(X) > _MOST_POINTS:
             rows = worth_knowing(means, scale, _MOST_POINTS, likely)
             surrogate = surrogate.restricted(torch.cat([rows, starts]).unique())

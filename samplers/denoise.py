@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from optuna import Study
@@ -10,8 +11,9 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from ._constraints import LIKELY, Feasibility, fit_feasibility
-from ._gp import Observations, Surrogate, Trust, fit_surrogate
+from ._beliefs import fit_beliefs
+from ._constraints import LIKELY, Feasibility
+from ._gp import Observations, Surrogate, Trust
 from ._threads import one_thread
 from ._trials.knowledge import recall
 from ._trials.measurements import MEASURED, finite_trials, measurements, warn_of_unknown
@@ -55,6 +57,21 @@ class StudyModel:
     surrogate: Surrogate
     feasibility: Feasibility
 
+    @cached_property
+    def believed(self) -> tuple[Tensor, Tensor]:
+        """Posterior means and deviations at the trials' own points, two `n x m`-dim tensors."""
+        return self.surrogate.posterior(self.observations.X)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """How likely each trial keeps to its constraints, `n`-dim."""
+        return self.feasibility.probability(self.observations.X)
+
+    @cached_property
+    def likely(self) -> Tensor:
+        """Whether each trial may be picked, `n`-dim; see `Feasibility.likely`."""
+        return self.feasibility.likely(self.observations.X)
+
 
 def denoise(
     study: Study,
@@ -80,13 +97,12 @@ def denoise(
 
 def read_off(model: StudyModel, study: Study) -> Denoised:
     """Return what a model believes about its own trials."""
-    X = model.observations.X
-    means, deviations = model.surrogate.posterior(X)
+    means, deviations = model.believed
     names = model.cube.column_names
     relevance = [
         dict(zip(names, row, strict=True)) for row in model.surrogate.relevance().tolist()
     ]
-    feasible = model.feasibility.probability(X) >= LIKELY
+    feasible = model.kept >= LIKELY
     return Denoised(model.trials, means * signs(study.directions), deviations, relevance, feasible)
 
 
@@ -120,8 +136,7 @@ def fit_study(
         known.sizes,
     )
     with one_thread():
-        surrogate = fit_surrogate(observations, trust)
-        feasibility = fit_feasibility(trials, observations, cube, among)
+        surrogate, feasibility = fit_beliefs(trials, observations, cube, among, trust)
     return StudyModel(trials, cube, observations, surrogate, feasibility)
 
 

@@ -39,6 +39,8 @@ from .denoise import importance_tensor
 ROUNDED = 4
 # Every step of the ascent costs the square of the points that the surrogate knows.
 _MAX_POINTS = 600
+# They are chosen by what so many trials tell, evenly spaced over a longer history.
+_MOST_LOOKED_AT = 1000
 # qLogNEHVI samples the whole front, not one measurement.
 _SAMPLES_OF_A_FRONT = 4
 Acquisition = Literal["knowledge-gradient", "qlognehvi"]
@@ -152,9 +154,9 @@ class SIPSampler(CubeSampler):
     ) -> NDArray[np.float64]:
         observations = self._observations(study, cube, measured)
         X_pending = cube.encode(pending) if pending else None
-        surrogate = fit_surrogate(observations, self._trust)
         among = study.get_trials(deepcopy=False, states=MEASURED)
-        feasibility = fit_feasibility(measured, observations, cube, among)
+        surrogate = fit_surrogate(observations, self._trust, most=_MOST_LOOKED_AT)
+        feasibility = fit_feasibility(measured, observations, cube, among, _MOST_LOOKED_AT)
         means, likely = surrogate.means(observations.X), feasibility.likely(observations.X)
         reference = self._reference(study, means[likely])
         span = front_span(means[likely], reference)

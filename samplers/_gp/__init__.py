@@ -1,6 +1,16 @@
 """The Gaussian process surrogate."""
 
+from .fit import spread_rows
 from .priors import Priors, Trust
+from .process import MOST_POINTS
 from .surrogate import Observations, Surrogate, fit_surrogate
 
-__all__ = ["Observations", "Priors", "Surrogate", "Trust", "fit_surrogate"]
+__all__ = [
+    "MOST_POINTS",
+    "Observations",
+    "Priors",
+    "Surrogate",
+    "Trust",
+    "fit_surrogate",
+    "spread_rows",
+]

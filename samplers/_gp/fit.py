@@ -1,7 +1,7 @@
 """Maximum a posteriori hyperparameters of one process."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,7 +10,16 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from .priors import SHIFT, Priors, Trust, standardize
-from .process import JITTER, Kernel, Measured, Process, log_likelihood, roughness, squared_distance
+from .process import (
+    JITTER,
+    MOST_POINTS,
+    Kernel,
+    Measured,
+    Process,
+    log_likelihood,
+    roughness,
+    squared_distance,
+)
 
 # More points than this do not change the hyperparameters, only the cost of finding them.
 _MAX_POINTS = 200
@@ -21,7 +30,7 @@ _PENALTY = 1e10  # where the covariance is not positive definite
 _NOISE_STARTS = (-4.0, -1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column(Measured):
     """What one process is fitted to; its noise is known up to a factor, which is fitted.
 
@@ -29,13 +38,11 @@ class Column(Measured):
         known_noise: Whether that factor is believed to be near one.
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
-        sizes: See `Process`.
     """
 
     known_noise: bool
     importance: Tensor | None
     jumps: Tensor
-    sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,24 @@ class Fit:
     """A fitted process.
 
     Args:
-        process: Conditioned on all points.
+        process: Conditioned on all points, or on some of them where there are many.
         trust: In the importance.
+        measured: All points that were fitted to, with the fitted noise.
     """
 
     process: Process
     trust: float
+    measured: Measured
+
+    def restricted(self, rows: Tensor) -> "Fit":
+        """Condition on some of the points that were fitted to; hyperparameters stay.
+
+        Args:
+            rows: Indices of the points to keep.
+        """
+        kept = self.measured.restricted(rows)
+        process = replace(self.process, X=kept.X, y=kept.y, noise=kept.noise, sizes=kept.sizes)
+        return replace(self, process=process)
 
 
 class _Objective:
@@ -58,7 +77,7 @@ class _Objective:
     """
 
     def __init__(self, column: Column, priors: Priors) -> None:
-        keep = torch.from_numpy(_subset(len(column.X)))
+        keep = spread_rows(len(column.X), _MAX_POINTS)
         self.X, self.y = column.X[keep], column.y[keep]
         self.noise = column.noise[keep]
         self.priors, self.dim = priors, column.X.shape[1]
@@ -116,13 +135,19 @@ class _Objective:
         return [(-4.0, 4.0), of_trust, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]
 
 
-def fit_column(column: Column, trust: Trust = "learned", priors: Priors | None = None) -> Fit:
+def fit_column(
+    column: Column,
+    trust: Trust = "learned",
+    priors: Priors | None = None,
+    most: int = MOST_POINTS,
+) -> Fit:
     """Maximize the posterior density of the hyperparameters.
 
     Args:
         column: At least one point.
         trust: "learned", or a fixed number; without importance it does not matter.
         priors: Defaults to None: `Priors()`.
+        most: Points that the process is conditioned on, evenly spaced. Defaults to `MOST_POINTS`.
     """
     priors = priors or Priors()
     objective = _Objective(column, priors)
@@ -130,7 +155,7 @@ def fit_column(column: Column, trust: Trust = "learned", priors: Priors | None =
     bounds = objective.bounds(trust, column.importance is not None)
     results = [_minimize(objective, priors, bounds, start) for start in starts]
     best = min(results, key=lambda result: result[1])
-    return _finish(column, objective, best[0])
+    return _finish(column, objective, best[0], most)
 
 
 def _minimize(
@@ -150,21 +175,31 @@ def _minimize(
     return result.x, float(result.fun)
 
 
-def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64]) -> Fit:
+def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64], most: int) -> Fit:
     theta = torch.from_numpy(packed)
-    process = Process(
+    measured = Measured(
         X=column.X,
         y=column.y,
         noise=column.noise * theta[-1].exp(),
         location=column.location,
         spread=column.spread,
-        kernel=Kernel(objective.lengthscales(theta), column.jumps),
-        mean=float(theta[-2]),
         sizes=column.sizes,
     )
-    return Fit(process, float(theta[1]))
+    kept = measured.restricted(spread_rows(len(column.X), most))
+    process = Process(
+        X=kept.X,
+        y=kept.y,
+        noise=kept.noise,
+        location=kept.location,
+        spread=kept.spread,
+        sizes=kept.sizes,
+        kernel=Kernel(objective.lengthscales(theta), column.jumps),
+        mean=float(theta[-2]),
+    )
+    return Fit(process, float(theta[1]), measured)
 
 
-def _subset(n: int) -> NDArray[np.int64]:
-    """Return evenly spaced indices, first and last included."""
-    return np.unique(np.linspace(0, n - 1, min(n, _MAX_POINTS)).round().astype(np.int64))
+def spread_rows(n: int, most: int) -> Tensor:
+    """Return evenly spaced indices below `n`, first and last included, `most` at most."""
+    evenly = np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
+    return torch.from_numpy(np.unique(evenly))

@@ -9,6 +9,7 @@ Notation: `n` points, `d` columns, values standardized.
 import math
 import warnings
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
@@ -17,6 +18,9 @@ from torch import Tensor
 
 # Added to every noise variance: keeps the covariance positive definite where points coincide.
 JITTER = 1e-6
+# Points that a process is conditioned on, at most: time grows with their cube, memory with their
+# square.
+MOST_POINTS = 2000
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Measured:
         noise: An `n`-dim tensor of variances.
         location: What was subtracted from the values.
         spread: What they were divided by.
+        sizes: An `n`-dim tensor: questions of each measurement, 1 for the usual number. Defaults
+            to None: all have it.
     """
 
     X: Tensor
@@ -76,22 +82,29 @@ class Measured:
     noise: Tensor
     location: float
     spread: float
+    sizes: Tensor | None = None
+
+    def restricted(self, rows: Tensor) -> Self:
+        """Forget all points but some.
+
+        Args:
+            rows: Indices of the points to keep.
+        """
+        sizes = None if self.sizes is None else self.sizes[rows]
+        return replace(self, X=self.X[rows], y=self.y[rows], noise=self.noise[rows], sizes=sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Process(Measured):
     """A process conditioned on measurements.
 
     Args:
         kernel: Of the standardized values.
         mean: Constant prior mean, standardized.
-        sizes: An `n`-dim tensor: questions of each measurement, 1 for the usual number. Defaults
-            to None: all have it.
     """
 
     kernel: Kernel
     mean: float
-    sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         K = self.kernel(self.X, self.X) + torch.diag(self.noise + JITTER)
@@ -116,18 +129,10 @@ class Process(Measured):
 
     def means(self, A: Tensor) -> Tensor:
         """Return the posterior mean alone, much cheaper for many points; see `posterior`."""
+        if A.shape[-2] > MOST_POINTS:
+            return torch.cat([self.means(part) for part in A.split(MOST_POINTS, dim=-2)], -1)
         solved: Tensor = self._solved  # type: ignore[attr-defined]
         return self.location + self.spread * (self.mean + self.kernel(A, self.X) @ solved)
-
-    def restricted(self, rows: Tensor) -> "Process":
-        """Forget all points but some; hyperparameters stay.
-
-        Args:
-            rows: Indices of the points to keep.
-        """
-        X, y, noise = self.X[rows], self.y[rows], self.noise[rows]
-        sizes = None if self.sizes is None else self.sizes[rows]
-        return replace(self, X=X, y=y, noise=noise, sizes=sizes)
 
     def posterior(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """Return posterior mean and standard deviation of the noise-free values.
@@ -138,6 +143,9 @@ class Process(Measured):
         Returns:
             Two `... x a`-dim tensors, in the objective's unit.
         """
+        if A.shape[-2] > MOST_POINTS:  # memory is for a part at a time
+            parts = [self.posterior(part) for part in A.split(MOST_POINTS, dim=-2)]
+            return torch.cat([p[0] for p in parts], -1), torch.cat([p[1] for p in parts], -1)
         mean, half = self.project(A)
         variance = (self.kernel.variance(A) - half.square().sum(-2)).clamp_min(1e-12)
         return self.location + self.spread * mean, self.spread * variance.sqrt()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .fit import Column, Fit, fit_column
+from .fit import Column, Fit, fit_column, spread_rows
 from .priors import Priors, Trust
-from .process import pooled_noise
+from .process import MOST_POINTS, pooled_noise
 
 # Smallest noise variance relative to the data's: keeps the covariance well conditioned.
 _NOISE_FLOOR = 1e-4
@@ -81,9 +81,8 @@ class Surrogate:
         return torch.stack([fit.process.means(X) for fit in self.fits], 1)
 
     def restricted(self, rows: Tensor) -> "Surrogate":
-        """Forget all points but some; see `Process.restricted`."""
-        fits = (replace(fit, process=fit.process.restricted(rows)) for fit in self.fits)
-        return Surrogate(tuple(fits))
+        """Condition on some of the trials that were fitted to; see `Fit.restricted`."""
+        return Surrogate(tuple(fit.restricted(rows) for fit in self.fits))
 
     def relevance(self) -> Tensor:
         """Return the inverse lengthscales, an `m x d`-dim tensor: larger is more relevant."""
@@ -98,7 +97,10 @@ class Surrogate:
 
 
 def fit_surrogate(
-    observations: Observations, trust: Trust = "learned", priors: Priors | None = None
+    observations: Observations,
+    trust: Trust = "learned",
+    priors: Priors | None = None,
+    most: int = MOST_POINTS,
 ) -> Surrogate:
     """Fit one process per objective by maximizing the posterior of the hyperparameters.
 
@@ -106,12 +108,14 @@ def fit_surrogate(
         observations: At least one trial.
         trust: How much to believe the importance; "learned" infers it for each objective.
         priors: Defaults to None: `Priors()`.
+        most: Trials that the processes are conditioned on, evenly spaced over all. Defaults to
+            `MOST_POINTS`.
     """
-    columns = (_column(observations, j) for j in range(observations.Y.shape[1]))
-    return Surrogate(tuple(fit_column(column, trust, priors) for column in columns))
+    columns = (_column(observations, j, most) for j in range(observations.Y.shape[1]))
+    return Surrogate(tuple(fit_column(column, trust, priors, most) for column in columns))
 
 
-def _column(observations: Observations, j: int) -> Column:
+def _column(observations: Observations, j: int, most: int) -> Column:
     values = observations.Y[:, j]
     location = float(values.mean())
     spread = float(values.std()) if len(values) > 1 else 0.0
@@ -123,7 +127,8 @@ def _column(observations: Observations, j: int) -> Column:
     if errors is not None:
         told = (errors / spread).square().clamp_min(_NOISE_FLOOR)
         per_size = torch.ones_like(values) if sizes is None else sizes
-        noise = pooled_noise(standardized, standardized, told * per_size) / per_size
+        rows, per_trial = spread_rows(len(values), most), told * per_size
+        noise = pooled_noise(standardized, standardized[rows], per_trial[rows]) / per_size
     return Column(
         X=observations.X,
         y=standardized,

@@ -4,6 +4,7 @@ Everything inside the samplers lives in the cube `[0, 1]^d` over the distributio
 which never move with the data, and is maximized.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -49,6 +50,8 @@ class UnitCube:
     def __init__(self, search_space: Mapping[str, BaseDistribution]) -> None:
         self.search_space = dict(search_space)
         self._transform = _SearchSpaceTransform(self.search_space, transform_0_1=True)
+        # Numbers as they are, as weights are: thousands of trials are encoded at once.
+        self._is_plain = all(_is_plain(d) for d in self.search_space.values())
 
     @property
     def dim(self) -> int:
@@ -96,10 +99,11 @@ class UnitCube:
 
         Numbers outside the bounds are places, too; an unknown choice or None is none.
         """
-        return self.covers(params) and all(
-            _is_place(distribution, params[name])
-            for name, distribution in self.search_space.items()
-        )
+        if not self.covers(params):
+            return False
+        if self._is_plain and {type(params[name]) for name in self.search_space} == {float}:
+            return all(map(math.isfinite, (params[name] for name in self.search_space)))
+        return all(_is_place(d, params[name]) for name, d in self.search_space.items())
 
     def snapped(self, points: Tensor) -> Tensor:
         """Return the points that can be proposed nearest to given ones, `n x d`-dim.
@@ -122,9 +126,15 @@ class UnitCube:
 
     def encode(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
         """Return an `n x d`-dim tensor; rows outside the bounds land outside the cube."""
-        points = [self._transform.transform({k: r[k] for k in self.search_space}) for r in rows]
-        array = np.asarray(points, dtype=float).reshape(len(points), self.dim)
-        return torch.from_numpy(array)
+        names = list(self.search_space)
+        if self._is_plain:
+            low, high = _SearchSpaceTransform(self.search_space).bounds.T
+            points = _as_array([[row[k] for k in names] for row in rows], self.dim)
+            points = (points - low) / (high - low)
+        else:
+            transform = self._transform.transform
+            points = _as_array([transform({k: row[k] for k in names}) for row in rows], self.dim)
+        return torch.from_numpy(points)
 
     def decode(self, point: NDArray[np.float64]) -> dict[str, Any]:
         """Return the parameters at a `d`-dim point, as Python numbers within their bounds."""
@@ -143,6 +153,19 @@ class UnitCube:
         column = self.column_names.index(name)
         on_bound = distribution.step is None and point[column] == 1.0
         return distribution.high if on_bound else float(value)
+
+
+def _as_array(rows: Sequence[Any], dim: int) -> NDArray[np.float64]:
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), dim)
+
+
+def _is_plain(distribution: BaseDistribution) -> bool:
+    return (
+        isinstance(distribution, FloatDistribution)
+        and not distribution.log
+        and not distribution.single()
+        and distribution.step is None
+    )
 
 
 def _is_place(distribution: BaseDistribution, value: Any) -> bool:

@@ -64,7 +64,7 @@ def _front_trials(study: optuna.Study, denoised: Denoised) -> list[FrozenTrial]:
     allowed = _eligible(denoised).nonzero().flatten()
     keep = allowed[is_non_dominated(maximized[allowed])].tolist()
     keep.sort(key=lambda row: -float(maximized[row, 0]))
-    return [_annotated(denoised, row) for row in keep]
+    return [_annotated(denoised, row, copy.deepcopy(denoised.trials[row])) for row in keep]
 
 
 def _eligible(denoised: Denoised) -> Tensor:
@@ -76,8 +76,7 @@ def _eligible(denoised: Denoised) -> Tensor:
     return denoised.feasible & torch.tensor(whole, dtype=torch.bool)
 
 
-def _annotated(denoised: Denoised, row: int) -> FrozenTrial:
-    trial = copy.deepcopy(denoised.trials[row])
+def _annotated(denoised: Denoised, row: int, trial: FrozenTrial) -> FrozenTrial:
     means, deviations = denoised.means[row].tolist(), denoised.deviations[row].tolist()
     trial.user_attrs = {**trial.user_attrs, "denoised": means, "denoised_errors": deviations}
     if trial.constraints:
@@ -215,8 +214,9 @@ class FrontReport:
             )
 
     def annotated(self) -> list[FrozenTrial]:
-        """Return copies of all trials with their denoised values."""
-        return [_annotated(self.denoised, row) for row in range(len(self.denoised.trials))]
+        """Return all trials with their denoised values; not to be changed."""
+        trials = enumerate(self.denoised.trials)
+        return [_annotated(self.denoised, row, copy.copy(trial)) for row, trial in trials]
 
     def named(self, values: Sequence[float] | None) -> dict[str, float] | None:
         """Return one value an objective under the metrics' names."""

@@ -61,6 +61,29 @@ def spacing(front: Array) -> float:
     return float(distances.min(axis=1).std(ddof=1))
 
 
+def hypervolume_history(
+    values: Tensor, reference_point: Sequence[float], directions: Sequence[Any]
+) -> list[float]:
+    """Return the hypervolume of the first value, of the first two, and so on.
+
+    Args:
+        values: An `n x m`-dim tensor in the objectives' own directions.
+        reference_point: One value an objective, in its own direction.
+        directions: Of a study.
+    """
+    flips = signs(directions)
+    front, history = values[:0], [0.0]
+    for value in values:
+        # What an earlier value is as good as in everything adds nothing: most of a long study.
+        if bool(((front - value) * flips >= 0).all(dim=1).any()):
+            history.append(history[-1])
+            continue
+        beaten = ((value - front) * flips >= 0).all(dim=1)
+        front = torch.cat([front[~beaten], value[None]])
+        history.append(hypervolume(front, reference_point, directions))
+    return history[1:]
+
+
 def hypervolume(
     values: Tensor, reference_point: Sequence[float], directions: Sequence[Any]
 ) -> float:

@@ -76,7 +76,7 @@ def _advise(
     model = fit_study(study, importance_of(study), trust)
     if model is None:
         return []
-    means = model.surrogate.means(model.observations.X) * signs(study.directions)
+    means = model.believed[0] * signs(study.directions)
     point = reference_of(study, means, model.trials, reference)
     return Adviser.of(model, study, point).recommend(weights)
 

@@ -139,3 +139,21 @@ def test_of_many_points_the_nearest_to_the_front_and_some_of_the_rest_are_kept()
     assert set(range(40, 80)) <= set(rows.tolist())
     assert any(row < 40 for row in rows.tolist())
     assert any(row >= 80 for row in rows.tolist())
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+def test_utilities_are_the_smallest_scaled_gains(m: int) -> None:
+    generator = torch.Generator().manual_seed(m)
+    values = torch.rand((4, 3, 5, m), generator=generator, dtype=torch.double)
+    reference = torch.full((m,), 0.1, dtype=torch.double)
+    scale = Scale(reference, torch.arange(1.0, m + 1, dtype=torch.double), preference_grid(m))
+    gains = ((values - scale.reference) / scale.span)[..., None, :] / scale.preferences
+    assert torch.equal(scale.utilities(values), gains.amin(dim=-1))
+
+
+def test_points_are_scored_alike_alone_and_together() -> None:
+    surrogate, X = _surrogate(2)
+    acquisition = _knowledge_gradient(surrogate, X)
+    points = torch.rand((11, 1, 3), dtype=torch.double)
+    alone = torch.cat([acquisition(point[None]) for point in points])
+    assert torch.allclose(acquisition(points), alone, rtol=1e-9, atol=1e-12)

@@ -1,11 +1,13 @@
 """The surrogate, its priors and its kernel."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import approx_fprime
 
-from mergefront.samplers._gp import Observations, fit_surrogate
+from mergefront.samplers._gp import Observations, fit_surrogate, process, spread_rows
 from mergefront.samplers._gp.fit import Column, _Objective, fit_column
 from mergefront.samplers._gp.priors import SHIFT, Priors, standardize
 from mergefront.samplers._gp.process import Kernel, Process, pooled_noise, roughness
@@ -21,7 +23,16 @@ def _column(noise: float | None = 0.05, importance: torch.Tensor | None = IMPORT
     y = torch.sin(3 * X[:, 3]) + 0.1 * torch.randn(20, generator=generator, dtype=torch.double)
     variances = torch.full((20,), noise or 1.0, dtype=torch.double)
     y = (y - y.mean()) / y.std()
-    return Column(X, y, variances, 0.0, 1.0, noise is not None, importance, CHAIN)
+    return Column(
+        X=X,
+        y=y,
+        noise=variances,
+        location=0.0,
+        spread=1.0,
+        known_noise=noise is not None,
+        importance=importance,
+        jumps=CHAIN,
+    )
 
 
 @pytest.mark.parametrize("noise", [None, 0.05])
@@ -59,7 +70,15 @@ def test_roughness_is_one_for_independent_weights_and_zero_for_uniform_ones() ->
 def _process(noise: float = 0.1) -> Process:
     column = _column(noise)
     kernel = Kernel(torch.ones(4, dtype=torch.double), CHAIN)
-    return Process(column.X, column.y, column.noise, 1.0, 2.0, kernel, 0.2)
+    return Process(
+        X=column.X,
+        y=column.y,
+        noise=column.noise,
+        location=1.0,
+        spread=2.0,
+        kernel=kernel,
+        mean=0.2,
+    )
 
 
 def test_posterior_is_the_textbooks() -> None:
@@ -147,18 +166,34 @@ def test_one_trial_and_equal_trials_can_be_fitted() -> None:
 def test_a_restricted_process_is_the_process_of_the_kept_points() -> None:
     process = _process()
     rows = torch.tensor([0, 3, 7, 12])
-    kept = Process(
-        process.X[rows],
-        process.y[rows],
-        process.noise[rows],
-        process.location,
-        process.spread,
-        process.kernel,
-        process.mean,
-    )
+    kept = replace(process, X=process.X[rows], y=process.y[rows], noise=process.noise[rows])
     A = torch.rand((5, 4), generator=torch.Generator().manual_seed(3), dtype=torch.double)
     for expected, got in zip(
         kept.posterior(A), process.restricted(rows).posterior(A), strict=True
     ):
         assert torch.equal(expected, got)
     assert torch.equal(process.means(A), process.posterior(A)[0])
+
+
+def test_a_surrogate_of_some_trials_keeps_the_hyperparameters_of_all() -> None:
+    observations = _observations(0.05)
+    whole, some = fit_surrogate(observations), fit_surrogate(observations, most=8)
+    assert torch.allclose(whole.relevance(), some.relevance(), rtol=1e-6)
+    assert len(some.fits[0].process.X) == 8
+    assert torch.equal(some.fits[0].process.X, observations.X[spread_rows(len(observations.X), 8)])
+    rows = torch.tensor([1, 5, 6])
+    assert torch.equal(some.restricted(rows).fits[0].process.X, observations.X[rows])
+
+
+def test_many_points_are_believed_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, A = _process(), torch.rand((11, 4), dtype=torch.double)
+    whole, means = known.posterior(A), known.means(A)
+    monkeypatch.setattr(process, "MOST_POINTS", 4)
+    for expected, got in zip(whole, known.posterior(A), strict=True):
+        assert torch.allclose(expected, got, rtol=1e-12)
+    assert torch.allclose(known.means(A), means, rtol=1e-12)
+
+
+def test_rows_are_spread_over_all() -> None:
+    assert spread_rows(3, 5).tolist() == [0, 1, 2]
+    assert spread_rows(9, 3).tolist() == [0, 4, 8]

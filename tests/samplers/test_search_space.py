@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import create_trial
@@ -41,6 +42,24 @@ def test_parameters_survive_the_round_trip(f: float, i: int, exponent: float, c:
     assert decoded["f"] == pytest.approx(f, abs=1e-9)
     assert decoded["l"] == pytest.approx(10**exponent)
     assert type(decoded["f"]) is float
+
+
+def test_plain_weights_are_encoded_at_once_as_one_by_one() -> None:
+    plain: dict[str, Any] = {"a": FloatDistribution(0.0, 1.5), "b": FloatDistribution(-0.3, 1.0)}
+    rows = [{"a": 0.1 * i, "b": 1.7 - 0.1 * i, "other": "x"} for i in range(20)]
+    told = _SearchSpaceTransform(plain, transform_0_1=True)
+    expected = [told.transform({k: row[k] for k in plain}).tolist() for row in rows]
+    assert UnitCube(plain).encode(rows).tolist() == expected
+    assert UnitCube(plain).encode([]).shape == (0, 2)
+
+
+def test_places_of_plain_weights() -> None:
+    cube = UnitCube({"a": FloatDistribution(0.0, 1.0), "b": FloatDistribution(0.0, 1.0)})
+    assert cube.holds({"a": 0.2, "b": 7.0})
+    assert cube.holds({"a": 1, "b": True})
+    for odd in (float("nan"), float("inf"), None, "left"):
+        assert not cube.holds({"a": 0.2, "b": odd})
+    assert not cube.holds({"a": 0.2})
 
 
 def test_both_bounds_decode_exactly() -> None:

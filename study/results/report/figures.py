@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 from ....objectives.evaluation.metric_table import metric_of
 from ....objectives.merging.plan import DENSITY
 from ...first_trials import is_uniform
-from ..front import FrontReport, hypervolume
+from ..front import FrontReport
+from ..indicators import hypervolume_history
 
 matplotlib.use("Agg")
 
@@ -48,7 +49,7 @@ def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     figure, axes = make_axes(8.0, 3.4)
     means = report.denoised.means
     numbers = range(1, len(means) + 1)
-    history = [hypervolume(means[:n], report.reference_point, study.directions) for n in numbers]
+    history = hypervolume_history(means, report.reference_point, study.directions)
     axes.step(numbers, history, where="post", color=FRONT, linewidth=1.8, label="all trials")
     axes.axhline(
         report.hypervolume_uniform, color=UNIFORM, linestyle="--", label="uniform merges alone"

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -12,6 +12,9 @@ from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..front_table import role
 from .front_figures import mean_weight
+
+# Of weights: as many as samplers propose.
+_DIGITS = 4
 
 
 def page_data(
@@ -27,14 +30,17 @@ def page_data(
     newest = validations[-1] if validations else None
     fresh = {model["number"]: model for model in newest["models"]} if newest else {}
     members = {trial.number for trial in report.trials}
+    layers = _in_order({name for trial in report.denoised.trials for name in trial.params})
     models = [
         _model(trial, trial.number in members, report.metric_names, fresh.get(trial.number))
+        | {"weights": [_shown(trial.params.get(name)) for name in layers]}
         for trial in report.annotated()
     ]
     order = {trial.number: place for place, trial in enumerate(report.trials)}
     models.sort(key=lambda model: order.get(model["n"], len(order)))
     return {
         "metrics": [_metric(report, place) for place in range(len(report.metric_names))],
+        "layers": layers,
         "models": models,
         "best": report.knee,
         "split": html.escape(newest["split"]) if newest else None,
@@ -73,11 +79,15 @@ def _model(
         "validated": [fresh["values"][name] for name in names] if fresh else None,
         "validatedErrors": [fresh["standard_errors"][name] for name in names] if fresh else None,
         "beyond": bool(fresh and fresh["distinguishable"]),
-        "weights": {name: float(trial.params[name]) for name in _in_order(trial.params)},
     }
 
 
-def _in_order(names: Sequence[str] | dict[str, Any]) -> list[str]:
+def _shown(weight: float | None) -> float | None:
+    """Return a weight as the page shows it; None for what a model has not."""
+    return None if weight is None else round(float(weight), _DIGITS)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
     """Return parameters as they lie in the model: embeddings, layers, head, and the rest."""
     places = {"embeddings": 0, "head": 2, "density": 3}
     return sorted(names, key=lambda name: (places.get(name.split("@")[0], 1), name))

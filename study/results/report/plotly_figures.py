@@ -1,12 +1,14 @@
 """The pictures of a study for optuna-dashboard: Plotly figures."""
 
+import html
 from collections.abc import Sequence
 
 import optuna
 import plotly.graph_objects as go
 
 from ...first_trials import is_uniform
-from ..front import FrontReport, hypervolume
+from ..front import FrontReport
+from ..indicators import hypervolume_history
 from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label
 from .front_figures import mean_weight
 
@@ -44,8 +46,8 @@ def front_graph(report: FrontReport) -> go.Figure:
     more = f", 2 of {len(names)} objectives" if len(names) > 2 else ""
     figure.update_layout(
         title=f"Front, denoised (± 1 deviation){more}",
-        xaxis_title=axis_label(names[x]),
-        yaxis_title=axis_label(names[y]),
+        xaxis_title=html.escape(axis_label(names[x])),
+        yaxis_title=html.escape(axis_label(names[y])),
         **_LAYOUT,
     )
     return figure
@@ -69,7 +71,7 @@ def _single_graph(report: FrontReport) -> go.Figure:
     figure.update_layout(
         title=f"Best: trial {report.knee}, denoised (± 1 deviation)",
         xaxis_title="mean weight of the layers: 0 base, 1 expert",
-        yaxis_title=axis_label(report.metric_names[0]),
+        yaxis_title=html.escape(axis_label(report.metric_names[0])),
         **_LAYOUT,
     )
     return figure
@@ -87,7 +89,9 @@ def _points(
 
 
 def _title(trial: optuna.trial.FrozenTrial) -> str:
-    return f"trial {trial.number} {trial.user_attrs.get('label', '')}".strip()
+    # Plotly reads some HTML in texts.
+    label = html.escape(str(trial.user_attrs.get("label", "")))
+    return f"trial {trial.number} {label}".strip()
 
 
 def _searched(report: FrontReport, x: int, y: int) -> go.Scatter:
@@ -136,7 +140,7 @@ def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
     """Draw the hypervolume after each trial, by what is believed of the trials now."""
     means = report.denoised.means
     numbers = list(range(1, len(means) + 1))
-    history = [hypervolume(means[:n], report.reference_point, study.directions) for n in numbers]
+    history = hypervolume_history(means, report.reference_point, study.directions)
     line = {"color": FRONT, "shape": "hv"}
     figure = go.Figure(go.Scatter(x=numbers, y=history, line=line, name="all trials"))
     figure.add_hline(
@@ -165,7 +169,8 @@ def importance_graph(report: FrontReport, importance: dict[str, float] | None) -
     ):
         largest = max(row.values(), default=1.0)
         values = [row[name] / largest for name in names]
-        figure.add_bar(x=names, y=values, name=f"relevance: {metric}", marker={"color": colour})
+        name = f"relevance: {html.escape(metric)}"
+        figure.add_bar(x=names, y=values, name=name, marker={"color": colour})
     figure.update_layout(
         title="Prior importance, learned relevance",
         yaxis_title="relative to the largest",

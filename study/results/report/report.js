@@ -172,7 +172,7 @@ function show(n) {
   document.getElementById("model").innerHTML =
     `<h2>${model.html}</h2><div class="scroll"><table><thead><tr>${heads.map((head) => `<th>${head}</th>`).join("")}</tr></thead><tbody>${rows.join("")}</tbody></table></div>` +
     (model.beyond ? '<p class="note">Clearly beyond the uniform curve on fresh questions.</p>' : "");
-  const weights = Object.entries(model.weights);
+  const weights = data.layers.map((layer, k) => [layer, model.weights[k]]).filter(([, value]) => value != null);
   const most = Math.max(1, ...weights.map(([, value]) => value));
   const profile = document.getElementById("profile");
   profile.replaceChildren(...weights.map(([layer, value]) => {

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -20,6 +20,7 @@ from mergefront.errors import StudyError
 from mergefront.study import StudySpec, pareto_front
 from mergefront.study.results.front import front_report, hypervolume
 from mergefront.study.results.front_table import signs_of_trial
+from mergefront.study.results.indicators import hypervolume_history
 from mergefront.study.results.report.page import write_report
 from mergefront.study.results.validation import validate
 from mergefront.study.results.validation_study import open_validation, record
@@ -63,6 +64,19 @@ def _noisy_study(n: int, noise: float) -> optuna.Study:
         )
         study.add_trial(trial)
     return study
+
+
+def test_the_hypervolumes_history_is_that_of_every_beginning() -> None:
+    rng = np.random.default_rng(0)
+    both: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]
+    for directions in (both, both[1:], ["maximize", *both]):
+        m = len(directions)
+        values = torch.from_numpy(rng.integers(0, 9, (60, m)).astype(float))  # with ties
+        study = optuna.create_study(directions=directions)
+        told = ([4.0] * m, study.directions)
+        expected = [hypervolume(values[:n], *told) for n in range(1, 61)]
+        assert hypervolume_history(values, *told) == pytest.approx(expected)
+        assert expected[-1] > 0
 
 
 def test_denoised_values_are_nearer_the_truth_than_the_lucky_winners() -> None:
