@@ -1,13 +1,24 @@
 """Fixtures shared by the whole suite: a small spec, a small finished study."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from postgres import Server, serve
 from small_study import write_spec
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 pytest.register_assert_rewrite("optuna.testing.pytest_samplers")
 
@@ -64,3 +75,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_spec(tmp_path_factory.mktemp("finished"))
     run(load_inputs(path))
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser; skips where there is none."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    found = [path for name in _BROWSERS if (path := shutil.which(name))]
+    if not found:
+        pytest.skip(f"needs a browser: one of {', '.join(_BROWSERS)}")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found[0], args=_FLAGS)
+        yield running
+        running.close()

@@ -146,7 +146,9 @@ def with_own_ids(questions: Sequence[Question]) -> list[Question]:
     seen: set[str] = set()
     result = []
     for place, question in enumerate(questions, start=1):
-        name = f"{question.id}@{place}" if question.id in seen else question.id
+        name = question.id
+        while name in seen:  # also where a file has such names of its own
+            name = f"{name}@{place}"
         seen.add(name)
         result.append(replace(question, id=name))
     return result

@@ -5,6 +5,7 @@ again at each of a browser's polls. It is also the one writer of the note and th
 lie in the study's attributes, so that a stock dashboard on the same database shows them too.
 """
 
+import html
 import ipaddress
 import logging
 import os
@@ -191,15 +192,20 @@ def _storage(study: optuna.Study) -> BaseStorage:
 
 
 def study_note(study: optuna.Study) -> str:
-    """Return the study in Markdown: models, spec, how to resume and how to read it."""
+    """Return the study in Markdown: models, spec, how to resume and how to read it.
+
+    Texts of the spec stand in it as code: readers of Markdown may run HTML, but not in code.
+    """
     spec = study.user_attrs[SPEC]
     models = spec["models"]
-    experts = "\n".join(f"- expert (weight 1): `{expert}`" for expert in models["experts"])
-    return f"""# {study.study_name}
+    experts = "\n".join(f"- expert (weight 1): {_as_code(name)}" for name in models["experts"])
+    written = yaml.safe_dump(spec, sort_keys=False).strip()
+    fence = _longer_than_any("`", written)
+    return f"""# {html.escape(study.study_name)}
 
 Layer-wise merges of
 
-- base (weight 0): `{models["base"]}`
+- base (weight 0): {_as_code(models["base"])}
 {experts}
 
 Front, hypervolume and layers on the study's first page show *denoised* values (posterior means of
@@ -212,7 +218,22 @@ Resume, or add workers, at any time:
 Parents and uniform merges have the user attribute `phase` = `parent` or `uniform`. Each trial's
 weights (`recipe.json`, for `mergefront merge --weights`) and answers are its artifacts.
 
-```yaml
-{yaml.safe_dump(spec, sort_keys=False).strip()}
-```
+{fence}yaml
+{written}
+{fence}
 """
+
+
+def _as_code(text: str) -> str:
+    """Return a text as code within a line, whatever is in it."""
+    fence = _longer_than_any("`", text, shortest=1)
+    line = " ".join(text.splitlines())
+    return f"{fence} {line} {fence}" if "`" in line else f"{fence}{line}{fence}"
+
+
+def _longer_than_any(mark: str, text: str, shortest: int = 3) -> str:
+    """Return more of a mark in a row than a text has anywhere."""
+    n = shortest
+    while mark * n in text:
+        n += 1
+    return mark * n

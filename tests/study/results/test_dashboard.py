@@ -1,20 +1,18 @@
 """What optuna-dashboard shows of a study: served, and asked over HTTP."""
 
-import json
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna_dashboard import get_note
 
+from dashboards import get, served, wait_for_graphs
 from mergefront.study import StudySpec
 from mergefront.study.results.report.dashboard import (
     _drawn,
@@ -31,49 +29,14 @@ from postgres import serve
 from small_study import write_spec
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as response:
-        return json.load(response)
-
-
-@contextmanager
-def _served(spec: Path) -> Iterator[str]:
-    port = _free_port()
-    line = [sys.executable, "-m", "mergefront", "dashboard", str(spec), "--port", str(port)]
-    process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        assert process.wait(timeout=60) == 0
-
-
-def _wait_for_graphs(url: str) -> dict[str, Any]:
-    for _ in range(240):
-        time.sleep(0.5)
-        try:
-            study: dict[str, Any] = _get(f"{url}/api/studies/1")
-        except OSError:
-            continue
-        if len(study["plotly_graph_objects"]) == 3:
-            return study
-    raise AssertionError("the pictures were never drawn")
-
-
 def test_the_dashboard_shows_names_note_graphs_attributes_and_artifacts(finished: Path) -> None:
-    with _served(finished) as url:
-        study = _wait_for_graphs(url)
+    with served(finished) as url:
+        study = wait_for_graphs(url)
         trial = study["trials"][-1]
         files = {artifact["filename"]: artifact for artifact in trial["artifacts"]}
         recipe = files[f"trial-{trial['number']:05d}.recipe.json"]
         place = f"{url}/artifacts/1/{trial['trial_id']}/{recipe['artifact_id']}"
-        weights = _get(place)
+        weights = get(place)
     assert study["objective_names"] == ["accuracy", "tokens"]
     assert study["note"]["body"].startswith("# small")
     assert {graph["id"] for graph in study["plotly_graph_objects"]} == {
@@ -87,14 +50,14 @@ def test_the_dashboard_shows_names_note_graphs_attributes_and_artifacts(finished
 
 
 def test_it_stops_while_a_browser_takes_its_time_to_read(finished: Path) -> None:
-    with _served(finished) as url, closing(socket.socket()) as browser:
-        _wait_for_graphs(url)
+    with served(finished) as url, closing(socket.socket()) as browser:
+        wait_for_graphs(url)
         host, port = url.removeprefix("http://").split(":")
         browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         browser.connect((host, int(port)))
         browser.sendall(b"GET /static/bundle.js HTTP/1.0\r\nAccept-Encoding: identity\r\n\r\n")
         assert browser.recv(12).endswith(b"200")  # megabytes follow, and are not read
-        assert _get(f"{url}/api/studies")["study_summaries"]  # others are served meanwhile
+        assert get(f"{url}/api/studies")["study_summaries"]  # others are served meanwhile
 
 
 def test_the_note_names_models_spec_and_how_to_resume(finished: Path) -> None:

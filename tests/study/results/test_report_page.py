@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,27 +16,6 @@ from mergefront.study.results.report.page import write_report
 from mergefront.study.results.report.page_data import as_script, page_data
 from mergefront.study.storage.connection import load_study
 from small_study import write_spec
-
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = [path for name in _BROWSERS if (path := shutil.which(name))]
-    if not found:
-        pytest.skip(f"needs a browser: one of {', '.join(_BROWSERS)}")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found[0], args=_FLAGS)
-        yield running
-        running.close()
 
 
 @dataclass

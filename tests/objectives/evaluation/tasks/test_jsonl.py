@@ -169,7 +169,10 @@ def test_a_question_that_is_there_twice_counts_once(
     assert "6 question(s) that are there twice count once" in caplog.text
 
 
-def test_ids_are_made_unique(tmp_path: Path) -> None:
-    rows: list[dict[str, object]] = [{**row, "id": "x"} for row in _numbers(3)]
+@pytest.mark.parametrize("ids", [["x", "x", "x"], ["x", "x@3", "x"], ["x", "x@3", "x", "x@3@4"]])
+def test_ids_are_made_unique(tmp_path: Path, ids: list[str]) -> None:
+    rows: list[dict[str, object]] = [
+        {**row, "id": name} for row, name in zip(_numbers(len(ids)), ids, strict=True)
+    ]
     task = load_task(TaskSource("t", {"search": _write(tmp_path / "q.jsonl", rows)}))
-    assert len({q.id for q in task.splits["search"]}) == 3
+    assert len({q.id for q in task.splits["search"]}) == len(ids)
