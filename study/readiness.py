@@ -1,6 +1,7 @@
 """What a run would stop at, found before anything is created: prompts, lengths, operators."""
 
 import re
+import sys
 
 from ..errors import EvaluationError, SpecError
 from ..objectives import questions_of
@@ -11,6 +12,8 @@ from ..objectives.checkpoints.tensors import PaddedCheckpoint
 from ..objectives.checkpoints.tokenizers import load_tokenizer
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
+from ..objectives.evaluation.backends.likelihood import windows
+from ..objectives.evaluation.backends.vllm_memory import longest_read
 from .first_trials import first_trials
 from .spec.base import near_hint
 from .spec.inputs import StudyInputs
@@ -25,8 +28,8 @@ def check_ready(inputs: StudyInputs) -> None:
 
     Raises:
         SpecError: If an expert is the base, the chat template fails, an operator does not fit, a
-            criterion names a model that there is not, a budget of tokens would never be used, or
-            there are too few texts to screen by.
+            criterion names a model that there is not, a budget of tokens would never be used,
+            there are too few texts to screen by, or vLLM would cut a compared text.
         EvaluationError: If a prompt and its answer do not fit the model's positions.
     """
     # One of several may be the base: SimMerge merges a model with its own ancestor.
@@ -40,6 +43,7 @@ def check_ready(inputs: StudyInputs) -> None:
     _check_tokens(inputs)
     _check_screen(inputs)
     _check_prompts(inputs)
+    _check_pairs(inputs)
 
 
 def _check_criteria(inputs: StudyInputs) -> None:
@@ -109,6 +113,30 @@ def _check_prompts(inputs: StudyInputs) -> None:
                     f"A prompt must have tokens, but that of question {asked.question.id!r} has "
                     "none. Correct the question or the chat template."
                 )
+
+
+def _check_pairs(inputs: StudyInputs) -> None:
+    """Check that vLLM reads what is compared as far as the model does.
+
+    Raises:
+        SpecError: At the first question of which `max_model_len` would cut a text.
+    """
+    evaluation = inputs.spec.evaluation
+    chosen = evaluation.engine.max_model_len if evaluation.backend == "vllm" else None
+    own = positions(inputs.base.directory) or sys.maxsize
+    if chosen is None or chosen >= own:
+        return
+    tokenizer = Chat.of(inputs.models).tokenizer
+    for asked in (q for split in SPLITS for q in questions_of(inputs.tasks, split)):
+        read = windows(tokenizer, asked.question.pairs, longest_read(own))
+        length = max((len(window.ids) for window in read), default=0)
+        if length > longest_read(chosen) + 1:
+            needed = min(own, length - 1 + own - longest_read(own))
+            raise SpecError(
+                f"Texts whose likelihoods are compared must not be cut, but that of question "
+                f"{asked.question.id!r} has {length} tokens and evaluation.engine.max_model_len "
+                f"is {chosen}. Set it to {needed} or more, or remove it."
+            )
 
 
 def _limit(inputs: StudyInputs) -> int | None:

@@ -17,7 +17,7 @@ from .likelihood import (
     text_windows,
     windows,
 )
-from .vllm_memory import EngineSettings, check_memory, with_room_for_parents
+from .vllm_memory import EngineSettings, check_memory, longest_read, with_room_for_parents
 from .vllm_swap import Engine, Repeatability, SelfTest
 from .vllm_swap.engine import gpu_bytes, prepare
 from .vllm_swap.self_test import plain
@@ -152,8 +152,7 @@ class VllmBackend:
 
     @property
     def _longest_read(self) -> int:
-        """The prompt's last token is read, and one more is generated."""
-        return self._running.max_length - 2
+        return longest_read(self._running.max_length)
 
     def _likelihoods(self, asked: Sequence[Window], n: int) -> list[Likelihood]:
         """Return the likelihoods of `n` texts from their windows."""

@@ -202,3 +202,14 @@ def check_memory(models: Models, settings: EngineSettings, total: int | None) ->
             f"{given / _GIB:.1f} GiB are given ({settings.gpu_memory_utilization:g} of "
             f"{total / _GIB:.1f}): {way}, or raise evaluation.engine.tensor_parallel_size."
         )
+
+
+def longest_read(max_length: int) -> int:
+    """Return how many tokens before its last one a text that is read may have.
+
+    The last token is read too, and one more is generated.
+
+    Args:
+        max_length: Of a prompt and its answer, in tokens.
+    """
+    return max_length - 2

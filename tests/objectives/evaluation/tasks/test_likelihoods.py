@@ -1,6 +1,7 @@
 """Tasks that compare likelihoods: scores equal the harness's own model's."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mergefront.objectives.evaluation.tasks.lm_eval import (
     HarnessSource,
     load_harness_task,
 )
+from mergefront.study.readiness import check_ready
 from mergefront.study.spec import load_inputs
 from small_study import read_json_lines, write_spec
 
@@ -261,3 +263,32 @@ def test_tokens_count_the_tasks_that_generate(
     )
     with pytest.raises(SpecError, match="'tokens' is counted in generated answers"):
         load_inputs(path)
+
+
+def test_what_vllm_would_cut_is_refused(folder: Path, tmp_path: Path) -> None:
+    def check(longest: int, backend: str = "vllm", chat: bool = True) -> None:
+        exam = {"name": "exam", "lm_eval": str(folder / "arc.yaml"), "chat": chat}
+        evaluation = {"backend": backend, "engine": {"max_model_len": longest}, "tasks": [exam]}
+        metrics = {"objectives": [{"metric": "accuracy"}, {"metric": "perplexity"}]}
+        path = write_spec(tmp_path, evaluation=evaluation)
+        content = yaml.safe_load(path.read_text()) | metrics
+        content["evaluation"]["tasks"].append({"name": "texts", "texts": "texts.txt"})
+        path.write_text(yaml.safe_dump(content))
+        check_ready(load_inputs(path))
+
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"{i}+1={i + 1}" for i in range(8)))
+    with pytest.raises(SpecError, match="must not be cut, but that of question 'exam/") as refused:
+        check(20)
+    check(20, "transformers")  # has no such limit
+    lengths = re.findall(r"(\d+) tokens .* is 20\. Set it to (\d+)", str(refused.value))
+    ((n_tokens, enough),) = lengths
+    assert int(enough) == int(n_tokens) + 1
+    # The longest of all, in the end: by one less it is cut.
+    while True:
+        try:
+            check(int(enough))
+            break
+        except SpecError as error:
+            enough = re.findall(r"Set it to (\d+)", str(error))[0]
+    with pytest.raises(SpecError, match=f"Set it to {enough} or more"):
+        check(int(enough) - 1)
