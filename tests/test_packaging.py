@@ -1,11 +1,15 @@
 """What is installed is what is in the tree."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
+import venv
 import zipfile
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = {"study", "samplers", "objectives", "examples"}
+_PROBE = "import mergefront; print(mergefront.__file__)"
 
 
 def _tracked(*folders: str) -> list[str]:
@@ -87,3 +92,61 @@ def test_extras_are_the_documented_ones() -> None:
         "saas",
     }
     assert project["optional-dependencies"].keys() == {*documented, "dev"}
+
+
+class Installed:
+    """The wheel's command, called in a folder that knows nothing of the repository."""
+
+    def __init__(self, wheel: Path, folder: Path) -> None:
+        self.folder, self.environment = folder, folder / "environment"
+        venv.create(self.environment, symlinks=True)
+        python = str(self.environment / "bin" / "python")
+        pip = [sys.executable, "-m", "pip", "--python", python, "--quiet"]
+        subprocess.run([*pip, "install", "--no-deps", "--no-index", str(wheel)], check=True)
+        # Dependencies are borrowed: installing torch anew takes minutes. What is in a folder named
+        # by a .pth file is found, but its own .pth files, such as an editable install's, are not
+        # read.
+        (inside,) = self.environment.glob("lib/python*/site-packages")
+        (inside / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def run(self, *line: object, text: str = "") -> str:
+        """Run a program of the environment and return what it printed."""
+        kept = ("PATH", "HOME", "TMPDIR", "OMP_NUM_THREADS")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        environment |= {"HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(self.folder / "cache")}
+        command = [str(self.environment / "bin" / str(line[0])), *map(str, line[1:])]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, input=text, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout
+
+    def __call__(self, *line: object, text: str = "") -> str:
+        return self.run("mergefront", *line, text=text)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, built: Path) -> Installed:
+    (wheel,) = built.glob("*.whl")
+    return Installed(wheel, tmp_path)
+
+
+def test_from_the_demo_to_a_published_model(installed: Installed) -> None:
+    where = Path(installed.run("python", "-c", _PROBE).strip())
+    assert where.is_relative_to(installed.environment)
+    shown = installed("demo", "--out", "demo", "--trials", 10)
+    assert "report: demo/report/report.html" in shown
+    spec = "demo/demo.yaml"
+    picked = json.loads(installed("pick", spec, "--tokens", 25, "--format", "json"))
+    number = picked["pick"]["number"]
+    asked = installed("ask", spec, "--trial", number, text="1+1?\n")
+    assert asked.startswith(f"trial {number} (")
+    validated = json.loads(installed("validate", spec, "--split", "test", "--format", "json"))
+    assert number in [model["number"] for model in validated["models"]]
+    page, *_ = installed("report", spec, "--out", "page").split()
+    assert "gain on fresh questions (test)" in (installed.folder / page).read_text()
+    installed("export", spec, "--trial", number, "--out", "exported")
+    installed("publish", spec, "--trial", number, "--to", "./published")
+    weights = [(installed.folder / n / "model.safetensors") for n in ("exported", "published")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert installed("reproduce", "published") == "same bytes: model.safetensors\n"

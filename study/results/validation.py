@@ -111,6 +111,7 @@ class Validation:
             "values": self.report.named(model.measurement.values),
             "standard_errors": self.report.named(model.measurement.standard_errors),
             "denoised": self.report.named(model.trial.user_attrs["denoised"]),
+            "denoised_errors": self.report.named(model.trial.user_attrs["denoised_errors"]),
             # The same under its older name.
             "search": self.report.named(model.trial.user_attrs["denoised"]),
             "beyond_uniform": model.beyond_uniform,

@@ -149,8 +149,12 @@ def _merge(inputs: StudyInputs, scores: Sequence[float]) -> Merge:
 
 
 def _probes(inputs: StudyInputs) -> list[Prompt]:
-    """Return questions of the tasks, those set aside for importance if there are any."""
-    asked = questions_of(inputs.tasks, "importance") or questions_of(inputs.tasks, "search")
+    """Return questions of the tasks, those set aside for importance if there are any.
+
+    Texts that are read are no prompts: nobody answers them.
+    """
+    tasks = [task for task in inputs.tasks if not task.reads]
+    asked = questions_of(tasks, "importance") or questions_of(tasks, "search")
     step = max(1, len(asked) // _N_PROBES)
     return [
         (q.question.prompt, q.sampling.chat if q.sampling else True)

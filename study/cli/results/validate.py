@@ -93,8 +93,9 @@ def _print(validation: "Validation") -> None:
 def _values(model: dict[str, Any], name: str) -> tuple[str, str]:
     from ...results.front_table import rounded
 
-    value, error, before = (model[key][name] for key in ("values", "standard_errors", "search"))
-    return rounded(value, error), f"{before:.3f}"
+    kinds = (("values", "standard_errors"), ("denoised", "denoised_errors"))
+    now, before = (rounded(model[one][name], model[other][name]) for one, other in kinds)
+    return now, before
 
 
 def _print_recommended(content: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from ....errors import SpecError
 from ...seeding import FINGERPRINT
 from ...spec.explain import explain
 from ...spec.inputs import StudyInputs
-from ...storage.connection import shown_url
+from .portable import portable_spec
 
 NAME = "manifest.json"
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "optuna")
@@ -47,8 +47,6 @@ def manifest_of(
         trial: The published one.
         folder: With the exported model.
     """
-    spec = inputs.spec.model_dump(mode="json")
-    spec["study"]["storage"] = shown_url(inputs.spec.study.storage)
     return {
         "mergefront": __version__,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
@@ -57,7 +55,7 @@ def manifest_of(
         "params": trial.params,
         "values": dict(zip(inputs.spec.metric_names, trial.values or (), strict=False)),
         "standard_errors": trial.user_attrs.get("standard_errors"),
-        "spec": spec,
+        "spec": portable_spec(inputs),
         # Hashes of the parents' weights and of the questions are in it.
         "fingerprint": study.user_attrs[FINGERPRINT],
         "files": weights_of(folder),
@@ -104,17 +102,23 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path} is no manifest: {explain(error, Manifest)}") from None
 
 
-def check_same_parents(manifest: dict[str, Any], inputs: StudyInputs) -> None:
-    """Check that the models here are those that the manifest's model was made of.
+def check_same(manifest: dict[str, Any], inputs: StudyInputs, parts: tuple[str, ...]) -> None:
+    """Check that what is here is what the manifest's model was made of, and measured on.
+
+    Args:
+        manifest: From `read_manifest`.
+        inputs: Of this machine.
+        parts: How the keys begin that are compared: `models.`, `merge.`, `evaluation.tasks`.
 
     Raises:
         SpecError: With what differs.
     """
     ours = json.loads(json.dumps(inputs.fingerprint()))
-    keys = [key for key in manifest["fingerprint"] if key.startswith(("models.", "merge."))]
+    keys = [key for key in manifest["fingerprint"] if key.startswith(parts)]
     differing = [key for key in keys if ours.get(key) != manifest["fingerprint"][key]]
     if differing:
         raise SpecError(
-            f"The model cannot be made again from what is here: {', '.join(differing)} differ "
-            "from the manifest. Name the same parents in a spec, and give it by `--spec`."
+            f"What is here is not what the model was published with: {', '.join(differing)} "
+            "differ from the manifest. Give the same parents by `--model NAME=DIR` and the same "
+            "questions by `--questions DIR`, or both in a spec by `--spec`."
         )

@@ -11,6 +11,7 @@ from optuna.artifacts import get_all_artifact_meta
 
 from mergefront.errors import StudyError
 from mergefront.study import StudySpec
+from mergefront.study.cli.results.validate import _print
 from mergefront.study.results.front import front_report, hypervolume
 from mergefront.study.results.validation import Validation, _share_beyond, validate
 from mergefront.study.results.validation_study import (
@@ -130,3 +131,13 @@ def test_a_study_that_is_not_its_validation_is_left_alone(
         assert len(other.trials) == 1
     finally:
         optuna.delete_study(study_name="small.test", storage=study._storage)
+
+
+def test_every_value_of_the_table_has_its_error(
+    validation: Validation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _print(validation)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    named = [row for row in rows if any(m.label in row for m in validation.models)]
+    assert len(named) >= len(validation.models)
+    assert {row.count("±") for row in named} == {4}  # two metrics, now and in the search
