@@ -17,6 +17,10 @@ FinishReason = Literal["stop", "length"]
 Kind = Literal["generated", "compared", "read"]
 
 
+# Messages in order, each with `role` and `content`; the last one is the user's.
+Conversation = Sequence[Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class ChatSettings:
     """What a chat template is given beside the question.
@@ -173,7 +177,7 @@ class Backend(Protocol):
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Conversation],
         sampling: Sampling,
         finished: Finished | None = None,
         seeds: Sequence[int] = (),
@@ -181,7 +185,7 @@ class Backend(Protocol):
         """Answer the prompts.
 
         Args:
-            prompts: Messages or complete texts.
+            prompts: Messages, conversations or complete texts.
             sampling: How they are answered.
             finished: Called with each answer once, before this returns.
             seeds: Of each answer, where they are drawn. An answer depends on its prompt and its

@@ -14,7 +14,7 @@ from typing import Any
 from ....errors import EvaluationError
 from ...checkpoints.configs import stop_tokens as stop_tokens_of
 from ...checkpoints.tokenizers import load_tokenizer
-from .backend import ChatSettings, Completion, Models, Sampling, final_answer
+from .backend import ChatSettings, Completion, Conversation, Models, Sampling, final_answer
 from .reasoning import Reasoning, answer_start, opening_of
 
 # Tokens decoded to look for a stop text, beyond one a byte of it.
@@ -22,6 +22,7 @@ _MARGIN = 8
 # Tokens at a prompt's end that may hold a marker of reasoning and what a template adds to it.
 _OPENING = 64
 _MESSAGE = "0"
+_EARLIER = "what was said before"
 # What transformers gives every template.
 _GIVEN = {
     *("messages", "add_generation_prompt", "raise_exception", "strftime_now", "tools"),
@@ -97,25 +98,34 @@ class Chat:
         """
         return self._given_stops or _stop_tokens(self._parents)
 
-    def render(self, prompt: str, chat: bool = True) -> list[int]:
+    def render(self, prompt: str | Conversation, chat: bool = True) -> list[int]:
         """Return the token ids of one prompt.
 
         A rendered chat template holds its own opening tokens, so none are added to it.
 
         Args:
-            prompt: A message, or a complete text if not `chat`.
+            prompt: A message, a conversation, or a complete text if not `chat`.
             chat: Whether the chat template is applied, if there is one.
         """
-        if not (chat and self.tokenizer.chat_template):
+        if isinstance(prompt, str) and not (chat and self.tokenizer.chat_template):
             opening = getattr(self.tokenizer, "bos_token", None)
             add = not (opening and prompt.startswith(opening))
             return list(self.tokenizer(prompt, add_special_tokens=add).input_ids)
-        text = self.conversation([{"role": "user", "content": prompt}])
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        text = self.conversation(messages)
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
-    def conversation(
-        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
-    ) -> str:
+    @property
+    def remembers(self) -> bool:
+        """Whether prompts hold what was said before: some templates write the last message."""
+        if not self.tokenizer.chat_template:
+            return False
+        told = [_MESSAGE, _EARLIER, _MESSAGE]
+        roles = ("user", "assistant", "user")
+        pairs = zip(roles, told, strict=True)
+        return _EARLIER in self.conversation([{"role": r, "content": text} for r, text in pairs])
+
+    def conversation(self, messages: Conversation, add_generation_prompt: bool = True) -> str:
         """Return messages as one text; without a generation prompt the last one stays open.
 
         Raises:
@@ -138,7 +148,7 @@ class Chat:
             ) from error
         return text
 
-    def _opened(self, messages: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    def _opened(self, messages: Conversation) -> list[Mapping[str, str]]:
         """Return messages with the system's first; one that is there follows in it."""
         system = self._settings.system
         if system is None:

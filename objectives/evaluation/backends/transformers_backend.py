@@ -13,7 +13,7 @@ from torch import Tensor
 from ...checkpoints import Checkpoint, open_expert, tensor_table
 from ...merging import MergePlan, ModuleSink, check_loaded, check_operator_fits
 from ...merging.merger import checksum
-from .backend import Completion, Finished, Models, Sampling
+from .backend import Completion, Conversation, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .continuous_batching import Answering, Rows, depends_on_length, fits
 from .drawing import Chooser, Draws, one_hot
@@ -86,7 +86,7 @@ class TransformersBackend:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Conversation],
         sampling: Sampling,
         finished: Finished | None = None,
         seeds: Sequence[int] = (),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ....errors import EngineError, EvaluationError, MissingExtraError
-from .backend import Completion, Finished, Models, Sampling
+from .backend import Completion, Conversation, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .likelihood import (
     Likelihood,
@@ -87,7 +87,7 @@ class VllmBackend:
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Conversation],
         sampling: Sampling,
         finished: Finished | None = None,
         seeds: Sequence[int] = (),

@@ -1,17 +1,25 @@
 """`mergefront ask`."""
 
 import dataclasses
+import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....errors import StudyError
+from ....errors import EvaluationError, StudyError
 from ..app import RESULTS, SpecArgument, StorageOption, command, read_spec
 
 if TYPE_CHECKING:
-    from ....objectives import MergeObjective
+    from ....objectives.evaluation import Completion, Sampling
+    from ...spec.inputs import StudyInputs
+    from ..dialogue import Dialogue
+
+_COMMAND = re.compile(r"^/(\w+)(?:\s+(.*))?$")
+_COMMANDS = "`/trial N [M]`: talk to other trials, `/reset`: forget what was said"
+# Columns of a terminal from which on two answers stand side by side.
+_WIDE = 100
 
 
 @command("ask", panel=RESULTS)
@@ -29,59 +37,120 @@ def ask(
     ] = None,
     storage: StorageOption = None,
 ) -> None:
-    """Put questions to one trial's model or several; weights are swapped in place between them.
+    """Talk to one trial's model, or to several side by side; weights are swapped in place.
 
-    Reads one question per line, from the terminal or a pipe. Every question stands for itself: the
-    models are asked as in the study, without what was said before.
+    Reads one message per line, from the terminal or a pipe; each model remembers its own
+    conversation, as far as its chat template shows it. `/reset` begins anew, `/trial N` goes on
+    with another model; an empty line ends it.
 
     Example: mergefront ask examples/demo.yaml --trial 0 --trial 51
     """
+    from ....objectives.evaluation.backends.chat import Chat
     from ...opening import open_inputs
     from ...results.export import trial_of
     from ...run import devices_of, make_objective
     from ...seeding import check_same_study
     from ...storage.connection import load_study
+    from ..dialogue import Dialogue
 
     parsed = read_spec(spec, storage)
     study, inputs = load_study(parsed), open_inputs(parsed)
     check_same_study(study, inputs)
-    weights = {n: inputs.plan.group_weights(trial_of(study, n).params) for n in trial}
+    for number in trial:
+        trial_of(study, number)
+    remembers = Chat.of(inputs.models).remembers
+    if not remembers:
+        typer.echo("The chat template writes the last message: each stands for itself.", err=True)
     with devices_of(parsed) as devices:  # a running study's workers keep theirs
         objective = make_objective(inputs, devices=devices)
+        dialogue = Dialogue(
+            objective,
+            _sampling(inputs, max_new_tokens),
+            lambda number: inputs.plan.group_weights(trial_of(study, number).params),
+            remembers,
+        )
         try:
-            _converse(objective, weights, max_new_tokens)
+            _converse(dialogue, list(dict.fromkeys(trial)))
         finally:
             objective.backend.close()
 
 
-def _converse(
-    objective: "MergeObjective",
-    weights: Mapping[int, Mapping[str, Sequence[float]]],
-    max_new_tokens: int | None,
-) -> None:
-    length = max_new_tokens or objective.sampling.max_new_tokens
-    sampling = dataclasses.replace(objective.sampling, max_new_tokens=length, repeats=1)
-    seeds = [sampling.seed] if sampling.is_random else []
-    for question in _questions():
-        for number, groups in weights.items():
-            objective.backend.apply(groups)
-            arguments = ([question], sampling, lambda index, completion: None)
-            (answer,) = objective.backend.generate(*arguments, *([seeds] if seeds else []))
-            cut = ", cut at the limit" if answer.finish_reason == "length" else ""
-            typer.echo(f"trial {number} ({answer.n_tokens} tokens{cut}): {answer.text}")
+def _sampling(inputs: "StudyInputs", max_new_tokens: int | None) -> "Sampling":
+    length = max_new_tokens or inputs.sampling.max_new_tokens
+    return dataclasses.replace(inputs.sampling, max_new_tokens=length, repeats=1)
 
 
-def _questions() -> Iterator[str]:
+def _converse(dialogue: "Dialogue", numbers: list[int]) -> None:
+    for line in _lines():
+        try:
+            if (order := _COMMAND.match(line)) is not None:
+                numbers = _obey(dialogue, numbers, order[1], order[2] or "")
+            else:
+                _print(numbers, [dialogue.ask(number, line) for number in numbers])
+        except (EvaluationError, StudyError) as error:
+            typer.echo(f"Error: {error}", err=True)  # the conversation goes on
+
+
+def _obey(dialogue: "Dialogue", numbers: list[int], order: str, rest: str) -> list[int]:
+    """Follow a command; return who answers from now on.
+
+    Raises:
+        StudyError: If it is none.
+    """
+    chosen = rest.split()
+    if order == "reset" and not chosen:
+        dialogue.reset()
+        return numbers
+    if order == "trial" and chosen and all(text.isdecimal() for text in chosen):
+        wanted = list(dict.fromkeys(map(int, chosen)))
+        for number in wanted:
+            dialogue.check(number)
+        return wanted
+    raise StudyError(f"/{order} {rest} is no command; there are {_COMMANDS}.")
+
+
+def _print(numbers: Sequence[int], answers: "Sequence[Completion]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    heads = [_head(*pair) for pair in zip(numbers, answers, strict=True)]
+    console = Console(highlight=False)
+    if not (console.is_terminal and len(answers) == 2 and console.width >= _WIDE):
+        for head, answer in zip(heads, answers, strict=True):
+            typer.echo(f"{head}: {answer.text}")
+        return
+    table = Table.grid(padding=(0, 3), expand=True)
+    for _ in answers:
+        table.add_column(ratio=1)
+    table.add_row(*heads, style="bold")
+    table.add_row(*(Text(answer.text) for answer in answers))
+    console.print(table)
+
+
+def _head(number: int, answer: "Completion") -> str:
+    cut = ", cut at the limit" if answer.finish_reason == "length" else ""
+    return f"trial {number} ({answer.n_tokens} tokens{cut})"
+
+
+def _lines() -> Iterator[str]:
     """Yield lines of stdin; on a terminal each is asked for, and an empty one is the end.
 
     Raises:
         StudyError: If there is none.
     """
     if sys.stdin.isatty():
-        while question := typer.prompt("question", default="", show_default=False, err=True):
-            yield question
+        typer.echo(f"{_COMMANDS}; an empty line ends it.", err=True)
+        try:
+            while line := typer.prompt("you", default="", show_default=False, err=True).strip():
+                yield line
+        except typer.Abort:  # Ctrl-D
+            typer.echo(err=True)
         return
-    lines = [line.strip() for line in sys.stdin if line.strip()]
-    if not lines:
+    asked = False
+    for line in sys.stdin:
+        if line.strip():
+            yield line.strip()
+            asked = True
+    if not asked:
         raise StudyError("There is no question: write one per line to standard input.")
-    yield from lines

@@ -22,6 +22,7 @@ from mergefront.objectives.evaluation import (
     TaskSource,
     load_task,
 )
+from mergefront.objectives.evaluation.backends.backend import Conversation
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.evaluation.cache import AnswerCache
 from mergefront.objectives.merging import MergePlan, MergeSettings
@@ -67,7 +68,7 @@ class _Interrupted(TransformersBackend):
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Conversation],
         sampling: Sampling,
         finished: Finished | None = None,
         seeds: Sequence[int] = (),
