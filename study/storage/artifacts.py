@@ -3,7 +3,7 @@
 import io
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,6 +16,8 @@ from ...errors import StudyError
 from ...objectives import ScoredQuestion
 from ...objectives.evaluation import Answer
 
+# What is shown of an answer.
+_KEPT = ("text", "score", "n_tokens", "n_think_tokens", "finish_reason")
 # Id of a question -> its text and its reference.
 Asked = Mapping[str, tuple[str, str]]
 
@@ -84,3 +86,30 @@ def _lines(store: FileSystemArtifactStore, artifact_id: str, number: int) -> lis
             f"The answers of trial {number} are not on this machine. They lie in the folder "
             "`NAME.state/artifacts` of the worker that measured it."
         ) from error
+
+
+def compared(tables: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Return one row for each question that any trial answered, with each trial's answers to it.
+
+    Questions that the trials answered with different scores come first.
+
+    Args:
+        tables: From `read_answers`, by trial.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for number, table in tables.items():
+        for line in table:
+            row = rows.setdefault(line["question_id"], _row(line))
+            answer = {key: line[key] for key in _KEPT if key in line}
+            row["answers"].setdefault(str(number), []).append(answer)
+    return sorted(rows.values(), key=agreed)
+
+
+def _row(line: Mapping[str, Any]) -> dict[str, Any]:
+    told = {key: line.get(key) for key in ("question", "reference")}
+    return {"id": line["question_id"], **told, "answers": {}}
+
+
+def agreed(row: Mapping[str, Any]) -> bool:
+    """Whether all trials answered a question with the same scores."""
+    return len({tuple(a["score"] for a in given) for given in row["answers"].values()}) == 1

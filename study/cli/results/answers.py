@@ -43,7 +43,7 @@ def answers(
 
     Example: mergefront answers examples/demo.yaml --trials 0 51
     """
-    from ...storage.artifacts import read_answers
+    from ...storage.artifacts import compared, read_answers
     from ...storage.connection import artifact_store, load_study
 
     numbers = list(dict.fromkeys([*trials, *(more or [])]))
@@ -51,38 +51,13 @@ def answers(
         raise StudyError("Name the trials to compare, e.g. `--trials 0 51`.")
     parsed = read_spec(spec, storage)
     study, store = load_study(parsed), artifact_store(parsed)
-    rows = _compared({number: read_answers(study, store, number) for number in numbers})
+    rows = compared({number: read_answers(study, store, number) for number in numbers})
     if format is Format.JSON:
         print_json({"study": study.study_name, "trials": numbers, "questions": rows[:limit]})
         return
     for row in rows[:limit]:
         _print(row)
     typer.echo(f"{min(limit, len(rows))} of {len(rows)} questions")
-
-
-def _compared(tables: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return one row a question that any trial answered, with each trial's answers to it."""
-    rows: dict[str, dict[str, Any]] = {}
-    for number, table in tables.items():
-        for line in table:
-            row = rows.setdefault(
-                line["question_id"],
-                {
-                    "id": line["question_id"],
-                    "question": line.get("question"),
-                    "reference": line.get("reference"),
-                    "answers": {},
-                },
-            )
-            kept = ("text", "score", "n_tokens", "n_think_tokens", "finish_reason")
-            answer = {key: line[key] for key in kept if key in line}
-            row["answers"].setdefault(str(number), []).append(answer)
-
-    def agreement(row: dict[str, Any]) -> bool:
-        scores = {tuple(a["score"] for a in given) for given in row["answers"].values()}
-        return len(scores) == 1
-
-    return sorted(rows.values(), key=agreement)
 
 
 def _print(row: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The pictures of a study. Every function returns a matplotlib figure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -39,6 +39,12 @@ def axis_label(name: str) -> str:
     return f"{name} ({metric.unit}), {better} is better"
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return parameters as they lie in the model: embeddings, layers, head, and the rest."""
+    places = {"embeddings": 0, "head": 2, "density": 3}
+    return sorted(names, key=lambda name: (places.get(name.split("@")[0], 1), name))
+
+
 def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     """Draw the hypervolume after each trial, by what is believed of the trials now.
 
@@ -72,7 +78,7 @@ def _plot_best(report: FrontReport) -> Figure:
     axes.step(numbers, best, where="post", color=FRONT, linewidth=1.8, label="best so far")
     axes.plot(numbers, values, "o", color=OTHER, markersize=4, label="each trial")
     axes.set_xlabel("COMPLETE trials")
-    axes.set_ylabel(axis_label(report.metric_names[0]))
+    axes.set_ylabel(axis_label(report.metric_names[0]), fontsize=8)
     axes.legend(frameon=False, loc="lower right")
     return figure
 
@@ -82,7 +88,7 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
 
     Relevance is the inverse lengthscale, scaled so that the largest of an objective is 1.
     """
-    names = sorted(report.denoised.relevance[0])
+    names = in_order(report.denoised.relevance[0])
     figure, axes = make_axes(max(8.0, 0.34 * len(names) + 2), 3.4)
     series = [("prior importance", importance, OTHER)] if importance else []
     for metric, row, colour in zip(
@@ -108,9 +114,9 @@ def plot_weights(report: FrontReport) -> Figure:
     diverging one, so that such weights stand out.
     """
     trials = sorted(report.trials, key=lambda trial: trial.user_attrs["denoised"][-1])
-    names = sorted(set.union(*(set(trial.params) for trial in trials)))
+    names = in_order(set.union(*(set(trial.params) for trial in trials)))
     weights = [name for name in names if name != DENSITY]
-    figure, axes = make_axes(max(8.0, 0.34 * len(names) + 3.4), 0.24 * len(trials) + 1.6)
+    figure, axes = make_axes(max(8.0, 0.34 * len(names) + 3.4), max(2.6, 0.24 * len(trials) + 1.6))
     axes.grid(visible=False)
     grid = np.array([[float(t.params.get(n, np.nan)) for n in weights] for t in trials])
     reach = max(0.5, float(np.nanmax(np.abs(grid - 0.5))))
@@ -123,7 +129,7 @@ def plot_weights(report: FrontReport) -> Figure:
     )
     axes.set_xticks(range(len(weights)), weights, rotation=60, ha="right", fontsize=8)
     axes.set_yticks(range(len(trials)), [_row_label(t, report) for t in trials], fontsize=8)
-    figure.colorbar(image, label="weight: 0 base, 1 expert")
+    figure.colorbar(image).set_label("weight: 0 base, 1 expert", fontsize=8)
     if DENSITY in names:
         _write_densities(axes, trials)
     return figure

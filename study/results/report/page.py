@@ -18,6 +18,8 @@ from ...spec.study_spec import StudySpec
 from ..beside import check_writable
 from ..front import FrontReport, front_report
 from ..validation_study import last_validation
+from .advice import advice, headline
+from .answers import answers_part
 from .figures import plot_hypervolume, plot_importance, plot_weights
 from .front_figures import plot_front
 from .page_data import as_script, page_data
@@ -82,8 +84,19 @@ def write_report(
     page = out / "report.html"
     validations = [v for split in SPLITS if (v := last_validation(study, split)) is not None]
     figures = "".join(_figure(picture, images[picture.name]) for picture in pictures)
-    page.write_text(_page(report, study, figures, validations, spec_path), encoding="utf-8")
+    quoted = shlex.quote(spec_path)
+    told = answers_part(report, study, spec, f"mergefront answers {quoted}")
+    parts = {**_page(report, study, validations, quoted), "figures": figures, "answers": told}
+    page.write_text(Template(_text("report.html.template")).substitute(parts), encoding="utf-8")
     return [page, *(out / f"{name}.png" for name in images)]
+
+
+_SEARCHED = (
+    "The hypervolume (area between front and reference point) that the search had covered after "
+    "each trial, by what is believed of the trials today: early steps are seen with later "
+    "knowledge."
+)
+_SEARCHED_ONE = "The best value after each trial, by what is believed of the trials today."
 
 
 def _pictures(report: FrontReport, study: optuna.Study) -> list[Picture]:
@@ -92,21 +105,23 @@ def _pictures(report: FrontReport, study: optuna.Study) -> list[Picture]:
         Picture(
             "hypervolume",
             "Search",
-            "How much of the objective space the search had covered after each trial, by what is "
-            "believed of the trials today.",
+            _SEARCHED if len(report.metric_names) > 1 else _SEARCHED_ONE,
             plot_hypervolume(report, study),
         ),
         Picture(
             "importance",
             "Layers",
-            "How far fine-tuning moved each layer (prior), and how quickly each objective changes "
-            "with its weight (learned: inverse lengthscales, relative to the largest).",
+            "Prior importance: how far fine-tuning moved each layer. Relevance: how quickly each "
+            "objective bends with the layer's weight, as learned from the trials (inverse "
+            "lengthscales, relative to the largest). A layer with high relevance needs its own "
+            "weight; a layer with low relevance may still have a large, even effect.",
             plot_importance(report, importance_of(study)),
         ),
         Picture(
             "weights",
             "Weights of the models above",
-            "One row per model, one column per layer.",
+            "One row per model, one column per layer, in the order of the model: a row of one "
+            "colour is a uniform merge.",
             plot_weights(report),
         ),
     ]
@@ -119,34 +134,34 @@ def _png(figure: Figure) -> bytes:
 
 
 def _page(
-    report: FrontReport,
-    study: optuna.Study,
-    figures: str,
-    validations: Validations,
-    spec_path: str,
-) -> str:
+    report: FrontReport, study: optuna.Study, validations: Validations, spec_path: str
+) -> dict[str, str]:
+    """Return what the page's template is filled with, but pictures and answers."""
     several = len(report.metric_names) > 1
     facts = cards(report, study, validations)
-    return Template(_text("report.html.template")).substitute(
-        title=html.escape(report.study),
-        lead=lead(report),
-        warning=warning(report),
-        cards="".join(f"<div><b>{html.escape(v)}</b><span>{k}</span></div>\n" for k, v in facts),
-        heading="Pareto front" if several else "Models",
-        key=key(bool(validations), several),
-        parallel=_PARALLEL if len(report.metric_names) > 2 else "",
-        toggles=toggles(validations),
-        sliders="".join(slider(report, place) for place in range(len(report.metric_names))),
-        table_title="Models on the front" if several else "Best model",
-        table=table(report, validations),
-        signs=table_notes(report),
-        validations="".join(validation(content) for content in validations),
-        figures=figures,
-        footer=footer(study),
-        style=_text("report.css"),
-        script=_text("report.js"),
-        data=as_script(page_data(report, validations, shlex.quote(spec_path))),
-    )
+    return {
+        "title": html.escape(report.study),
+        "lead": lead(report),
+        "headline": headline(report, validations, f"mergefront validate {spec_path}"),
+        "warning": warning(report),
+        "cards": "".join(
+            f"<div><b>{html.escape(v)}</b><span>{k}</span></div>\n" for k, v in facts
+        ),
+        "heading": "Pareto front" if several else "Models",
+        "key": key(bool(validations), several),
+        "parallel": _PARALLEL if len(report.metric_names) > 2 else "",
+        "toggles": toggles(validations),
+        "sliders": "".join(slider(report, place) for place in range(len(report.metric_names))),
+        "table_title": "Models on the front" if several else "Best model",
+        "table": table(report, validations),
+        "signs": table_notes(report),
+        "validations": "".join(validation(content) for content in validations),
+        "advice": advice(report, validations, spec_path),
+        "footer": footer(study),
+        "style": _text("report.css"),
+        "script": _text("report.js"),
+        "data": as_script(page_data(report, validations, spec_path)),
+    }
 
 
 def _text(name: str) -> str:
@@ -155,8 +170,10 @@ def _text(name: str) -> str:
 
 def _figure(picture: Picture, data: bytes) -> str:
     encoded = base64.b64encode(data).decode()
+    title, caption = html.escape(picture.title), html.escape(picture.caption)
     return (
-        f"<section><h2>{html.escape(picture.title)}</h2><figure>"
-        f'<img alt="{html.escape(picture.caption)}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure></section>\n"
+        f"<section><h2>{title}</h2><figure>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">'
+        f'<img alt="{caption}" src="data:image/png;base64,{encoded}"></div>'
+        f"<figcaption>{caption}</figcaption></figure></section>\n"
     )

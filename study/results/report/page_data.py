@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -11,6 +11,8 @@ from ....objectives.evaluation.metric_table import metric_of
 from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..front_table import role
+from .advice import predicted
+from .figures import in_order
 from .front_figures import mean_weight
 
 # Of weights: as many as samplers propose.
@@ -30,7 +32,7 @@ def page_data(
     newest = validations[-1] if validations else None
     fresh = {model["number"]: model for model in newest["models"]} if newest else {}
     members = {trial.number for trial in report.trials}
-    layers = _in_order({name for trial in report.denoised.trials for name in trial.params})
+    layers = in_order({name for trial in report.denoised.trials for name in trial.params})
     models = [
         _model(trial, trial.number in members, report.metric_names, fresh.get(trial.number))
         | {"weights": [_shown(trial.params.get(name)) for name in layers]}
@@ -42,6 +44,7 @@ def page_data(
         "metrics": [_metric(report, place) for place in range(len(report.metric_names))],
         "layers": layers,
         "models": models,
+        "predicted": predicted(report),
         "best": report.knee,
         "split": html.escape(newest["split"]) if newest else None,
         "spec": spec,
@@ -85,12 +88,6 @@ def _model(
 def _shown(weight: float | None) -> float | None:
     """Return a weight as the page shows it; None for what a model has not."""
     return None if weight is None else round(float(weight), _DIGITS)
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Return parameters as they lie in the model: embeddings, layers, head, and the rest."""
-    places = {"embeddings": 0, "head": 2, "density": 3}
-    return sorted(names, key=lambda name: (places.get(name.split("@")[0], 1), name))
 
 
 def as_script(data: dict[str, Any]) -> str:

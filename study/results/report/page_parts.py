@@ -13,6 +13,7 @@ from ...._version import __version__
 from ....objectives.evaluation.diagnosis import SIGNS
 from ..front import FrontReport
 from ..front_table import errors_of, role, rounded, signs_of_trial
+from .advice import gain_of
 
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
 _SIGNS = {"truncation": "share of answers cut at the limit", **SIGNS}
@@ -41,6 +42,8 @@ def key(validated: bool, several: bool) -> str:
     ]
     if validated:
         entries.append(("validated", "◇", "validated on fresh questions"))
+    if several:
+        entries.append(("front", "○", "recommended, nobody measured it"))
     return " ".join(
         f'<span><b style="color: var(--{colour})">{mark}</b> {text}</span>'
         for colour, mark, text in entries
@@ -64,10 +67,11 @@ def slider(report: FrontReport, place: int) -> str:
     values = [trial.user_attrs["denoised"][place] for trial in report.trials]
     low, high = min(values), max(values)
     best_is_high = report.directions[place] == "maximize"
+    name = html.escape(report.metric_names[place])
     return (
-        f"<label>{html.escape(report.metric_names[place])}: "
-        f'<output id="shown-{place}" for="limit-{place}">no limit</output>'
-        f'<input type="range" id="limit-{place}" min="{low}" max="{high}" '
+        f'<label>{name}: <output id="shown-{place}" for="limit-{place}">no limit</output>'
+        f'<input type="range" id="limit-{place}" aria-label="worst acceptable {name}" '
+        f'min="{low}" max="{high}" '
         f'step="any" value="{low if best_is_high else high}"></label>\n'
     )
 
@@ -77,7 +81,10 @@ def cards(
 ) -> list[tuple[str, str]]:
     """Return the headline's facts: what fresh questions say first, where they were asked."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
-    facts = [(f"gain on fresh questions ({v['split']})", _gain(v)) for v in validations[-1:]]
+    facts = [
+        (f"gain on fresh questions ({v['split']})", gain_of(report, v)[0])
+        for v in validations[-1:]
+    ]
     if len(report.metric_names) > 1:
         facts += _volumes(report, bool(validations))
     else:
@@ -88,17 +95,6 @@ def cards(
     if states.count(TrialState.FAIL):
         facts.append(("failed trials", str(states.count(TrialState.FAIL))))
     return [(html.escape(key), value) for key, value in facts]
-
-
-def _gain(content: dict[str, Any]) -> str:
-    """Return the validated gain over the uniform merges with its interval."""
-    uniform = content["hypervolume"]["uniform"]
-    gain = content["hypervolume"]["front"] - uniform
-    bounds = content["interval"]["difference"]
-    if uniform <= 0:
-        return f"{gain:.3g} [{bounds[0]:.3g}, {bounds[1]:.3g}]"
-    low, high = (100 * bound / uniform for bound in bounds)
-    return f"{100 * gain / uniform:+z.0f} % [{low:+z.0f}, {high:+z.0f}]"
 
 
 def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
@@ -130,12 +126,10 @@ def validation(content: dict[str, Any]) -> str:
     )
     survives = content["survives"]
     share = "" if survives is None else f" {100 * survives:.0f} % of the search's gain survives."
-    members = [model for model in content["models"] if model["in_front"]]
-    beyond = f"{sum(model['distinguishable'] for model in members)} of the front's {len(members)}"
     return (
         f"<p>On {content['n_questions']} questions of the split "
         f"<b>{html.escape(content['split'])}</b>, hypervolume with 95 % intervals: {shown}."
-        f"{share} {beyond} models are beyond the uniform curve.</p>\n"
+        f"{share}</p>\n"
     )
 
 
@@ -148,20 +142,28 @@ def footer(study: optuna.Study) -> str:
 
 def table(report: FrontReport, validations: Validations) -> str:
     """Return the models of the front as a table that the script can sort."""
-    heads = ["trial", "role"]
-    for name in report.metric_names:
-        heads += [name, f"{name}, measured", *(f"{name}, {v['split']}" for v in validations)]
-    if validations:
-        heads.append("beyond the curve")
-    heads += ["tied"] if report.tied else []
+    kinds = ["believed", "measured", *(v["split"] for v in validations)]
     signs = _shown_signs(report)
-    heads += [sign.replace("_", " ") for sign in signs]
-    columns = "".join(
-        f'<th><button type="button" data-column="{place}">{html.escape(head)}</button></th>'
-        for place, head in enumerate(heads)
+    rest = [*(["beyond the curve"] if validations else []), *(["tied"] if report.tied else [])]
+    rest += [sign.replace("_", " ") for sign in signs]
+    named = [(kind, f"{name}, {kind}") for name in report.metric_names for kind in kinds]
+    heads = [("trial", ""), ("role", ""), *named, *((head, "") for head in rest)]
+    columns = "".join(_head(place, *head) for place, head in enumerate(heads))
+    groups = "".join(
+        f'<th scope="colgroup" colspan="{len(kinds)}">{html.escape(name)}</th>'
+        for name in report.metric_names
     )
+    above = f'<tr><td colspan="2"></td>{groups}{"<td></td>" * len(rest)}</tr>'
     rows = "".join(_row(report, index, validations, signs) for index in range(len(report.trials)))
-    return f'<table id="models"><thead><tr>{columns}</tr></thead><tbody>\n{rows}</tbody></table>\n'
+    head = f"<thead>{above}<tr>{columns}</tr></thead>"
+    return f'<table id="models">{head}<tbody>\n{rows}</tbody></table>\n'
+
+
+def _head(place: int, shown: str, whole: str) -> str:
+    """Return a heading that sorts; `whole` names it to who does not see what stands above."""
+    label = f' aria-label="{html.escape(whole)}"' if whole else ""
+    button = f'<button type="button" data-column="{place}"{label}>{html.escape(shown)}</button>'
+    return f'<th scope="col">{button}</th>'
 
 
 def table_notes(report: FrontReport) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..indicators import hypervolume_history
-from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label
+from .figures import FRONT, OTHER, PARENT, PER_OBJECTIVE, UNIFORM, axis_label, in_order
 from .front_figures import mean_weight
 
 # The legend below: beside it, half of the dashboard's narrow cards would be legend.
@@ -159,7 +159,7 @@ def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
 
 def importance_graph(report: FrontReport, importance: dict[str, float] | None) -> go.Figure:
     """Draw prior importance beside the relevance learned for each objective."""
-    names = sorted(report.denoised.relevance[0])
+    names = in_order(report.denoised.relevance[0])
     figure = go.Figure()
     if importance:
         values = [importance.get(name, 0.0) for name in names]

@@ -46,7 +46,7 @@ function scale(values, from, to) {
   const step = [1, 2, 5, 10, 20].map((f) => f * 10 ** Math.floor(Math.log10((high - low) / 5))).find((s) => (high - low) / s <= most) ?? high - low;
   const ticks = [];
   for (let t = Math.ceil(low / step) * step; t <= high; t += step) ticks.push(Math.abs(t) < step * 1e-6 ? 0 : Number(t.toPrecision(6)));
-  return { at: (value) => from + ((value - low) / (high - low)) * (to - from), ticks };
+  return { at: (value) => from + ((value - low) / (high - low)) * (to - from), ticks, to };
 }
 
 function draw(panel, holder) {
@@ -55,10 +55,12 @@ function draw(panel, holder) {
   const [left, right, top, bottom] = [46, 12, 10, 42];
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${panel.y.label} over ${panel.x.label}` });
   const kinds = ["believed", ...Object.keys(shown).filter((kind) => shown[kind])];
-  const all = (axis) => models.flatMap((model) => kinds.map((kind) => axis.get(model, kind))).filter((v) => v != null && isFinite(v));
+  const reach = (axis, model, kind) => [-1, 1].map((side) => axis.get(model, kind) + side * (model.front || model.uniform ? axis.error(model, kind) ?? 0 : 0));
+  const all = (axis) => models.flatMap((model) => kinds.filter((kind) => axis.get(model, kind) != null).flatMap((kind) => reach(axis, model, kind))).filter(isFinite);
   const reference = (i) => (panel.plane && m === 2 ? [metrics[panel.plane[i]].reference] : []);
-  const x = scale([...all(panel.x), ...reference(0)], left, width - right);
-  const y = scale([...all(panel.y), ...reference(1)], height - bottom, top);
+  const told = (i) => (panel.plane ? data.predicted.map((one) => one.values[panel.plane[i]]) : []);
+  const x = scale([...all(panel.x), ...told(0), ...reference(0)], left, width - right);
+  const y = scale([...all(panel.y), ...told(1), ...reference(1)], height - bottom, top);
   for (const t of x.ticks) {
     svg.append(element("line", { class: "grid", x1: x.at(t), x2: x.at(t), y1: top, y2: height - bottom }));
     svg.append(element("text", { class: "tick", x: x.at(t), y: height - bottom + 16, "text-anchor": "middle" }, String(t)));
@@ -74,6 +76,7 @@ function draw(panel, holder) {
     const points = models.filter((model) => model.uniform).sort((a, b) => a.meanWeight - b.meanWeight);
     svg.append(element("polyline", { class: "curve", points: points.map((p) => `${x.at(panel.x.get(p, "believed"))},${y.at(panel.y.get(p, "believed"))}`).join(" ") }));
   }
+  if (panel.plane) for (const one of data.predicted) svg.append(guess(one, panel.plane, x, y));
   const rank = (model) => (model.front ? 2 : model.uniform ? 1 : 0);
   for (const model of [...models].sort((a, b) => rank(a) - rank(b))) svg.append(mark(model, panel, x, y, kinds));
   holder.replaceChildren(svg);
@@ -91,7 +94,16 @@ function stairs(svg, x, y, panel) {
   path += ` L${origin[0]},${y.at(points[points.length - 1][1])}`;
   svg.append(element("path", { class: "area", d: `${path} L${origin[0]},${origin[1]} Z` }));
   svg.append(element("path", { class: "stairs", d: path }));
+  svg.append(element("path", { class: "origin", d: `M${origin[0] - 5},${origin[1]} h10 m-5,-5 v10` }));
   svg.append(element("text", { class: "tick", x: origin[0] + (sign[i] > 0 ? 4 : -4), y: origin[1] - 4, "text-anchor": sign[i] > 0 ? "start" : "end" }, "reference point"));
+}
+
+// A recommended model that nobody measured: predicted values, nothing to pin.
+function guess(one, [i, j], x, y) {
+  const values = metrics.map((metric, k) => `${metric.name} ${number(one.values[k], one.errors[k])}`).join(", ");
+  const ring = element("circle", { class: "predicted", cx: x.at(one.values[i]), cy: y.at(one.values[j]), r: 6, role: "img", "aria-label": `${one.html}: ${values}, predicted` });
+  ring.append(element("title", {}, `${one.html}, predicted, nobody measured it: ${values}`));
+  return ring;
 }
 
 function mark(model, panel, x, y, kinds) {
@@ -124,7 +136,8 @@ function mark(model, panel, x, y, kinds) {
     : model.uniform ? element("rect", { class: style, x: cx - 4, y: cy - 4, width: 8, height: 8 })
     : element("circle", { class: style, cx, cy, r: model.front ? 5 : 3 });
   group.append(shape, element("circle", { class: "ring", cx, cy, r: 10 }), element("circle", { class: "hit", cx, cy, r: model.front || model.uniform ? 12 : 5 }));
-  if (style === "parent") group.append(element("text", { x: cx + 10, y: cy + 16, class: "tick" }, model.role));
+  const late = cx > x.to - 50;
+  if (style === "parent") group.append(element("text", { x: late ? cx - 10 : cx + 10, y: cy + 16, class: "tick", "text-anchor": late ? "end" : "start" }, model.role));
   group.append(element("title", {}, spoken(model)));
   group.addEventListener("mouseenter", () => show(model.n));
   group.addEventListener("mouseleave", () => show(pinned));
@@ -148,7 +161,10 @@ function parallel(holder) {
   const scales = metrics.map((_, j) => scale(models.map((model) => sign[j] * model.believed[j]), height - 40, 24));
   metrics.forEach((metric, j) => {
     svg.append(element("line", { class: "grid", x1: at[j], x2: at[j], y1: 20, y2: height - 36 }));
-    svg.append(element("text", { x: at[j], y: height - 12, "text-anchor": "middle" }, metric.name));
+    const ends = [Math.max, Math.min].map((end) => sign[j] * end(...models.map((model) => sign[j] * model.believed[j])));
+    svg.append(element("text", { class: "tick", x: at[j], y: 14, "text-anchor": "middle" }, ends[0].toPrecision(3)));
+    svg.append(element("text", { class: "tick", x: at[j], y: height - 24, "text-anchor": "middle" }, ends[1].toPrecision(3)));
+    svg.append(element("text", { x: at[j], y: height - 8, "text-anchor": "middle" }, metric.name));
   });
   for (const model of [...models].sort((a, b) => a.front - b.front)) {
     const points = metrics.map((_, j) => `${at[j]},${scales[j].at(sign[j] * model.believed[j])}`).join(" ");
@@ -235,9 +251,10 @@ function pick() {
 function sort(button) {
   const body = document.querySelector("#models tbody");
   const column = Number(button.dataset.column);
-  const down = button.getAttribute("aria-sort") !== "descending";
-  document.querySelectorAll("#models th button").forEach((other) => other.removeAttribute("aria-sort"));
-  button.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const head = button.closest("th");
+  const down = head.getAttribute("aria-sort") !== "descending";
+  document.querySelectorAll("#models th").forEach((other) => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
   const key = (row) => { const text = row.cells[column].dataset.value; return text === "" || isNaN(text) ? text : Number(text); };
   const rows = [...body.rows].sort((a, b) => ((key(a) > key(b)) - (key(a) < key(b))) * (down ? -1 : 1));
   body.append(...rows);

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +10,12 @@ import pytest
 import yaml
 
 import mergefront
+from browser import open_page
 from mergefront.study.results.choice import Wish, choose
 from mergefront.study.results.report.page import write_report
 from mergefront.study.results.report.page_data import as_script, page_data
 from mergefront.study.storage.connection import load_study
 from small_study import write_spec
-
-
-@dataclass
-class Opened:
-    """A page, what it complained of and what it asked the network for."""
-
-    page: Any
-    errors: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-def _open(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> Opened:
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        permissions=["clipboard-read", "clipboard-write"],
-    )
-    opened = Opened(context.new_page())
-    page = opened.page
-    page.on("console", lambda m: opened.errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: opened.errors.append(str(error)))
-    page.on("request", lambda request: opened.requests.append(request.url))
-    page.goto(path.as_uri())
-    return opened
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +34,7 @@ def report(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_fits_any_width_without_errors_and_without_a_network(
     browser: Any, report: Path, width: int, scheme: str, tmp_path: Path
 ) -> None:
-    opened = _open(browser, report, width, scheme)
+    opened = open_page(browser, report, width, scheme)
     picture = Path(os.environ.get("REPORT_SCREENSHOTS", tmp_path)) / f"two-{width}-{scheme}.png"
     opened.page.screenshot(path=picture, full_page=True)
     assert picture.stat().st_size > 20_000
@@ -73,7 +49,7 @@ def test_it_fits_any_width_without_errors_and_without_a_network(
 def test_the_sliders_pick_what_the_command_picks(
     browser: Any, report: Path, finished: Path
 ) -> None:
-    page = _open(browser, report).page
+    page = open_page(browser, report).page
     front = mergefront.front(finished)
     tokens = sorted(trial.user_attrs["denoised"][1] for trial in front.trials)
     for limit in (tokens[-2], tokens[len(tokens) // 2]):
@@ -89,7 +65,7 @@ def test_the_sliders_pick_what_the_command_picks(
 
 
 def test_the_page_expects_what_the_command_expects(browser: Any, report: Path) -> None:
-    page = _open(browser, report).page
+    page = open_page(browser, report).page
     text = (Path(mergefront.__file__).parent / "study/results/report/report.js").read_text()
     functions = text[text.index("// Distribution function") : text.index("// The same rule as")]
 
@@ -102,7 +78,7 @@ def test_the_page_expects_what_the_command_expects(browser: Any, report: Path) -
 
 
 def test_the_command_is_copied(browser: Any, report: Path) -> None:
-    page = _open(browser, report).page
+    page = open_page(browser, report).page
     page.locator("#copy").click()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("mergefront export 'my spec.yaml' --trial ")
@@ -110,16 +86,17 @@ def test_the_command_is_copied(browser: Any, report: Path) -> None:
 
 
 def test_the_table_sorts_and_is_linked_to_the_picture(browser: Any, report: Path) -> None:
-    page = _open(browser, report).page
+    page = open_page(browser, report).page
 
     def column() -> list[float]:
         cells = page.locator("#models tbody tr td:nth-child(6)")
         return [float(value) for value in cells.evaluate_all("c => c.map(x => x.dataset.value)")]
 
-    button = page.locator("#models th button", has_text="tokens").first
+    head = page.locator("#models th", has=page.locator("button[aria-label='tokens, believed']"))
+    button = head.locator("button")
     button.click()
     assert column() == sorted(column(), reverse=True)
-    assert button.get_attribute("aria-sort") == "descending"
+    assert head.get_attribute("aria-sort") == "descending"
     button.click()
     assert column() == sorted(column())
     row = page.locator("#models tbody tr").last
@@ -133,7 +110,7 @@ def test_the_table_sorts_and_is_linked_to_the_picture(browser: Any, report: Path
 
 
 def test_models_are_reached_by_pointing_and_by_the_keyboard(browser: Any, report: Path) -> None:
-    page = _open(browser, report).page
+    page = open_page(browser, report).page
     marks = page.locator("g.mark:has(.front)")
     first, second = (marks.nth(place).get_attribute("data-n") for place in (0, 1))
     marks.nth(1).dispatch_event("mouseenter")
@@ -157,7 +134,7 @@ def test_one_and_three_objectives(browser: Any, names: list[str], tmp_path: Path
     study = mergefront.run(path)
     page_path, *_ = write_report(study, mergefront.StudySpec.from_yaml(path), tmp_path / "out")
     for width in (400, 1280):
-        opened = _open(browser, page_path, width)
+        opened = open_page(browser, page_path, width)
         picture = (
             Path(os.environ.get("REPORT_SCREENSHOTS", tmp_path)) / f"{len(names)}-{width}.png"
         )
