@@ -68,12 +68,17 @@ def _tied(one: FrozenTrial, other: FrozenTrial) -> bool:
     )
 
 
-def signs_of_trial(trial: FrozenTrial) -> dict[str, float]:
-    """Return the share of a model's answers that were cut, and with each other sign of trouble."""
+def signs_of_trial(trial: FrozenTrial) -> tuple[dict[str, int], int]:
+    """Return how many answers were cut, how many show each other sign of trouble, and of how many.
+
+    Args:
+        trial: Its answers are those that it generated, repeats included.
+    """
     ends: dict[str, int] = trial.user_attrs.get("finish_reasons") or {}
-    cut = ends.get("length", 0) / max(sum(ends.values()), 1)
-    found: dict[str, float] = trial.user_attrs.get("diagnosis") or {}
-    return {"truncation": cut, **{sign: found.get(sign, 0.0) for sign in SIGNS}}
+    shares: dict[str, float] = trial.user_attrs.get("diagnosis") or {}
+    n = sum(ends.values())
+    found = {sign: round(shares.get(sign, 0.0) * n) for sign in SIGNS}
+    return {"truncation": ends.get("length", 0), **found}, n
 
 
 def data_frame(trials: Sequence[FrozenTrial], names: Sequence[str]) -> "pd.DataFrame":

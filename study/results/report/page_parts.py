@@ -16,7 +16,11 @@ from ..front_table import errors_of, role, rounded, signs_of_trial
 from .advice import gain_of
 
 _LETTERS = string.ascii_lowercase + string.ascii_uppercase
-_SIGNS = {"truncation": "share of answers cut at the limit", **SIGNS}
+# Counted: how little a share of few answers says is seen at once.
+_SIGNS = {
+    "truncation": "answers cut at the limit",
+    **{sign: text.removeprefix("share of ") for sign, text in SIGNS.items()},
+}
 Validations = list[dict[str, Any]]
 
 
@@ -183,8 +187,8 @@ def table_notes(report: FrontReport) -> str:
 
 def _shown_signs(report: FrontReport) -> list[str]:
     """Return the signs of trouble that answers of the front's models show."""
-    shares = [signs_of_trial(trial) for trial in report.trials]
-    return [sign for sign in _SIGNS if any(each[sign] for each in shares)]
+    counts = [signs_of_trial(trial)[0] for trial in report.trials]
+    return [sign for sign in _SIGNS if any(each[sign] for each in counts)]
 
 
 def _row(report: FrontReport, index: int, validations: Validations, signs: Sequence[str]) -> str:
@@ -205,8 +209,8 @@ def _row(report: FrontReport, index: int, validations: Validations, signs: Seque
     if report.tied:
         letters = zip(_LETTERS, report.tied, strict=False)
         cells.append(_cell("".join(a for a, tied in letters if trial.number in tied), index))
-    shares = signs_of_trial(trial)
-    cells += [_cell(f"{100 * shares[sign]:.2g} %", shares[sign]) for sign in signs]
+    counts, n = signs_of_trial(trial)
+    cells += [_cell(f"{counts[sign]} of {n}", counts[sign] / max(n, 1)) for sign in signs]
     return f'<tr tabindex="0" data-n="{trial.number}">{"".join(cells)}</tr>\n'
 
 

@@ -193,8 +193,8 @@ def test_the_report_shows_search_and_validation_side_by_side(
     assert "24 questions of the split <b>validation</b>" in text
     # Trial, role; believed, measured and validation of two objectives; beyond the uniform curve;
     # tied; signs of trouble that the models show.
-    seen = [signs_of_trial(trial) for trial in report.trials]
-    n_signs = sum(any(shares[sign] for shares in seen) for sign in seen[0])
+    seen = [signs_of_trial(trial)[0] for trial in report.trials]
+    n_signs = sum(any(counts[sign] for counts in seen) for sign in seen[0])
     cells = 2 + 3 * 2 + 1 + bool(report.tied) + n_signs
     rows = re.findall(r"<tr [^>]*data-n=.*?</tr>", text)
     assert [row.count("<td ") for row in rows] == [cells] * len(report.trials)

@@ -36,12 +36,13 @@ def test_neighbours_within_their_errors_are_tied() -> None:
     assert tied_sets([_trial(k, 0.5 + 0.001 * k, 9) for k in range(3)]) == [[0, 1, 2]]
 
 
-def test_signs_are_shares_of_answers() -> None:
+def test_signs_are_counted_among_answers() -> None:
     trial = _trial(0, 0.5, 9)
-    assert set(signs_of_trial(trial).values()) == {0.0}
+    counts, n = signs_of_trial(trial)
+    assert (set(counts.values()), n) == ({0}, 0)
     trial.user_attrs |= {"finish_reasons": {"stop": 3, "length": 1}, "diagnosis": {"empty": 0.5}}
-    signs = signs_of_trial(trial)
-    assert (signs["truncation"], signs["empty"], signs["repetition"]) == (0.25, 0.5, 0.0)
+    counts, n = signs_of_trial(trial)
+    assert (counts["truncation"], counts["empty"], counts["repetition"], n) == (1, 2, 0, 4)
 
 
 def test_report_and_front_say_what_to_beware_of(tmp_path: Path) -> None:
@@ -64,9 +65,9 @@ def test_report_and_front_say_what_to_beware_of(tmp_path: Path) -> None:
     assert told["tied"] == report.tied and told["warning"] == report.warning
     page = write_report(load_study(spec), spec, tmp_path / "page")[0].read_text()
     assert "<b>Warning:</b> answers are greedy" in page
-    for sign in signs_of_trial(report.trials[0]):
-        shares = [signs_of_trial(trial)[sign] for trial in report.trials]
+    for sign in signs_of_trial(report.trials[0])[0]:
+        found = [signs_of_trial(trial)[0][sign] for trial in report.trials]
         column = re.search(f"<button[^>]*>{sign.replace('_', ' ')}</button>", page)
-        assert (column is not None) == any(shares)
-        assert all(f'data-value="{share}"' in page for share in shares if share)
+        assert (column is not None) == any(found)
+        assert all(f'data-value="{n / 8}">{n} of 8</td>' in page for n in found if n)
     assert ("share a letter under" in page) == bool(report.tied)
