@@ -38,15 +38,15 @@ def dashboard(
         ),
     ] = None,
 ) -> None:
-    """Serve optuna-dashboard with the study's note, pictures and artifacts.
+    """Serve the report's page of a running study, and optuna-dashboard behind it.
 
     Example: mergefront dashboard examples/demo.yaml
     """
-    from ...results.report.dashboard import serve
+    from ...results.report.dashboard import Address, serve
 
     parsed = read_spec(spec, storage)
 
     def announce(address: str) -> None:
         typer.echo(f"Serving {parsed.study.name!r} at {address} (Ctrl-C ends it).", err=True)
 
-    serve(parsed, host, port, refresh, allow_host or (), announce)
+    serve(parsed, str(spec), Address(host, port, allow_host or ()), refresh, announce)

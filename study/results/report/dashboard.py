@@ -1,4 +1,4 @@
-"""optuna-dashboard with our study note and pictures.
+"""The report's page of a running study; behind it optuna-dashboard with our note and pictures.
 
 The server reads through Optuna's cache: unlike the stock command it does not load every trial
 again at each of a browser's polls. It is also the one writer of the note and the pictures, which
@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from socketserver import ThreadingMixIn
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,29 +31,43 @@ from ...seeding import SPEC, importance_of
 from ...spec.study_spec import StudySpec
 from ...storage.connection import artifact_store, load_study, study_lock
 from ...storage.outages import reason_of
-from ..front import front_report
+from ..front import FrontReport, front_report
+from .live import LivePage
 
 logger = logging.getLogger(__name__)
 
 _DRAWN = "mergefront:drawn_after"
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where the dashboard listens.
+
+    Args:
+        host: Address to listen on; the dashboard has no password.
+        port: To listen on.
+        allowed: Further names under which it may be asked.
+    """
+
+    host: str
+    port: int
+    allowed: Collection[str] = ()
+
+
 def serve(
     spec: StudySpec,
-    host: str,
-    port: int,
+    spec_path: str,
+    address: Address,
     refresh_seconds: float,
-    allowed: Collection[str] = (),
     announce: Callable[[str], None] = logger.info,
 ) -> None:
-    """Serve the dashboard until the process is stopped.
+    """Serve the report's page, and optuna-dashboard behind it, until the process is stopped.
 
     Args:
         spec: Of an existing study.
-        host: Address to listen on; the dashboard has no password.
-        port: To listen on.
+        spec_path: The study's file, as it is named in the page's commands.
+        address: Where.
         refresh_seconds: Between two looks for new trials to draw.
-        allowed: Further names under which it may be asked.
         announce: Told the address once it listens.
 
     Raises:
@@ -60,17 +75,18 @@ def serve(
         StudyError: If the study does not exist, or the port is taken.
     """
     wsgi = _wsgi()
-    study = load_study(spec)
-    application = only_for(wsgi(_storage(study), artifact_store(spec)), {host, *allowed})
-    with _listen(host, port, application) as server:
+    study, page = load_study(spec), LivePage(spec, spec_path)
+    behind = page.in_front_of(wsgi(_storage(study), artifact_store(spec)))
+    application = only_for(behind, {address.host, *address.allowed})
+    with _listen(address.host, address.port, application) as server:
         painter = threading.Thread(
-            target=_paint_for_ever, args=(spec, refresh_seconds), daemon=True
+            target=_paint_for_ever, args=(spec, page, refresh_seconds), daemon=True
         )
         painter.start()
         # There is nothing to bring in order, and an exception may get lost.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-        announce(f"http://{shown}:{port}")
+        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, address.host)
+        announce(f"http://{shown}:{address.port}")
         server.serve_forever()
 
 
@@ -142,13 +158,13 @@ def _listen(host: str, port: int, application: Callable[..., Any]) -> WSGIServer
         ) from error
 
 
-def _paint_for_ever(spec: StudySpec, seconds: float) -> None:
+def _paint_for_ever(spec: StudySpec, page: LivePage, seconds: float) -> None:
     pause = threading.Event()
     study: optuna.Study | None = None  # of its own: the server's storage belongs to other threads
     while True:
         try:
             study = study or load_study(spec)
-            paint(study, spec)
+            paint(study, spec, page.draw(study))
         except (SQLAlchemyError, StorageInternalError, MergefrontError) as error:
             logger.warning("the pictures were not drawn: %s", reason_of(error))
         except Exception:  # whatever happens, the next look may succeed
@@ -156,8 +172,13 @@ def _paint_for_ever(spec: StudySpec, seconds: float) -> None:
         pause.wait(seconds)
 
 
-def paint(study: optuna.Study, spec: StudySpec) -> bool:
+def paint(study: optuna.Study, spec: StudySpec, report: FrontReport | None = None) -> bool:
     """Write the note and the pictures, unless they show every measured trial already.
+
+    Args:
+        study: Whose attributes are written.
+        spec: Of the study.
+        report: Of the study. Defaults to None: it is computed if there is something to write.
 
     Returns:
         Whether there was something to write.
@@ -171,7 +192,7 @@ def paint(study: optuna.Study, spec: StudySpec) -> bool:
         return False
     figures = {}
     if complete:
-        figures = graphs(front_report(study, spec), study, importance_of(study))
+        figures = graphs(report or front_report(study, spec), study, importance_of(study))
     with study_lock(spec).hold():
         if _drawn(study) is None:
             save_note(study, study_note(study))

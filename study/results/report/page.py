@@ -74,21 +74,42 @@ def write_report(
     """
     check_writable(out)
     report = front_report(study, spec)
-    report.check_models()
+    content, images = render(report, study, spec, spec_path)
+    images = {"front": _png(plot_front(report)), **images}
     out.mkdir(parents=True, exist_ok=True)
-    pictures = _pictures(report, study)
-    images = {"front": _png(plot_front(report))}
-    images |= {picture.name: _png(picture.figure) for picture in pictures}
     for name, data in images.items():
         (out / f"{name}.png").write_bytes(data)
     page = out / "report.html"
-    validations = [v for split in SPLITS if (v := last_validation(study, split)) is not None]
-    figures = "".join(_figure(picture, images[picture.name]) for picture in pictures)
-    quoted = shlex.quote(spec_path)
-    told = answers_part(report, study, spec, f"mergefront answers {quoted}")
-    parts = {**_page(report, study, validations, quoted), "figures": figures, "answers": told}
-    page.write_text(Template(_text("report.html.template")).substitute(parts), encoding="utf-8")
+    page.write_text(content, encoding="utf-8")
     return [page, *(out / f"{name}.png" for name in images)]
+
+
+def render(
+    report: FrontReport, study: optuna.Study, spec: StudySpec, spec_path: str, above: str = ""
+) -> tuple[str, dict[str, bytes]]:
+    """Return the page, and the pictures in it as PNG by their names.
+
+    Args:
+        report: Of the study.
+        study: With measured trials.
+        spec: Of the study.
+        spec_path: The study's file, as it is named in the page's commands.
+        above: HTML that stands above all of it. Defaults to "": nothing.
+
+    Raises:
+        StudyError: If no trial keeps to the constraints.
+    """
+    report.check_models()
+    pictures = _pictures(report, study)
+    images = {picture.name: _png(picture.figure) for picture in pictures}
+    validations = [v for split in SPLITS if (v := last_validation(study, split)) is not None]
+    quoted = shlex.quote(spec_path)
+    parts = _page(report, study, validations, quoted) | {
+        "above": above,
+        "figures": "".join(_figure(picture, images[picture.name]) for picture in pictures),
+        "answers": answers_part(report, study, spec, f"mergefront answers {quoted}"),
+    }
+    return Template(_text("report.html.template")).substitute(parts), images
 
 
 _SEARCHED = (

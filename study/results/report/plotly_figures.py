@@ -15,7 +15,8 @@ from .front_figures import mean_weight
 # The legend below: beside it, half of the dashboard's narrow cards would be legend.
 _LAYOUT = {
     "template": "plotly_white",
-    "margin": {"l": 70, "r": 20, "t": 50, "b": 60},
+    "font": {"size": 10},
+    "margin": {"l": 70, "r": 20, "t": 90, "b": 60},
     "legend": {"orientation": "h", "y": -0.25},
 }
 
@@ -29,6 +30,12 @@ def graphs(
         "hypervolume": hypervolume_graph(report, study),
         "importance": importance_graph(report, importance),
     }
+
+
+def _titled(title: str, *sentences: str) -> str:
+    """Return a title with what the picture means in small letters below it."""
+    small = (f'<span style="font-size: 11px">{sentence}</span>' for sentence in sentences)
+    return "<br>".join([title, *small])
 
 
 def front_graph(report: FrontReport) -> go.Figure:
@@ -45,7 +52,10 @@ def front_graph(report: FrontReport) -> go.Figure:
     figure.add_trace(_parents(report, x, y))
     more = f", 2 of {len(names)} objectives" if len(names) > 2 else ""
     figure.update_layout(
-        title=f"Front, denoised (± 1 deviation){more}",
+        title=_titled(
+            f"Front, denoised (± 1 deviation){more}",
+            "Optuna's own plots show single measurements: lucky ones look better there.",
+        ),
         xaxis_title=html.escape(axis_label(names[x])),
         yaxis_title=html.escape(axis_label(names[y])),
         **_LAYOUT,
@@ -149,7 +159,10 @@ def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
         annotation_text="uniform merges alone",
     )
     figure.update_layout(
-        title="Hypervolume of denoised values",
+        title=_titled(
+            "Hypervolume of denoised values",
+            "Area between front and reference point after each trial, by what is believed today.",
+        ),
         xaxis_title="COMPLETE trials",
         yaxis_title="hypervolume",
         **_LAYOUT,
@@ -172,7 +185,11 @@ def importance_graph(report: FrontReport, importance: dict[str, float] | None) -
         name = f"relevance: {html.escape(metric)}"
         figure.add_bar(x=names, y=values, name=name, marker={"color": colour})
     figure.update_layout(
-        title="Prior importance, learned relevance",
+        title=_titled(
+            "Prior importance, learned relevance",
+            "Prior: how far fine-tuning moved the layer. Relevance: how quickly the objective",
+            "bends with its weight. Optuna's hyperparameter importance is a share of variance.",
+        ),
         yaxis_title="relative to the largest",
         barmode="group",
         **_LAYOUT,

@@ -21,6 +21,7 @@ from mergefront.study.results.report.dashboard import (
     paint,
     study_note,
 )
+from mergefront.study.results.report.live import LivePage
 from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -143,7 +144,10 @@ def test_the_painter_outlives_an_absence_of_the_database(
         inputs = load_inputs(write_spec(tmp_path, study={"storage": server.new_database()}))
         study = init_study(inputs)
         server.stop()
-        painter = threading.Thread(target=_paint_for_ever, args=(inputs.spec, 0.5), daemon=True)
+        page = LivePage(inputs.spec, "spec.yaml")
+        painter = threading.Thread(
+            target=_paint_for_ever, args=(inputs.spec, page, 0.5), daemon=True
+        )
         painter.start()
         for _ in range(100):
             if "the pictures were not drawn" in caplog.text:
