@@ -68,9 +68,13 @@ class Feasibility:
             logarithm = logarithm + torch.special.log_ndtr((mean / deviation)[:, 0])
         return logarithm
 
+    def allows(self, X: Tensor) -> Tensor:
+        """Return whether each point probably keeps to all constraints, `n`-dim."""
+        return self.probability(X) >= LIKELY
+
     def likely(self, X: Tensor) -> Tensor:
-        """Return whether each point probably keeps to all; where none does, all count as such."""
-        likely = self.probability(X) >= LIKELY
+        """Return the same as `allows`; where it allows none, all count as allowed."""
+        likely = self.allows(X)
         return likely if likely.any() else torch.ones_like(likely)
 
 

@@ -134,7 +134,7 @@ class Adviser:
         pair = torch.stack([point, self.model.observations.X[row]])
         utilities = self.expected(pair, weights.expand(2, -1))
         gain = float(utilities[0] - utilities[1])
-        likely = float(self.model.feasibility.probability(point[None])) >= LIKELY
+        likely = bool(self.model.feasibility.allows(point[None]))
         if not (likely and self._is_clear(pair, weights)):
             return self._recommendation(pair[1], weights, float(utilities[1]), 0.0, row)
         return self._recommendation(pair[0], weights, float(utilities[0]), gain, None)
@@ -201,7 +201,7 @@ class Adviser:
             scores = self._expected(model, points, repeated)
             (-scores.sum()).backward()
             optimizer.step()
-            allowed = self.model.feasibility.probability(points) >= LIKELY
+            allowed = self.model.feasibility.allows(points)
             better = allowed & (scores > best_score)
             best = torch.where(better[:, None], points, best).detach()
             best_score = torch.where(better, scores, best_score).detach()

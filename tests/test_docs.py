@@ -95,12 +95,12 @@ def test_the_readmes_table_is_the_committed_validation() -> None:
         values, errors = model["values"], model["standard_errors"]
         assert cells[0] == f"{values['accuracy']:.3f} ± {errors['accuracy']:.3f}"
         assert cells[1] == f"{values['tokens']:.1f} ± {errors['tokens']:.1f}"
-    for name in ("front", "uniform"):
+    for name in ("front", "curve"):
         low, high = validation["interval"][name]
         assert f"{validation['hypervolume'][name]:.2f} [{low:.2f}, {high:.2f}]" in text
-    low, high = validation["interval"]["difference"]
+    low, high = validation["interval"]["gain"]
     assert f"a difference of {low:.2f} to {high:.2f}" in text
-    gain = validation["hypervolume"]["front"] / validation["hypervolume"]["uniform"] - 1
+    gain = validation["hypervolume"]["front"] / validation["hypervolume"]["curve"] - 1
     assert f"{100 * gain:.0f} % more" in text
     clear = [m for m in validation["models"] if m["distinguishable"]]
     front = [m for m in validation["models"] if m["in_front"]]

@@ -31,7 +31,7 @@ from ..spec.study_spec import StudySpec
 from .front_table import data_frame, html_table, rounded, tied_sets
 from .indicators import hypervolume as hypervolume
 from .recommendations import knee_of, reference_of, to_json
-from .uniform_curve import LayerwiseGain, layerwise_gain
+from .uniform_curve import LayerwiseGain, curve_values, layerwise_gain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +98,8 @@ class FrontReport:
         anchors: Label of each parent -> metric -> measured value.
         hypervolume: Of all denoised trials.
         hypervolume_uniform: Of the denoised parents and uniform merges alone.
+        hypervolume_curve: Of the uniform curve: the same, and what is believed between them. None
+            where there is no curve: fewer than two uniform merges, or several experts.
         trials: The front.
         knee: Number of the front's best trial to who wants all objectives alike; None for an empty
             front.
@@ -118,6 +120,7 @@ class FrontReport:
     denoised: Denoised
     adviser: Adviser | None = None
     warning: str | None = None
+    hypervolume_curve: float | None = None
 
     @cached_property
     def tied(self) -> list[list[int]]:
@@ -161,14 +164,27 @@ class FrontReport:
             return "no trial is believed to keep to the constraints yet"
         if len(self.metric_names) == 1:
             return self._best_line()
-        uniform = self.hypervolume_uniform
-        gain = f" ({100 * (self.hypervolume / uniform - 1):+.0f} %)" if uniform > 0 else ""
         pairs = zip(self.metric_names, self.reference_point, strict=True)
         reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
         return (
-            f"hypervolume {self.hypervolume:.3f}, uniform merges alone {uniform:.3f}{gain}; "
+            f"hypervolume {self.hypervolume:.3f}, {self._beside()}; "
             f"reference point {reference}; knee: trial {self.knee}"
         )
+
+    def _beside(self) -> str:
+        """Return the hypervolumes of the uniform curve and of the merges that it goes through."""
+        alone = f"uniform merges alone {self.hypervolume_uniform:.3f}"
+        baseline = self.baseline
+        gain = f" ({100 * (self.hypervolume / baseline - 1):+.0f} %)" if baseline > 0 else ""
+        if self.hypervolume_curve is None:
+            return f"{alone}{gain}"
+        return f"uniform curve {self.hypervolume_curve:.3f}{gain}, {alone}"
+
+    @property
+    def baseline(self) -> float:
+        """Hypervolume that the front is compared with: the uniform curve's where there is one."""
+        curve = self.hypervolume_curve
+        return self.hypervolume_uniform if curve is None else max(curve, self.hypervolume_uniform)
 
     def _best_line(self) -> str:
         """Return the best model of a study with one objective, beside the best uniform merge."""
@@ -193,6 +209,7 @@ class FrontReport:
             "anchors": self.anchors,
             "hypervolume": self.hypervolume,
             "hypervolume_uniform": self.hypervolume_uniform,
+            "hypervolume_curve": self.hypervolume_curve,
             "knee": self.knee,
             "tied": self.tied,
             "warning": self.warning,
@@ -273,6 +290,10 @@ def _report(
     reference = reference_of(study, denoised.means, denoised.trials, given)
     front = _front_trials(study, denoised)
     adviser = None if model is None else Adviser.of(model, study, reference)
+    uniform, curve = _uniform(denoised), None if adviser is None else curve_values(adviser)
+    volumes = [hypervolume(uniform, reference, study.directions)]
+    if curve is not None:
+        volumes.append(hypervolume(torch.cat([uniform, curve]), reference, study.directions))
     return FrontReport(
         study=study.study_name,
         directions=[direction.name.lower() for direction in study.directions],
@@ -280,12 +301,13 @@ def _report(
         reference_point=reference,
         anchors=anchors,
         hypervolume=hypervolume(denoised.means[_eligible(denoised)], reference, study.directions),
-        hypervolume_uniform=hypervolume(_uniform(denoised), reference, study.directions),
+        hypervolume_uniform=volumes[0],
         trials=front,
         knee=knee_of(adviser, front),
         denoised=denoised,
         adviser=adviser,
         warning=study.user_attrs.get(WARNING),
+        hypervolume_curve=volumes[-1] if len(volumes) > 1 else None,
     )
 
 

@@ -113,6 +113,24 @@ def layerwise_gain(
     return LayerwiseGain(float(gains.mean()), (low, high), *_even(adviser, curve))
 
 
+def curve_values(adviser: Adviser) -> Tensor | None:
+    """Return what is believed along the uniform curve, `c x m`-dim, in the study's directions.
+
+    Points that probably break a constraint are left out.
+
+    Args:
+        adviser: Of the study.
+
+    Returns:
+        None where there is no curve: fewer than two uniform merges, or several experts.
+    """
+    model = adviser.model
+    curve = _curve(model.trials, model.observations.X)
+    if curve is None:
+        return None
+    return model.surrogate.means(curve[model.feasibility.allows(curve)]) * adviser.flips
+
+
 def _even(
     adviser: Adviser, curve: Tensor
 ) -> tuple[float, dict[str, Any], list[float], list[float]]:

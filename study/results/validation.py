@@ -45,9 +45,11 @@ class Validation:
         report: Of the search.
         split: Name of the split.
         models: Front first, cheapest last, then parents and uniform merges.
-        hypervolume: Of `front` and `uniform`.
-        interval: 95 % bootstrap intervals of `front`, `uniform`, their `difference`, and of
-            `survives`, the difference as a share of what the search reported.
+        hypervolume: Of `front`, of the parents and `uniform` merges, and of the uniform `curve`,
+            straight between them.
+        interval: 95 % bootstrap intervals of the same, of the `difference` of front and uniform
+            merges, of the front's `gain` over the curve, and of `survives`, the gain as a share
+            of what the search reported.
         recommended: Models that nobody had measured, from one end of the front to the other.
         criteria: Answers to the spec's criteria.
         paired: The front's models beside the parents, in the metrics that are means.
@@ -68,9 +70,10 @@ class Validation:
 
         None if the search reported too small a gain to be divided by.
         """
-        reported = _reported_gain(self.report)
-        validated = self.hypervolume["front"] - self.hypervolume["uniform"]
-        return None if reported is None else validated / reported
+        by_curve = "curve" in self.hypervolume
+        reported = _reported_gain(self.report, by_curve)
+        baseline = self.hypervolume["curve" if by_curve else "uniform"]
+        return None if reported is None else (self.hypervolume["front"] - baseline) / reported
 
     def to_json(self) -> dict[str, Any]:
         """Return what `validate --format json` prints."""
@@ -83,6 +86,7 @@ class Validation:
             "hypervolume_search": {
                 "front": self.report.hypervolume,
                 "uniform": self.report.hypervolume_uniform,
+                "curve": self.report.baseline,
             },
             "survives": self.survives,
             "interval": self.interval,
@@ -149,9 +153,8 @@ def validate(
     measured = _values(models, objective, np.ones((1, len(answers))))
     drawn = _values(models, objective, resample_questions(answers))
     volumes = _Volumes(report, study, models)
-    front, uniform = volumes.of(measured)
     flips = signs(study.directions).numpy()
-    gain = np.subtract(*volumes.of(drawn))
+    samples = _derived(volumes.of(drawn), _reported_gain(report))
     labels = [model.label for model in models]
     believed = {
         row: model.trial.user_attrs["denoised"]
@@ -159,15 +162,13 @@ def validate(
         if model.in_front
     }
     gains = gains_of_best(criteria, report.metric_names, labels, believed, drawn * flips, flips)
-    quantities = {"gain over uniform": gain, **gains}
-    if (reported := _reported_gain(report)) is not None:
-        quantities["survives"] = gain / reported
+    quantities = {**samples, "gain over uniform": samples["gain"], **gains}
     return Validation(
         report,
         split,
         _compared(models, drawn * flips),
-        {"front": float(front[0]), "uniform": float(uniform[0])},
-        _intervals(*volumes.of(drawn), _reported_gain(report)),
+        {name: float(values[0]) for name, values in volumes.of(measured).items()},
+        {name: _interval(values) for name, values in samples.items()},
         measure_recommended(report, objective, progress),
         [criterion.answer(quantities) for criterion in criteria],
         compared_with_parents(
@@ -181,8 +182,9 @@ def _is_parent(model: ValidatedModel) -> bool:
     return model.trial.user_attrs.get("phase") == "parent"
 
 
-def _reported_gain(report: FrontReport) -> float | None:
-    gain = report.hypervolume - report.hypervolume_uniform
+def _reported_gain(report: FrontReport, by_curve: bool = True) -> float | None:
+    baseline = report.baseline if by_curve else report.hypervolume_uniform
+    gain = report.hypervolume - baseline
     return gain if gain > _SMALLEST_GAIN * report.hypervolume else None
 
 
@@ -235,11 +237,17 @@ class _Volumes:
     study: optuna.Study
     models: Sequence[ValidatedModel]
 
-    def of(self, values: Array) -> tuple[Array, Array]:
-        """Return the hypervolumes of front and uniform curve in each resample."""
+    def of(self, values: Array) -> dict[str, Array]:
+        """Return the hypervolumes of front, uniform merges and uniform curve in each resample."""
         front = [m.in_front for m in self.models]
         uniform = [m.in_uniform for m in self.models]
-        return self._each(values[:, front]), self._each(values[:, uniform])
+        # Many points of many objectives take long.
+        n_between = _N_BETWEEN if values.shape[2] < 3 else _N_BETWEEN // 4
+        return {
+            "front": self._each(values[:, front]),
+            "uniform": self._each(values[:, uniform]),
+            "curve": self._each(_curve(self.models, values, n_between)),
+        }
 
     def _each(self, values: Array) -> Array:
         if not values.shape[1]:
@@ -248,16 +256,17 @@ class _Volumes:
         return np.array([hypervolume(torch.from_numpy(v), point, directions) for v in values])
 
 
-def _intervals(
-    front: Array, uniform: Array, reported_gain: float | None
-) -> dict[str, list[float]]:
-    samples = {"front": front, "uniform": uniform, "difference": front - uniform}
+def _derived(volumes: dict[str, Array], reported_gain: float | None) -> dict[str, Array]:
+    """Return the hypervolumes of each resample and what is made of them."""
+    gain = volumes["front"] - volumes["curve"]
+    samples = {**volumes, "difference": volumes["front"] - volumes["uniform"], "gain": gain}
     if reported_gain is not None:
-        samples["survives"] = (front - uniform) / reported_gain
-    return {
-        name: [float(x) for x in np.percentile(values, _INTERVAL)]
-        for name, values in samples.items()
-    }
+        samples["survives"] = gain / reported_gain
+    return samples
+
+
+def _interval(values: Array) -> list[float]:
+    return [float(x) for x in np.percentile(values, _INTERVAL)]
 
 
 def _compared(models: Sequence[ValidatedModel], maximized: Array) -> list[ValidatedModel]:
@@ -267,7 +276,7 @@ def _compared(models: Sequence[ValidatedModel], maximized: Array) -> list[Valida
         models: All.
         maximized: Resamples x models x objectives, larger is better.
     """
-    curve = _curve(models, maximized)
+    curve = _curve(models, maximized, _N_BETWEEN)
     return [
         replace(model, beyond_uniform=_share_beyond(maximized[:, row], curve))
         if model.in_front
@@ -276,20 +285,20 @@ def _compared(models: Sequence[ValidatedModel], maximized: Array) -> list[Valida
     ]
 
 
-def _curve(models: Sequence[ValidatedModel], maximized: Array) -> Array:
+def _curve(models: Sequence[ValidatedModel], values: Array, n_between: int) -> Array:
     """Return the uniform curve in each resample, straight between neighbouring merges.
 
     Where uniform merges have no order (several experts), they stand for themselves.
     """
     rows = [row for row, model in enumerate(models) if model.in_uniform]
     if not rows:
-        return maximized[:, :0]
+        return values[:, :0]
     levels = [list(models[row].trial.params.values()) for row in rows]
     if any(max(level) > min(level) for level in levels):
-        return maximized[:, rows]
+        return values[:, rows]
     rows.sort(key=lambda row: next(iter(models[row].trial.params.values())))
-    points = maximized[:, rows]
-    steps = np.arange(_N_BETWEEN) / _N_BETWEEN
+    points = values[:, rows]
+    steps = np.arange(n_between) / n_between
     starts, moves = points[:, :-1, None], np.diff(points, axis=1)[:, :, None]
     between = (starts + steps[:, None] * moves).reshape(len(points), -1, points.shape[2])
     return np.concatenate([between, points[:, -1:]], axis=1)

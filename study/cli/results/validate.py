@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 _TITLES = {
     "front": "hypervolume, front",
     "uniform": "hypervolume, parents and uniform merges",
-    "difference": "hypervolume, difference",
+    "curve": "hypervolume, uniform curve (straight between the merges)",
+    "difference": "hypervolume, front less uniform merges",
+    "gain": "hypervolume, front less uniform curve",
     "survives": "share of the search's gain that survives",
 }
 
@@ -76,8 +78,9 @@ def _print(validation: "Validation") -> None:
     if content["recommended"]:
         _print_recommended(content)
     volumes = content["hypervolume"]
-    difference = volumes["front"] - volumes["uniform"]
-    known = {**volumes, "difference": difference, "survives": content["survives"]}
+    less = {"difference": "uniform", "gain": "curve"}
+    known = {name: volumes["front"] - volumes[other] for name, other in less.items()}
+    known |= {**volumes, "survives": content["survives"]}
     for name, (low, high) in content["interval"].items():
         value = known[name]
         shown = "" if value is None else f"{value:.3f}, "

@@ -56,19 +56,21 @@ def _validated(report: FrontReport, content: Mapping[str, Any]) -> str:
         best = f"the best model's {html.escape(report.metric_names[0])} differs by <b>{gain}</b>"
         return f"On {asked} {best} from the best uniform merge's (95 % interval).{told}"
     return (
-        f"On {asked} the front's hypervolume is <b>{gain}</b> against the uniform merges' (95 % "
-        f"interval).{told}"
+        f"On {asked} the front's hypervolume is <b>{gain}</b> against that of the uniform "
+        f"{'curve' if 'curve' in content['hypervolume'] else 'merges'} (95 % interval).{told}"
     )
 
 
 def gain_of(report: FrontReport, content: Mapping[str, Any]) -> tuple[str, float, float]:
-    """Return a validated gain over the uniform merges as a text, and its 95 % interval.
+    """Return a validated gain over the uniform curve as a text, and its 95 % interval.
 
-    In per cent of the uniform merges' hypervolume; for one objective in its unit.
+    In per cent of the curve's hypervolume; for one objective in its unit. Validations of older
+    versions know the uniform merges alone, and one objective has no more than the best of them.
     """
-    uniform = content["hypervolume"]["uniform"]
+    curve = "curve" in content["hypervolume"] and len(report.metric_names) > 1
+    uniform = content["hypervolume"]["curve" if curve else "uniform"]
     gain = content["hypervolume"]["front"] - uniform
-    low, high = content["interval"]["difference"]
+    low, high = content["interval"]["gain" if curve else "difference"]
     if len(report.metric_names) == 1:
         flip = 1 if report.directions[0] == "maximize" else -1
         gain, low, high = flip * gain, *sorted((flip * low, flip * high))

@@ -21,6 +21,13 @@ _SIGNS = {
     "truncation": "answers cut at the limit",
     **{sign: text.removeprefix("share of ") for sign, text in SIGNS.items()},
 }
+_VOLUMES = {
+    "front": "front",
+    "curve": "uniform curve",
+    "uniform": "uniform merges alone",
+    "gain": "front less curve",
+    "difference": "front less uniform merges",
+}
 Validations = list[dict[str, Any]]
 
 
@@ -86,7 +93,7 @@ def cards(
     """Return the headline's facts: what fresh questions say first, where they were asked."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     facts = [
-        (f"gain on fresh questions ({v['split']})", gain_of(report, v)[0])
+        (f"gain over the uniform curve, fresh questions ({v['split']})", gain_of(report, v)[0])
         for v in validations[-1:]
     ]
     if len(report.metric_names) > 1:
@@ -102,31 +109,34 @@ def cards(
 
 
 def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
-    uniform = report.hypervolume_uniform
+    baseline, curve = report.baseline, report.hypervolume_curve
     gain = (
-        f"{100 * (report.hypervolume / uniform - 1):+z.0f} %" if uniform > 0 else "none measured"
+        f"{100 * (report.hypervolume / baseline - 1):+z.0f} %" if baseline > 0 else "none measured"
     )
+    beside = [] if curve is None else [("uniform curve", curve)]
+    beside.append(("uniform merges alone", report.hypervolume_uniform))
+    volumes = [("hypervolume", report.hypervolume), *beside]
     pairs = zip(report.metric_names, report.reference_point, strict=True)
     reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-    where = "gain on the search's own questions" if validated else "gain, not validated yet"
+    where = "gain on the search's own questions" if validated else "gain over it, not validated"
     return [
         (where, gain),
-        ("hypervolume; uniform merges alone", f"{report.hypervolume:.3f}; {uniform:.3f}"),
+        ("; ".join(name for name, _ in volumes), "; ".join(f"{v:.3f}" for _, v in volumes)),
         ("reference point", reference),
     ]
 
 
 def validation(content: dict[str, Any]) -> str:
     """Return what a validation found, as a paragraph."""
-    front, uniform = (content["hypervolume"][name] for name in ("front", "uniform"))
     interval = content["interval"]
+    volumes = dict(content["hypervolume"])
+    volumes["difference"] = volumes["front"] - volumes["uniform"]
+    if "curve" in volumes:
+        volumes["gain"] = volumes["front"] - volumes["curve"]
     shown = ", ".join(
-        f"{title} {value:.3f} [{interval[name][0]:.3f}, {interval[name][1]:.3f}]"
-        for title, name, value in (
-            ("front", "front", front),
-            ("uniform merges alone", "uniform", uniform),
-            ("difference", "difference", front - uniform),
-        )
+        f"{title} {volumes[name]:.3f} [{interval[name][0]:.3f}, {interval[name][1]:.3f}]"
+        for name, title in _VOLUMES.items()
+        if name in volumes
     )
     survives = content["survives"]
     share = "" if survives is None else f" {100 * survives:.0f} % of the search's gain survives."

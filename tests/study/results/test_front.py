@@ -136,6 +136,9 @@ def test_the_reports_numbers_fit_together(finished: Path) -> None:
         hypervolume(points, reference, study.directions)
     )
     assert content["hypervolume"] >= content["hypervolume_uniform"] > 0
+    # The curve goes through the uniform merges and lies between them, too.
+    assert content["hypervolume_curve"] >= content["hypervolume_uniform"]
+    assert f"uniform curve {content['hypervolume_curve']:.3f}" in report.summary()
     trial = content["trials"][0]
     assert trial.keys() >= {"number", "values", "standard_errors", "denoised", "params"}
     assert trial["values"].keys() == {"accuracy", "tokens"}
@@ -189,7 +192,7 @@ def test_the_report_shows_search_and_validation_side_by_side(
     record(validate(report, study, objective, "validation"), written, spec)
     text = write_report(study, spec, tmp_path)[0].read_text()
     for metric in spec.metric_names:
-        assert text.count(f">{metric}, validation</button>") == 1
+        assert text.count(f'aria-label="{metric}, validation"') == 1
     assert "24 questions of the split <b>validation</b>" in text
     # Trial, role; believed, measured and validation of two objectives; beyond the uniform curve;
     # tied; signs of trouble that the models show.

@@ -1,5 +1,6 @@
 """The front on questions the search never saw."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,13 @@ from mergefront.errors import StudyError
 from mergefront.study import StudySpec
 from mergefront.study.cli.results.validate import _print
 from mergefront.study.results.front import front_report, hypervolume
-from mergefront.study.results.validation import Validation, _share_beyond, validate
+from mergefront.study.results.validation import (
+    Validation,
+    _derived,
+    _share_beyond,
+    _Volumes,
+    validate,
+)
 from mergefront.study.results.validation_study import (
     VALIDATES,
     last_validation,
@@ -61,11 +68,13 @@ def test_json_follows_the_contract_and_fits_together(
     study = load_study(StudySpec.from_yaml(finished))
     expected = hypervolume(points, validation.report.reference_point, study.directions)
     assert content["hypervolume"]["front"] == pytest.approx(expected)
-    for name in ("front", "uniform"):
+    for name in ("front", "uniform", "curve"):
         low, high = content["interval"][name]
         assert low <= content["hypervolume"][name] <= high
     difference = np.array(content["interval"]["difference"])
     assert difference[0] < difference[1]
+    assert content["hypervolume"]["curve"] >= content["hypervolume"]["uniform"]
+    assert content["interval"]["gain"][1] <= difference[1]
 
 
 def test_models_of_the_front_are_compared_with_the_whole_uniform_curve(
@@ -82,6 +91,22 @@ def test_a_point_on_a_chord_is_not_beyond_and_one_above_it_is() -> None:
     curve = np.array([[[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]])
     for point, expected in (([0.5, 0.5], 0.0), ([0.6, 0.5], 1.0), ([1.1, -1.0], 1.0)):
         assert _share_beyond(np.array([point]), curve) == expected
+
+
+def test_what_a_coarse_curve_hides_is_no_gain(validation: Validation) -> None:
+    front, ends = np.array([[[0.5, 0.5]]]), np.array([[[0.0, 1.0], [1.0, 0.0]]])
+    models = [replace(m, trial=deepcopy(m.trial)) for m in validation.models[:3]]
+    for model, level in zip(models[1:], (0.0, 1.0), strict=True):
+        model.trial.params = dict.fromkeys(model.trial.params, level)
+    one = [replace(m, in_front=k == 0, in_uniform=k > 0) for k, m in enumerate(models)]
+    report = replace(validation.report, reference_point=[0.0, 0.0])
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    volumes = _Volumes(report, study, one).of(np.concatenate([front, ends], axis=1))
+    assert volumes["front"] == pytest.approx(0.25)
+    assert volumes["uniform"] == 0.0
+    # Half the square, less the steps of the 20 points on the chord.
+    assert volumes["curve"] == pytest.approx(0.5 * 19 / 20)
+    assert _derived(volumes, None)["gain"] < 0 < _derived(volumes, None)["difference"]
 
 
 def test_a_gain_too_small_to_divide_by_survives_in_no_share(validation: Validation) -> None:
