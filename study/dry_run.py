@@ -22,6 +22,7 @@ from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
 from ..samplers import MEASURED
 from .budget import UNLIMITED
 from .first_trials import first_trials
+from .importance import check_importance
 from .opening import planned_inputs
 from .readiness import check_ready, differences
 from .results.status import price_of, quoted
@@ -53,6 +54,7 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         inputs, is_even = planned_inputs(spec, partial(outline_model, into=Path(folder)))
         warning = inputs.greedy_warning
         check_ready(inputs)
+        check_importance(inputs)
         return [
             ("models", _models(inputs)),
             *(("parents differ", line) for line in differences(inputs)),

@@ -62,6 +62,19 @@ def compute_importance(
     return _permuted(importance, inputs.spec.study.seed) if asked.permuted else importance
 
 
+def check_importance(inputs: StudyInputs) -> None:
+    """Check that what an importance is computed from is there.
+
+    Raises:
+        SpecError: If it needs questions or a file that are not there.
+    """
+    kind = inputs.spec.importance.kind
+    if kind == "file":
+        _from_file(inputs)
+    elif kind in ("activation", "both"):
+        prompts_of(inputs)
+
+
 def _permuted(importance: Mapping[str, float], seed: int) -> dict[str, float]:
     """Return the same values at random parameters: what an importance is worth that is wrong."""
     order = np.random.default_rng([41, seed]).permutation(len(importance))

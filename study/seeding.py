@@ -16,7 +16,7 @@ from ..objectives.checkpoints.configs import config_hash, stop_tokens
 from ..objectives.evaluation.backends.vllm_backend import check_version
 from ..objectives.merging import MergePlan
 from .first_trials import first_trials
-from .importance import compute_importance
+from .importance import check_importance, compute_importance
 from .opening import with_stored_blocks
 from .readiness import check_ready
 from .spec.inputs import StudyInputs
@@ -68,7 +68,7 @@ def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
     check_extras(spec)
     check_storage(spec.study.storage)
     with study_lock(spec).hold() as connection:
-        study = _open_or_begin(spec, open_storage(spec.study.storage))
+        study = _open_or_begin(inputs, open_storage(spec.study.storage))
         if FINGERPRINT not in study.user_attrs:
             _set_attributes(study, inputs)
             _complete(connection, study, inputs, queue)
@@ -106,11 +106,13 @@ def check_extras(spec: StudySpec) -> None:
         check_version()
 
 
-def _open_or_begin(spec: StudySpec, storage: BaseStorage) -> optuna.Study:
+def _open_or_begin(inputs: StudyInputs, storage: BaseStorage) -> optuna.Study:
     """Return the study of the spec's name; one that another tool made is left alone."""
+    spec = inputs.spec
     try:
         study = optuna.load_study(study_name=spec.study.name, storage=storage)
     except KeyError:
+        check_importance(inputs)
         return optuna.create_study(
             study_name=spec.study.name, storage=storage, directions=spec.directions
         )

@@ -85,10 +85,10 @@ class _Bars:
     def __init__(self, spec: StudySpec, console: Console) -> None:
         self._spec, self._looked = spec, 0.0
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
         )
         self.progress = Progress(*columns, console=console, transient=True)
         total = known(spec.study.trials)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
@@ -20,13 +21,16 @@ def make_table(title: str | None, columns: Sequence[str], rows: Sequence[Row]) -
             `~` is of less weight.
         rows: Cells, and whether the row is chosen.
     """
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    # Brackets in names are no markup.
+    shown = None if title is None else escape(title)
+    table = Table(box=box.SIMPLE_HEAD, title=shown, title_justify="left")
     for column in columns:
         justify = "left" if column.startswith("<") else "right"
         style = "dim" if column.startswith("~") else ""
-        table.add_column(column.lstrip("<~"), justify=justify, style=style, no_wrap=True)  # type: ignore[arg-type]
+        head = escape(column.lstrip("<~"))
+        table.add_column(head, justify=justify, style=style, no_wrap=True)  # type: ignore[arg-type]
     for cells, chosen in rows:
-        table.add_row(*cells, style="bold" if chosen else "")
+        table.add_row(*map(escape, cells), style="bold" if chosen else "")
     return table
 
 

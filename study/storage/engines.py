@@ -78,10 +78,11 @@ def _engine(url: URL) -> Engine:
 
 def driver_missing(url: URL) -> StudyError:
     """Return the error about a driver that is not installed."""
-    return StudyError(
-        f"The driver for {url.drivername!r} is not installed; run "
-        "`pip install 'mergefront[postgres]'`."
-    )
+    driver = url.get_driver_name()
+    advice = "run `pip install 'mergefront[postgres]'`"
+    if driver != "psycopg2":
+        advice = f"run `pip install {driver}`, or write postgresql:// for psycopg2"
+    return StudyError(f"The driver for {url.drivername!r} is not installed; {advice}.")
 
 
 def cannot_open(url: URL, error: Exception) -> StudyError:

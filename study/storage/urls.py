@@ -11,8 +11,8 @@ from ...errors import StudyError
 # Parts of a URL's query that hold secrets (libpq's names).
 _SECRETS = frozenset({"password", "sslpassword", "passfile"})
 _HIDDEN = "***"
-# More than one "@" before the path: the driver would take the rest of a password for the host.
-_AUTHORITY = re.compile(r"://([^/?#]*)")
+# Where a password has a plain "@", a driver takes the rest of it for the host.
+_AT_IN_PASSWORD = re.compile(r"@.*@|[?&](ssl)?password=[^&]*@", re.DOTALL)
 
 
 def parse_url(url: str) -> URL:
@@ -26,10 +26,7 @@ def parse_url(url: str) -> URL:
     except (ArgumentError, ValueError) as error:
         raise _unreadable() from error
     if parsed.get_backend_name() != "sqlite":
-        authority = _AUTHORITY.search(url)
-        if (authority is not None and authority.group(1).count("@") > 1) or "@" in str(
-            parsed.host
-        ):
+        if _AT_IN_PASSWORD.search(url) or "@" in str(parsed.host):
             raise _unreadable()
     elif parsed.database in (None, "", ":memory:"):
         raise StudyError(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from command import invoke
 from mergefront.errors import SpecError
 from mergefront.study.importance import compute_importance, prompts_of, signals_of
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
@@ -49,6 +50,27 @@ def test_activations_need_questions_of_their_own(tmp_path: Path) -> None:
     inputs = load_inputs(write_spec(tmp_path, importance={"kind": "activation"}))
     with pytest.raises(SpecError, match="needs questions that no candidate is measured on"):
         compute_importance(inputs)
+
+
+@pytest.mark.parametrize(
+    ("importance", "message"),
+    [
+        ({"kind": "file", "path": "none.json"}, "must be a readable JSON file"),
+        ({"kind": "both"}, "needs questions that no candidate is measured on"),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_an_importance_lacks_is_said_before_anything_is_created(
+    tmp_path: Path, importance: dict[str, Any], message: str, more: tuple[str, ...]
+) -> None:
+    path = write_spec(tmp_path, importance=importance)
+    result = invoke("run", path, *more)
+    assert (result.exit_code, message in result.stderr) == (1, True)
+    shown = invoke("status", path)
+    assert (shown.exit_code, "is no study" in shown.stderr or "no database" in shown.stderr) == (
+        1,
+        True,
+    )
 
 
 def test_texts_are_no_prompts(tmp_path: Path) -> None:

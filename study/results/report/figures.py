@@ -45,6 +45,11 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (places.get(name.split("@")[0], 1), name))
 
 
+def plain(text: str) -> str:
+    """Return a text that matplotlib shows as it is: dollar signs would begin a formula."""
+    return text.replace("$", r"\$")
+
+
 def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     """Draw the hypervolume after each trial, by what is believed of the trials now.
 
@@ -78,7 +83,7 @@ def _plot_best(report: FrontReport) -> Figure:
     axes.step(numbers, best, where="post", color=FRONT, linewidth=1.8, label="best so far")
     axes.plot(numbers, values, "o", color=OTHER, markersize=4, label="each trial")
     axes.set_xlabel("COMPLETE trials")
-    axes.set_ylabel(axis_label(report.metric_names[0]), fontsize=8)
+    axes.set_ylabel(plain(axis_label(report.metric_names[0])), fontsize=8)
     axes.legend(frameon=False, loc="lower right")
     return figure
 
@@ -95,7 +100,8 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
         report.metric_names, report.denoised.relevance, PER_OBJECTIVE, strict=False
     ):
         largest = max(row.values(), default=1.0)
-        series.append((f"relevance: {metric}", {k: v / largest for k, v in row.items()}, colour))
+        label = plain(f"relevance: {metric}")
+        series.append((label, {k: v / largest for k, v in row.items()}, colour))
     width = 0.8 / max(1, len(series))
     for index, (label, values, colour) in enumerate(series):
         offsets = np.arange(len(names)) + (index - (len(series) - 1) / 2) * width
@@ -146,4 +152,4 @@ def _write_densities(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
 def _row_label(trial: FrozenTrial, report: FrontReport) -> str:
     pairs = zip(report.metric_names, trial.user_attrs["denoised"], strict=True)
     shown = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-    return f"trial {trial.number} ({shown})"
+    return plain(f"trial {trial.number} ({shown})")

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 from ....objectives.merging.plan import DENSITY
 from ...first_trials import is_uniform
 from ..front import FrontReport
-from .figures import FRONT, OTHER, PARENT, UNIFORM, axis_label, make_axes
+from .figures import FRONT, OTHER, PARENT, UNIFORM, axis_label, make_axes, plain
 
 
 def plot_front(report: FrontReport) -> Figure:
@@ -57,7 +57,7 @@ def _plot_single(report: FrontReport) -> Figure:
     point = (mean_weight(best), best.user_attrs["denoised"][0])
     axes.plot(*point, "*", color=FRONT, markersize=15, zorder=5, label=f"best: {best.number}")
     axes.set_xlabel("mean weight of the layers: 0 base, 1 expert")
-    axes.set_ylabel(axis_label(report.metric_names[0]))
+    axes.set_ylabel(plain(axis_label(report.metric_names[0])))
     axes.set_title(_title(report), fontsize=10)
     axes.legend(frameon=False)
     return figure
@@ -114,8 +114,8 @@ def _draw_plane(axes: Axes, report: FrontReport, x: int, y: int, joined: bool = 
     )
     _draw_parents(axes, report, x, y)
     _mark_knee(axes, report, x, y)
-    axes.set_xlabel(axis_label(report.metric_names[x]))
-    axes.set_ylabel(axis_label(report.metric_names[y]))
+    axes.set_xlabel(plain(axis_label(report.metric_names[x])))
+    axes.set_ylabel(plain(axis_label(report.metric_names[y])))
 
 
 def _draw_uniform(axes: Axes, report: FrontReport, x: int, y: int) -> None:
@@ -142,7 +142,7 @@ def _draw_parents(axes: Axes, report: FrontReport, x: int, y: int) -> None:
             point = (row[x], row[y])
             axes.plot(*point, "*", color=PARENT, markersize=15, zorder=5, markeredgecolor="white")
             axes.annotate(
-                trial.user_attrs.get("label", "parent"),
+                plain(trial.user_attrs.get("label", "parent")),
                 point,
                 xytext=(8, -14),
                 textcoords="offset points",

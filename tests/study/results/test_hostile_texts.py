@@ -1,4 +1,4 @@
-"""Texts of users, models and errors in the dashboard: shown, and never run as HTML."""
+"""Texts of users, models and errors: shown as they are, never run as HTML, markup or formulas."""
 
 import shutil
 from datetime import timedelta
@@ -10,9 +10,14 @@ import yaml
 from markdown_it import MarkdownIt
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from command import invoke
 from dashboards import served, wait_for_graphs
 from mergefront.examples.demo import BASE
+from mergefront.study import StudySpec
+from mergefront.study.results.front import front_report
 from mergefront.study.results.report.dashboard import study_note
+from mergefront.study.results.report.figures import axis_label, plain
+from mergefront.study.results.report.front_figures import plot_front
 from mergefront.study.run import run
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -22,7 +27,8 @@ SCRIPT = "<img src=nowhere onerror=\"document.body.dataset.owned='yes'\">"
 # Backticks leave code, a line of them ends a block of it.
 MODEL = f"`{SCRIPT}``` & <b>base"
 SYSTEM = f"Be brief.\n   ```\n{SCRIPT}\n\n# {SCRIPT}"
-TASK = "<b>`demo`"
+# Markup of terminals in brackets, a formula that never ends between dollar signs.
+TASK = "<b>`demo`[stem]$x_{$"
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,23 @@ def test_the_note_is_text_in_any_reader_of_markdown(hostile: Path) -> None:
     (spec,) = [token.content for token in tokens if token.type == "fence"]
     assert SCRIPT in spec.replace("\n", " ") or "onerror" in spec
     assert len([token for token in tokens if token.type == "heading_open"]) == 1
+
+
+@pytest.mark.parametrize("command", ["front", "pick", "validate"])
+def test_tables_show_names_whole(hostile: Path, command: str) -> None:
+    result = invoke(command, hostile)
+    assert result.exit_code == 0, result.output
+    assert f"accuracy/{TASK}" in result.stdout
+
+
+def test_pictures_show_names_as_they_are(hostile: Path, tmp_path: Path) -> None:
+    result = invoke("report", hostile, "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    spec = StudySpec.from_yaml(hostile)
+    figure = plot_front(front_report(load_study(spec), spec))
+    figure.canvas.draw()
+    assert figure.axes[0].get_ylabel() == plain(axis_label(f"accuracy/{TASK}"))
+    assert plain(TASK) == TASK.replace("$", "\\$")
 
 
 def test_a_browser_runs_nothing_of_it(hostile: Path, browser: Any) -> None:

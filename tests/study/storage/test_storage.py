@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -210,12 +211,27 @@ PASSWORD = "Ga7pass"
         f"postgresql://user:{PASSWORD}@127.0.0.1:{PASSWORD}/db",
         f"postgresql//user:{PASSWORD}@127.0.0.1:1/db",
         f"postgresql://127.0.0.1:1/db?user=u&password={PASSWORD}",
+        f"postgresql://127.0.0.1:1/db?user=u&password=a@{PASSWORD}",
+        f"postgresql://user:p@{PASSWORD}/w%rd#1?:x@127.0.0.1:1/db",
+        f"postgresql://user:p@ss/{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://user:p@ss?{PASSWORD}@127.0.0.1:1/db",
     ],
 )
 def test_no_error_shows_a_password(url: str) -> None:
     with pytest.raises(StudyError) as caught:
         open_storage(url)
     assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("driver", "advice"), [("psycopg", "pip install psycopg`, or write postgresql://")]
+)
+def test_a_driver_that_is_missing_is_named(
+    driver: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, driver, None)  # as if it were not installed
+    with pytest.raises(StudyError, match=advice):
+        open_storage(f"postgresql+{driver}://127.0.0.1:1/db")
 
 
 def test_a_password_in_the_query_is_not_stored(tmp_path: Path, secured: Server) -> None:
