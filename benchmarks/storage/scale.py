@@ -2,8 +2,8 @@
 
     make bench-scale              # 5,000 trials of 80 weights on a PostgreSQL of its own
 
-Each command is a process of its own, started as a user starts it; memory is its peak (RSS). Half
-of the trials again shows what grows faster than the study.
+Each command is a process of its own, started as a user starts it; memory is its peak (RSS). CPU
+seconds are without the database's. Half of the trials again shows what grows faster than they do.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="*", default=[2500, 5000])
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    print("| trials | what | s | peak MB |\n|---|---|---|---|")
+    print("| trials | what | s | CPU s | peak MB |\n|---|---|---|---|---|")
     with serve() as server:
         for n in arguments.trials:
             with tempfile.TemporaryDirectory(prefix="scale.") as work:
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(server: Server, folder: Path, n: int) -> None:
     """Fill a study and measure everything on it."""
     study = {"storage": server.new_database(), "trials": n + 100}
-    path = write_spec(folder, 2, study=study)
+    path = write_spec(folder, 2, study=study, importance={"kind": "none"})
     inputs = load_inputs(path)
     fill(inputs, n)
     commands = {
@@ -58,24 +58,25 @@ def measure(server: Server, folder: Path, n: int) -> None:
     }
     for name, arguments in commands.items():
         line = [sys.executable, "-m", "mergefront", *arguments]
-        _, seconds, memory = _run(line)
-        print(f"| {n} | `{name}` | {seconds:.1f} | {memory} |", flush=True)
+        _, seconds, of_cpu, memory = _run(line)
+        print(f"| {n} | `{name}` | {seconds:.1f} | {of_cpu:.1f} | {memory} |", flush=True)
     for part in ("paint", "claims"):
         line = [sys.executable, str(_PARTS), part, str(path)]
-        printed, _, memory = _run(line)
+        printed, *_, memory = _run(line)
         for row in printed.splitlines():
             print(f"| {n} | {row} | {memory} |", flush=True)
 
 
-def _run(line: Sequence[str]) -> tuple[str, float, int]:
-    """Run a process; return what it printed, its seconds and its peak memory in MB."""
+def _run(line: Sequence[str]) -> tuple[str, float, float, int]:
+    """Run a process; return what it printed, its seconds, those of CPU, its peak memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, line
-    return printed, time.perf_counter() - start, usage.ru_maxrss // 1024
+    seconds = time.perf_counter() - start
+    return printed, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024
 
 
 def fill(inputs: StudyInputs, n: int) -> None:

@@ -17,13 +17,15 @@ from mergefront.study.workers.claims import Claims
 
 
 def main() -> None:
-    """Print seconds by part, one a line."""
+    """Print seconds, and those of CPU, by part, one a line."""
     part, path = sys.argv[1:]
     torch.set_num_threads(1)
     inputs = load_inputs(path)
     study = load_study(inputs.spec)
     if part == "paint":
-        _tell("repaint of the dashboard", time.perf_counter(), paint(study, inputs.spec))
+        start = _now()
+        paint(study, inputs.spec)
+        _tell("repaint of the dashboard", start)
     else:
         _claims(study, inputs)
 
@@ -33,20 +35,25 @@ def _claims(study: optuna.Study, inputs: StudyInputs) -> None:
     study.sampler = SIPSampler(seed=0, search_space=space)
     claims = Claims(study, inputs.spec.study.trials, space)
     with study_lock(inputs.spec).hold() as connection:
-        start = time.perf_counter()
+        start = _now()
         claims.trials(connection)
         _tell("a worker's first look", start)
-        for _ in range(3):
-            start = time.perf_counter()
-            claims.trials(connection)
-            _tell("its next look", start)
-        start = time.perf_counter()
-        claims.claim(connection, {"worker": "scale"})
-        _tell("a claim with its proposal", start)
+        start = _now()
+        claims.trials(connection)
+        _tell("its next look", start)
+        for name in ("its first claim with a proposal", "its next claim"):
+            start = _now()
+            claims.claim(connection, {"worker": "scale"})
+            _tell(name, start)
 
 
-def _tell(what: str, start: float, done: object = None) -> None:
-    sys.stdout.write(f"{what} | {time.perf_counter() - start:.2f}\n")
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _tell(what: str, start: tuple[float, float]) -> None:
+    seconds, of_cpu = (now - then for now, then in zip(_now(), start, strict=True))
+    sys.stdout.write(f"{what} | {seconds:.2f} | {of_cpu:.2f}\n")
 
 
 if __name__ == "__main__":

@@ -71,9 +71,11 @@ class Story:
         """Print a line of the log."""
         print(f"{time.monotonic() - self._start:6.0f} s  {text}", flush=True)
 
-    def compose(self, *arguments: str, check: bool = True, quiet: bool = True) -> str:
-        """Run `docker compose ARGUMENTS` on the project."""
-        files = ("-f", str(ROOT / "docker" / "compose.yaml"), "--env-file", str(self._env))
+    def compose(
+        self, *arguments: str, root: Path = ROOT, check: bool = True, quiet: bool = True
+    ) -> str:
+        """Run `docker compose ARGUMENTS` on the project, with the files below `root`."""
+        files = ("-f", str(root / "docker" / "compose.yaml"), "--env-file", str(self._env))
         line = ("compose", *files, "-p", self.project, "--progress", "plain", *arguments)
         return self.engine.run(*line, check=check, quiet=quiet)
 
@@ -117,12 +119,24 @@ class Story:
 
 
 def build(story: Story) -> None:
-    """Build the image."""
-    start = time.monotonic()
-    story.compose("build", "dashboard")
-    story.say(f"the image was built in {time.monotonic() - start:.0f} s")
+    """Build the image, and once more from a copy of the code in which a line was added."""
+    with tempfile.TemporaryDirectory(prefix="mergefront-changed.") as folder:
+        changed = Path(folder) / "code"
+        line = ["git", "-C", str(ROOT), "checkout-index", "--all", f"--prefix={changed}/"]
+        subprocess.run(line, check=True)
+        with (changed / "study" / "run.py").open("a", encoding="utf-8") as file:
+            file.write("# One line more.\n")
+        first, again = (_build_seconds(story, root) for root in (ROOT, changed))
     size = story.engine.run("image", "inspect", "-f", "{{.Size}}", f"{story.project}:latest")
-    story.say(f"its size is {int(size) / 1e9:.2f} GB")
+    story.say(f"the image was built in {first:.0f} s; its size is {int(size) / 1e9:.2f} GB")
+    story.say(f"after a change of one line of the code it was built in {again:.0f} s")
+    assert again < first / 4, "a change of the code installs packages again"
+
+
+def _build_seconds(story: Story, root: Path) -> float:
+    start = time.monotonic()
+    story.compose("build", "dashboard", root=root)
+    return time.monotonic() - start
 
 
 def kill_a_worker(story: Story) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -89,6 +91,23 @@ def test_a_worker_that_starts_in_an_outage_waits(server: Server, tmp_path: Path)
     finally:
         sqlalchemy.event.remove(Engine, "before_cursor_execute", cut_off)
     assert outages and study.study_name == "small"
+
+
+def test_status_watches_on_through_an_outage(server: Server, tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"storage": server.new_database()})
+    init_study(load_inputs(path))
+    line = [sys.executable, "-m", "mergefront", "status", str(path), "--watch", "--format", "json"]
+    watching = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watching.stdout is not None
+    try:
+        assert watching.stdout.readline() == "{\n"  # the first look
+        server.restart(away_seconds=6.0)
+        looks = (text for text in iter(watching.stdout.readline, "") if text == "{\n")
+        assert next(looks, None) and next(looks, None)
+        assert watching.poll() is None
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert "Traceback" not in watching.communicate(timeout=60)[1]
 
 
 def test_the_heartbeat_outlives_an_outage(server: Server, study: optuna.Study) -> None:
