@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpecError
+from .tensor_files import FileTensor, parse_header
 from .text_files import read_json
 
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -61,7 +62,39 @@ def read_settings(directory: Path) -> dict[str, Any]:
     return settings
 
 
-def scaling_of(settings: dict[str, Any]) -> tuple[int, float]:
-    """Return an adapter's rank, and the factor of its products."""
-    rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
-    return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+def scaling_of(settings: dict[str, Any], directory: Path) -> tuple[int, float]:
+    """Return an adapter's rank, and the factor of its products.
+
+    Raises:
+        SpecError: If they are no numbers above 0.
+    """
+    rank: Any = settings.get("r")
+    alpha = settings.get("lora_alpha")
+    has_rank = isinstance(rank, int) and rank > 0
+    if has_rank and isinstance(alpha, int | float) and 0 < alpha < math.inf:
+        return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    raise SpecError(
+        f"An adapter must have r and lora_alpha above 0, but {directory} has {rank!r} and "
+        f"{alpha!r}. Correct its {CONFIG}."
+    )
+
+
+def read_tensors(directory: Path) -> dict[str, FileTensor]:
+    """Return an adapter's tensors by their names in its file.
+
+    Raises:
+        SpecError: If there are none, or one is quantized.
+    """
+    tensors = parse_header(directory / ADAPTER_WEIGHTS)
+    if not tensors:
+        raise SpecError(
+            f"An adapter must change the base, but {directory / ADAPTER_WEIGHTS} holds no tensor. "
+            "Save it again."
+        )
+    for name, tensor in tensors.items():
+        if not tensor.dtype.is_floating_point:
+            raise SpecError(
+                f"Weights must be stored as floating-point numbers, but {name!r} is "
+                f"{tensor.dtype} in {directory}. {_AGAIN}"
+            )
+    return tensors

@@ -6,7 +6,7 @@ another one would be another model there, and no weight would say so.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ def stop_tokens(directory: Path) -> frozenset[int]:
         Empty, if neither has any; an adapter's are the base's, unless it brings its own.
 
     Raises:
-        SpecError: If a file cannot be read.
+        SpecError: If a file cannot be read, or names what is no token's number.
     """
     from transformers import GenerationConfig
 
@@ -217,4 +217,11 @@ def stop_tokens(directory: Path) -> frozenset[int]:
         configured = load_config(directory).eos_token_id
     if configured is None:
         return frozenset()
-    return frozenset(configured if isinstance(configured, Iterable) else [configured])
+    given = configured if isinstance(configured, list | tuple) else [configured]
+    for token in given:
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+            raise SpecError(
+                f"A stop token must be a token's number, but eos_token_id of {directory} has "
+                f"{token!r:.40}. Correct its generation_config.json or config.json."
+            )
+    return frozenset(given)

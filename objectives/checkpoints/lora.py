@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, scaling_of
+from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, read_tensors, scaling_of
 from .reader import Checkpoint
-from .tensor_files import FileTensor, parse_header
+from .tensor_files import FileTensor
 from .tensors import (
     PaddedCheckpoint,
     embeddings_name,
@@ -91,7 +91,7 @@ class LoraCheckpoint(Checkpoint):
     def __init__(self, directory: Path, base: Checkpoint) -> None:
         super().__init__(base.directory)
         self.directory, self._base, self.layout = directory, base, base.layout
-        self._changes = _changes(directory, base, scaling_of(read_settings(directory)))
+        self._changes = _changes(directory, base, scaling_of(read_settings(directory), directory))
 
     @property
     def changed(self) -> list[str]:
@@ -143,7 +143,7 @@ def _changes(
     Raises:
         SpecError: At the first tensor that has none.
     """
-    rest = parse_header(directory / ADAPTER_WEIGHTS)
+    rest = read_tensors(directory)
     found: dict[str, FileTensor | LoraTensor] = {}
     adapter = _Adapter(directory, base, *scaling)
     for name in list(rest):

@@ -117,6 +117,8 @@ def parse_header(path: Path) -> dict[str, FileTensor]:
         entries = sorted(content.items(), key=lambda item: item[1]["data_offsets"])
         owner = _File(path)
         tensors = {n: _file_tensor(owner, 8 + length, n, entry) for n, entry in entries}
+    except SpecError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _no_weights(path, first) from None
     if any(t.offset + t.numel() * t.dtype.itemsize > size for t in tensors.values()):

@@ -7,6 +7,7 @@ from typing import Any
 from ...errors import SpecError
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_POINTER = b"version https://git-lfs"
 
 
 def read_text(path: Path, what: str) -> str:
@@ -17,10 +18,15 @@ def read_text(path: Path, what: str) -> str:
         what: It is, for messages: "A spec".
 
     Raises:
-        SpecError: If it cannot be read, or has another encoding.
+        SpecError: If it cannot be read, has another encoding, or is a pointer of Git LFS.
     """
     try:
         data = path.read_bytes()
+        if data.startswith(_POINTER):
+            raise SpecError(
+                f"{what} must be fetched whole, but {path} is a pointer of Git LFS. Run `git lfs "
+                "pull` in its folder."
+            )
         return data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
     except OSError as error:
         raise SpecError(f"{what} must be readable, but {path}: {error.strerror}.") from error
@@ -42,10 +48,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        pointer = text.startswith("version https://git-lfs")
-        way = "It is a pointer of Git LFS: run `git lfs pull`." if pointer else "Fetch it again."
         reason = str(error).splitlines()[0]
-        raise SpecError(f"{path} must be JSON, but is not: {reason:.120}. {way}") from error
+        raise SpecError(
+            f"{path} must be JSON, but is not: {reason:.120}. Fetch it again."
+        ) from error
     if not isinstance(content, dict):
         raise SpecError(f"{path} must hold a JSON object, but holds {content!r:.40}.")
     return content

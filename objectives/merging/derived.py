@@ -176,6 +176,12 @@ def check_loaded(model: Any, checkpoint: Checkpoint, base: Checkpoint) -> None:
         for name, expected in link.convert(read, model).items():
             found = live[name]
             if not torch.equal(found, expected.to(found.device, found.dtype)):
+                if expected.is_floating_point() and expected.isnan().any():
+                    raise LayoutError(
+                        f"Weights must be numbers, but {link.sources[0]!r} of "
+                        f"{checkpoint.directory} holds NaN. Fetch the model again, or choose "
+                        "another."
+                    )
                 raise LayoutError(
                     f"A loaded model must equal its files, but {name!r} is not "
                     f"{link.sources[0]!r} of {checkpoint.directory}. Report it with the version "

@@ -6,6 +6,7 @@ from pathlib import Path
 from ...errors import MissingExtraError, SpecError
 from ...objectives.checkpoints import Checkpoint
 from ...objectives.checkpoints.configs import stop_tokens
+from ...objectives.checkpoints.text_files import read_text
 from ...objectives.checkpoints.tokenizers import load_tokenizer
 from ...objectives.evaluation import Sampling, Task, load_task
 from ...objectives.evaluation.tasks import load_texts
@@ -57,7 +58,7 @@ def chat_template_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> str | No
         return None
     file = resolve(spec.folder, chosen)
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return read_text(file, "A chat template")
     directory = _directory("chat_template", chosen, spec, parents)
     template = load_tokenizer(directory).chat_template
     if not isinstance(template, str):

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ...errors import SpecError
+from ...objectives.checkpoints.text_files import read_json
 from ...objectives.evaluation import ChatSettings, Sampling
 from .base import Fraction, Section
 
@@ -163,12 +164,32 @@ def _adviser(section: SamplingSection, models: Sequence[Parent]) -> Parent | Non
     asked = {"base": models[:1], "expert": models[1:2]}.get(section.from_, models)
     for parent in asked:
         if parent.recommended:
+            _check_advice(parent)
             return parent
     names = " nor ".join(str(parent.directory / _FILE) for parent in asked)
     raise SpecError(
         f"evaluation.sampling.from: {section.from_} needs a parent that recommends sampling, but "
         f"{'neither ' if len(asked) > 1 else ''}{names} does. Give `temperature` instead."
     )
+
+
+def _check_advice(parent: Parent) -> None:
+    """Check that a recommendation could be a spec's own.
+
+    Raises:
+        SpecError: With the key that could not.
+    """
+    content = read_json(parent.directory / _FILE)
+    try:
+        SamplingSection.model_validate({name: content.get(name) for name in _DRAWING})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = first["loc"][0] if first["loc"] else "temperature"
+        raise SpecError(
+            f"evaluation.sampling.from: {key} is {content.get(str(key))!r:.40} in "
+            f"{parent.directory / _FILE}: {first['msg']}. Correct it there, or give the keys of "
+            "evaluation.sampling yourself."
+        ) from error
 
 
 def shown(sampling: Sampling, adviser: str | None = None) -> str:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from ...errors import SpecError
 from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
@@ -106,7 +106,7 @@ class ModelsSection(Section):
     base: str
     experts: list[str] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    stop_tokens: _Name | Annotated[list[int | _Name], Field(min_length=1)] = "all"
+    stop_tokens: _Name | Annotated[list[StrictInt | _Name], Field(min_length=1)] = "all"
     chat_template: _Name = "base"
 
 

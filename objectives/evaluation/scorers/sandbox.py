@@ -2,7 +2,8 @@
 
 Run as a file, isolated, with nothing of ours imported. Before the program starts, the kernel is
 told to refuse this process everything that leaves it: sockets, files opened for writing,
-deletions, signals to others (seccomp, Linux on x86-64 and AArch64). Without that nothing is run.
+deletions, signals to others, processes of its own (seccomp, Linux on x86-64 and AArch64). Without
+that nothing is run.
 """
 
 import ctypes
@@ -35,6 +36,11 @@ _OTHERS = {
         *(427, 434, 438),
     ],
 }
+# How processes are made; `clone` makes threads too, which is in its flags.
+_FORKS: dict[str, list[int]] = {"x86_64": [57, 58], "aarch64": []}
+_CLONE, _THREAD = {"x86_64": 56, "aarch64": 220}, 0x10000
+# Its flags are in memory, where the filter cannot look. Told that there is none, libc clones.
+_CLONE3, _NO_SUCH = 435, 0x00050000 | 38
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _OPEN = {"x86_64": [(2, 1), (257, 2)], "aarch64": [(56, 2)]}  # open(2)s and where their flags are
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -46,8 +52,16 @@ def _rules(machine: str) -> list[tuple[int, int, int, int]]:
     """Return the filter: (operation, skip if true, skip if false, operand)."""
     rules = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCHITECTURE[machine]), (_RETURN, 0, 0, _KILL)]
     rules += [(_LOAD, 0, 0, 0), (_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
-    for number in _SOCKETS[machine] + _FILES[machine] + _OTHERS[machine]:
+    for number in _SOCKETS[machine] + _FILES[machine] + _OTHERS[machine] + _FORKS[machine]:
         rules += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _DENY)]
+    rules += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _NO_SUCH)]
+    rules += [
+        (_EQUAL, 0, 4, _CLONE[machine]),
+        (_LOAD, 0, 0, 16),
+        (_ANY_BIT, 1, 0, _THREAD),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
     for number, place in _OPEN[machine]:
         rules += [
             (_EQUAL, 0, 4, number),

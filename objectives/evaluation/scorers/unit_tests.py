@@ -24,8 +24,8 @@ def passes_tests(
     """Whether the program in an answer runs through the tests, the reference, without an error.
 
     The program is the answer's last block of code that Markdown fences, or all of it. It runs in a
-    process without network, that can write no file and signal no other process, with limits of
-    time and memory. Ending early counts as failing.
+    process without network, that can write no file, start no process and signal none, with limits
+    of time and memory. Ending early counts as failing.
 
     Args:
         answer: Of the model.

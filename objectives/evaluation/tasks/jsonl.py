@@ -1,6 +1,7 @@
 """Question files: one JSON object a line."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -272,7 +273,8 @@ def _text(value: object, name: str) -> str:
     Raises:
         ValueError: If it is neither text that can be written nor a number.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not finite:
         raise ValueError(
             f"a field must be text or a number, but {name!r} is {json.dumps(value):.40}"
         )

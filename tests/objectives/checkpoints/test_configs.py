@@ -198,6 +198,11 @@ def test_stop_tokens_are_the_generation_configs_or_the_models(tmp_path: Path) ->
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(SpecError, match="must be valid JSON"):
         stop_tokens(tmp_path)
+    for wrong in ("</s>", [[2]], True, 2.5, [2, -1]):
+        content = json.dumps({"eos_token_id": wrong})
+        (tmp_path / "generation_config.json").write_text(content)
+        with pytest.raises(SpecError, match="must be a token's number, but eos_token_id of"):
+            stop_tokens(tmp_path)
 
 
 def test_a_configuration_that_comes_from_another_version_is_loaded(tmp_path: Path) -> None:

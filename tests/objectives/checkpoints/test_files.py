@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from mergefront.errors import SpecError
@@ -34,6 +35,12 @@ def _cut(path: Path, n: int) -> None:
     path.write_bytes(path.read_bytes()[:n])
 
 
+def _stored_as(path: Path, dtype: torch.dtype) -> None:
+    tensors = load_file(path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file({**tensors, name: tensors[name].to(dtype)}, path, {"format": "pt"})
+
+
 def _moved(directory: Path) -> None:
     index = json.loads((directory / INDEX).read_text())
     index["weight_map"]["lm_head.weight"] = "b.safetensors"
@@ -54,6 +61,11 @@ BROKEN: dict[str, tuple[bool, Callable[[Path], object], str]] = {
     "half": (False, lambda d: _cut(d / SINGLE, 800_000), "ends before its last tensor"),
     "noise": (False, lambda d: (d / SINGLE).write_bytes(b"\x07" + b"\0" * 99), "safetensors"),
     "list": (False, lambda d: (d / SINGLE).write_bytes(b"\2" + b"\0" * 7 + b"[]"), "safetensors"),
+    "eight bits": (
+        False,
+        lambda d: _stored_as(d / SINGLE, torch.float8_e4m3fn),
+        "stored as one of .* is F8_E4M3 in .*Dequantize",
+    ),
     "absent": (
         True,
         lambda d: (d / "b.safetensors").unlink(),

@@ -177,6 +177,16 @@ def _pair(module: str, out: int = 128, width: int = 64, rank: int = 4) -> dict[s
         (_pair(_QUERY), {"trainable_token_indices": [1]}, "sets trainable_token_indices"),
         (_pair(_QUERY), {"layer_replication": [[0, 4]]}, "sets layer_replication"),
         (_pair(_QUERY), {"an_option_of_tomorrow": "on"}, "sets an_option_of_tomorrow = 'on'"),
+        (_pair(_QUERY), {"r": 0}, "r and lora_alpha above 0, but .* has 0 and 8. Correct"),
+        (_pair(_QUERY), {"lora_alpha": None}, "has 4 and None"),
+        (_pair(_QUERY), {"lora_alpha": 0}, "has 4 and 0"),
+        (_pair(_QUERY), {"lora_alpha": "8"}, "has 4 and '8'"),
+        ({}, {"r": 4}, "must change the base, but .* holds no tensor"),
+        (
+            {name: tensor.to(torch.int8) for name, tensor in _pair(_QUERY).items()},
+            {},
+            "floating-point numbers, but .*q_proj.lora_A.weight' is torch.int8",
+        ),
     ],
 )
 def test_what_an_adapter_holds_is_added_or_refused_by_name(

@@ -124,3 +124,11 @@ def test_a_loaded_model_that_is_not_its_files_is_noticed(parents: tuple[Path, Pa
     live.state_dict()["model.norm.weight"][3] += 1e-6
     with pytest.raises(LayoutError, match=r"must equal its files, but 'model\.norm\.weight'"):
         check_loaded(live, checkpoint, checkpoint)
+
+
+def test_a_parent_with_nan_is_named(parents: tuple[Path, Path]) -> None:
+    name = "model.norm.weight"
+    checkpoint = _edited(parents[0], lambda t: t.update({name: t[name] * torch.nan}))
+    live = load_model(checkpoint.directory, "float32", "cpu")
+    with pytest.raises(LayoutError, match=r"must be numbers, but 'model\.norm\.weight' of .* NaN"):
+        check_loaded(live, checkpoint, checkpoint)

@@ -65,6 +65,8 @@ def test_stop_tokens_may_be_chosen(
         ({"stop_tokens": "experts"}, "must be one of base, expert, expert@1 or a path"),
         ({"stop_tokens": ["<end>"]}, "tokens of the base's vocabulary, but '<end>'"),
         ({"stop_tokens": [99]}, "but 99 is none"),
+        ({"stop_tokens": [True]}, "stop_tokens"),
+        ({"stop_tokens": [2.0]}, "stop_tokens"),
         ({"chat_template": "nobody"}, "`models.chat_template` must be one of"),
     ],
 )
@@ -82,6 +84,9 @@ def test_chat_templates_may_be_chosen(tmp_path: Path, parents: dict[str, str]) -
         inputs = _inputs(tmp_path, parents, chat_template=chosen)
         prompts[chosen] = Chat.of(inputs.models).render("3")
         scopes.add(inputs.answer_scope())
+    (tmp_path / "own.jinja").write_bytes("\xe9".encode("latin-1"))
+    with pytest.raises(SpecError, match="A chat template must be UTF-8 text, but line 1 of"):
+        _inputs(tmp_path, parents, chat_template="own.jinja")
     tokenizer = Chat(BASE).tokenizer
     assert {k: tokenizer.decode(ids) for k, ids in prompts.items()} == {
         "base": "<bos>3",

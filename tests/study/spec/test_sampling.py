@@ -97,6 +97,22 @@ def test_what_recommends_greedy_is_no_recommendation(
 
 
 @pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"top_k": 20.5}, "top_k is 20.5 in .*generation_config.json: Input should be .* integer"),
+        ({"temperature": "hot"}, "temperature is 'hot' in"),
+        ({"top_p": 7}, "top_p is 7 in .*less than or equal to 1"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_followed_is_refused(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    models = _models(tmp_path, **{"do_sample": True, "temperature": 0.6, **config})
+    with pytest.raises(SpecError, match=message):
+        _sampling(tmp_path, {"from": "generation_config"}, models=models)
+
+
+@pytest.mark.parametrize(
     ("sampling", "message"),
     [
         ({"repeats": 4}, "repeats needs a temperature above 0"),

@@ -115,6 +115,7 @@ def test_braces_that_are_no_field_are_left_alone(
         ({"prompt": "a", "answer": ["7", "seven"]}, "{prompt}", "'answer' is "),
         ({"prompt": "a", "answer": {"value": 7}}, "{prompt}", "'answer' is "),
         ({"prompt": "a", "answer": True}, "{prompt}", "'answer' is true"),
+        ({"prompt": "a", "answer": float("nan")}, "{prompt}", "'answer' is NaN"),
         ({"prompt": "a", "answer": " "}, "{prompt}", "needs a reference"),
         ({"prompt": ["a"], "answer": 7}, "{prompt}", "'prompt' is "),
         ({"prompt": "a\ud800", "answer": 7}, "{prompt}", "half a character"),
