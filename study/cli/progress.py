@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ...errors import StudyError
 from ...objectives import Measurement
 from ..budget import known
+from ..results.front import FrontReport, front_report
+from ..results.front_table import rounded
 from ..results.status import Status, status_of
 from ..spec.study_spec import StudySpec
 from ..storage.connection import load_study, shown_url
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # Between two looks at the database for the study's bar.
 _LOOK_SECONDS = 2.0
+# Share of the time in which the front may be fitted for the screen.
+_SHARE = 0.02
 
 
 def duration(seconds: float) -> str:
@@ -36,12 +40,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.1f} days"
 
 
-def facts(status: Status, metric_names: list[str]) -> str:
-    """Return what is known of a running study in one line: time left, quality, speed, cost."""
+def facts(status: Status, metric_names: list[str], believed: str | None = None) -> str:
+    """Return what is known of a running study in one line: time left, quality, speed, cost.
+
+    Args:
+        status: Of the study.
+        metric_names: Of its objectives.
+        believed: Its quality with an interval. Defaults to None: not known yet, so what was
+            measured is told.
+    """
     parts = []
     if status.hours_left is not None and status.n_measured < status.budget:
         parts.append(f"{duration(3600 * status.hours_left)} left")
-    if status.hypervolume is not None:
+    if believed is not None:
+        parts.append(believed)
+    elif status.hypervolume is not None:
         what = f"best {metric_names[0]}" if len(metric_names) == 1 else "hypervolume"
         parts.append(f"{what} {status.hypervolume:.3f} (measured)")
     if status.tokens_per_second:
@@ -74,6 +87,41 @@ def summary(timings: Timings, wall_seconds: float) -> None:
     )
 
 
+class _Believed:
+    """The quality of a running study's front with its interval, by the surrogate.
+
+    Fitting takes longer the more trials there are: it may take `_SHARE` of the time, no more.
+    """
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+        self._n_measured, self._next = 0, 0.0
+
+    def look(self, study: "optuna.Study", spec: StudySpec, status: Status) -> None:
+        """Bring the text up to date, if trials were measured and it is time."""
+        began = time.monotonic()
+        if status.hypervolume is None or status.n_measured == self._n_measured:
+            return
+        if began < self._next:
+            return
+        try:
+            self.text = _quality(front_report(study, spec))
+        except StudyError:  # nothing is whole yet
+            return
+        now = time.monotonic()
+        self._n_measured, self._next = status.n_measured, now + (now - began) / _SHARE
+
+
+def _quality(report: FrontReport) -> str | None:
+    if not report.trials:
+        return None
+    if len(report.metric_names) > 1:
+        return f"hypervolume {report.shown_hypervolume}"
+    best = report.trials[0].user_attrs
+    shown = rounded(best["denoised"][0], best["denoised_errors"][0])
+    return f"best {report.metric_names[0]} {shown}"
+
+
 class _Bars:
     """The study's bar, and one for the trial in hand; on terminals only.
 
@@ -94,6 +142,7 @@ class _Bars:
         total = known(spec.study.trials)
         self._whole = self.progress.add_task(spec.study.name, total=total, facts="")
         self._study: optuna.Study | None = None
+        self._believed = _Believed()
 
     def look(self, at_once: bool = False) -> None:
         """Bring the study's bar up to date, at most every `_LOOK_SECONDS`."""
@@ -106,7 +155,8 @@ class _Bars:
         except StudyError:  # not created yet
             return
         status = status_of(self._study, self._spec, self._spec.study.trials)
-        shown = facts(status, self._spec.metric_names)
+        self._believed.look(self._study, self._spec, status)
+        shown = facts(status, self._spec.metric_names, self._believed.text)
         total = known(status.budget)
         self.progress.update(self._whole, completed=status.n_measured, total=total, facts=shown)
 

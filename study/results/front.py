@@ -30,6 +30,7 @@ from ..seeding import WARNING, importance_of
 from ..spec.study_spec import StudySpec
 from .front_table import data_frame, html_table, rounded, tied_sets
 from .indicators import hypervolume as hypervolume
+from .indicators import hypervolume_interval
 from .recommendations import knee_of, reference_of, to_json
 from .uniform_curve import LayerwiseGain, curve_values, layerwise_gain
 
@@ -137,6 +138,21 @@ class FrontReport:
         """What layer-wise weights bring over the uniform curve; None where there is no curve."""
         return None if self.adviser is None else layerwise_gain(self.adviser, self.recommended)
 
+    @cached_property
+    def hypervolume_interval(self) -> tuple[float, float] | None:
+        """95 % of `hypervolume`, by what is believed; None where trials share no parameter."""
+        if self.adviser is None or not self.trials:
+            return None
+        return hypervolume_interval(self.adviser, self.trials)
+
+    @property
+    def shown_hypervolume(self) -> str:
+        """The hypervolume as a text, with its interval if that is known."""
+        if self.hypervolume_interval is None:
+            return f"{self.hypervolume:.3f}"
+        low, high = self.hypervolume_interval
+        return f"{self.hypervolume:.3f} [{low:.3f}, {high:.3f}]"
+
     def recommend(self, preferences: Iterable[Preference] | None) -> list[Recommendation]:
         """Return what to take for each preference; see `recommend`.
 
@@ -167,7 +183,7 @@ class FrontReport:
         pairs = zip(self.metric_names, self.reference_point, strict=True)
         reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
         return (
-            f"hypervolume {self.hypervolume:.3f}, {self._beside()}; "
+            f"hypervolume {self.shown_hypervolume}, {self._beside()}; "
             f"reference point {reference}; knee: trial {self.knee}"
         )
 
@@ -208,6 +224,7 @@ class FrontReport:
             "reference_point": self.reference_point,
             "anchors": self.anchors,
             "hypervolume": self.hypervolume,
+            "hypervolume_interval": self.hypervolume_interval,
             "hypervolume_uniform": self.hypervolume_uniform,
             "hypervolume_curve": self.hypervolume_curve,
             "knee": self.knee,

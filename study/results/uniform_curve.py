@@ -161,6 +161,17 @@ def _is_even(trial: FrozenTrial) -> bool:
 
 def _drawn_utilities(adviser: Adviser, X: Tensor, weights: Tensor) -> Tensor:
     """Return draws of the utility of each point for its preference, `draws x b`-dim."""
+    drawn = joint_draws(adviser, X)
+    return ((drawn - adviser.reference) / (adviser.span * weights)).amin(dim=-1)
+
+
+def joint_draws(adviser: Adviser, X: Tensor) -> Tensor:
+    """Return draws of the noise-free values of points, maximized, `draws x b x m`-dim.
+
+    Args:
+        adviser: Of the study.
+        X: A `b x d`-dim tensor.
+    """
     z = draw_sobol_normal_samples(len(X), _N_DRAWS, dtype=torch.double, seed=0)
     columns: list[Tensor] = []
     for fit in adviser.model.surrogate.fits:
@@ -169,5 +180,4 @@ def _drawn_utilities(adviser: Adviser, X: Tensor, weights: Tensor) -> Tensor:
         root = vectors * values.clamp_min(0.0).sqrt()
         # Other draws for each objective: the columns are rolled.
         columns.append(mean + CAUTION * z.roll(len(columns), dims=1) @ root.T)
-    drawn = torch.stack(columns, dim=-1)
-    return ((drawn - adviser.reference) / (adviser.span * weights)).amin(dim=-1)
+    return torch.stack(columns, dim=-1)

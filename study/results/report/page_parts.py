@@ -115,13 +115,13 @@ def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
     )
     beside = [] if curve is None else [("uniform curve", curve)]
     beside.append(("uniform merges alone", report.hypervolume_uniform))
-    volumes = [("hypervolume", report.hypervolume), *beside]
     pairs = zip(report.metric_names, report.reference_point, strict=True)
     reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
     where = "gain on the search's own questions" if validated else "gain over it, not validated"
     return [
         (where, gain),
-        ("; ".join(name for name, _ in volumes), "; ".join(f"{v:.3f}" for _, v in volumes)),
+        ("hypervolume by the search's questions", report.shown_hypervolume),
+        ("; ".join(name for name, _ in beside), "; ".join(f"{v:.3f}" for _, v in beside)),
         ("reference point", reference),
     ]
 

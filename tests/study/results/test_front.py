@@ -192,7 +192,7 @@ def test_the_report_shows_search_and_validation_side_by_side(
     record(validate(report, study, objective, "validation"), written, spec)
     text = write_report(study, spec, tmp_path)[0].read_text()
     for metric in spec.metric_names:
-        assert text.count(f'aria-label="{metric}, validation"') == 1
+        assert text.count(f'aria-label="{metric}, validation">validation</button>') == 1
     assert "24 questions of the split <b>validation</b>" in text
     # Trial, role; believed, measured and validation of two objectives; beyond the uniform curve;
     # tied; signs of trouble that the models show.
