@@ -33,9 +33,9 @@ def test_the_headline_is_the_validated_gain_and_the_verdict_on_layers(
     page = open_page(browser, report).page
     content = last_validation(mergefront.load_study(finished), "validation")
     assert content is not None
-    volumes, (low, high) = content["hypervolume"], content["interval"]["difference"]
-    share = 100 / volumes["uniform"]
-    gain = share * (volumes["front"] - volumes["uniform"])
+    volumes, (low, high) = content["hypervolume"], content["interval"]["gain"]
+    share = 100 / volumes["curve"]
+    gain = share * (volumes["front"] - volumes["curve"])
     told = page.locator(".headline").inner_text()
     assert told.startswith("On 24 fresh questions (validation) the front's hypervolume is ")
     assert f"{gain:+z.0f} % [{share * low:+z.0f}, {share * high:+z.0f}]" in told
