@@ -20,6 +20,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
+from mergefront.samplers import uniform_levels
 from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.storage.ledger import Ledger
@@ -28,6 +29,7 @@ from small_study import write_spec
 
 _PARTS = Path(__file__).with_name("scale_parts.py")
 N_WEIGHTS = 80
+LEVELS = uniform_levels(8)
 SPACE = {f"layer_{index:03d}": FloatDistribution(0, 1) for index in range(N_WEIGHTS)}
 
 
@@ -91,7 +93,7 @@ def fill(inputs: StudyInputs, n: int) -> None:
 
 
 def _finished(rng: np.random.Generator, number: int) -> optuna.trial.FrozenTrial:
-    level = number / 7 if number < 8 else None
+    level = LEVELS[number] if number < len(LEVELS) else None
     x = rng.uniform(size=N_WEIGHTS) if level is None else np.full(N_WEIGHTS, level)
     phase = ("parent" if number < 2 else "uniform") if level is not None else "search"
     return create_trial(
