@@ -211,7 +211,7 @@ def _memory(inputs: StudyInputs) -> str:
 def _needed(need: Need, n_models: int, inputs: StudyInputs) -> str:
     evaluation = inputs.spec.evaluation
     vllm = n_models == 1
-    at_once = evaluation.engine.max_num_seqs if vllm else evaluation.batch_size
+    at_once = evaluation.engine.max_num_seqs if vllm else evaluation.together
     holder = "each GPU" if vllm else "one device"
     models = "the live model" if vllm else f"{n_models} models"
     return (

@@ -95,7 +95,7 @@ def make_objective(
     backend = _make_backend(spec, devices)
     backend.load(inputs.models)
     if spec.is_timed:  # the first batch compiles and allocates: no candidate should pay for that
-        first = [q for q in questions if q.kind == "generated"][: spec.evaluation.batch_size]
+        first = [q for q in questions if q.kind == "generated"][: spec.evaluation.together]
         short = replace(
             first[0].sampling or inputs.sampling,
             max_new_tokens=min(_WARM_UP, spec.evaluation.max_new_tokens),

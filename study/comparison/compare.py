@@ -152,7 +152,7 @@ class _Evaluation:
     def _seconds(self, measurement: Measurement, number: int) -> float:
         evaluation = self.inputs.spec.evaluation
         vllm = evaluation.backend == "vllm"
-        slots = evaluation.engine.max_num_seqs if vllm else evaluation.batch_size
+        slots = evaluation.engine.max_num_seqs if vllm else evaluation.together
         recorded = recorded_seconds(measurement.answers, slots)
         variation = self.clock.variation
         if variation is None:

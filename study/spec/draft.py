@@ -70,7 +70,7 @@ objectives:
   - {{metric: tokens}}  # mean length of the answers; lower is better
 evaluation:
   max_new_tokens: {self.max_new_tokens}  # longer answers are cut
-  batch_size: 64  # answers at the same time; halve it if memory runs out
+  batch_size: auto  # answers at the same time: as many as memory allows
   splits: {{search: 0.6, validation: 0.4}}  # the search sees only its own share of the questions
   tasks:
 {tasks}

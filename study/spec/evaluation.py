@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ...errors import SpecError
 from ...objectives.evaluation import SCORERS, Reasoning, Sampling, TaskShare, TaskSource
+from ...objectives.evaluation.backends.memory import FIRST
 from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.rotation import Rotation
@@ -237,7 +238,8 @@ class EvaluationSection(Section):
         max_new_tokens: Longest answer, in tokens; longer ones are cut.
         chat: What the chat template is given beside each question.
         sampling: How answers are drawn. Defaults to None: greedily, once.
-        batch_size: Number of answers that transformers generates at the same time.
+        batch_size: Number of answers that transformers generates at the same time; `auto` tries
+            many, and halves the number where memory is short.
         splits: Share of the questions of a `path`, or of an lm-eval task, in each split.
         cache: Whether answers are kept beside the study so that none is generated twice; a path
             names a file that several studies share.
@@ -259,7 +261,7 @@ class EvaluationSection(Section):
     max_new_tokens: int = Field(default=256, ge=1)
     chat: ChatSection = Field(default_factory=ChatSection)
     sampling: SamplingSection | None = None
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
     splits: dict[Split, Fraction] = Field(default_factory=_splits)
     cache: bool | Annotated[str, Field(min_length=1)] = True
     racing: RacingSection | None = None
@@ -287,6 +289,11 @@ class EvaluationSection(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"tasks must have different names, but got {names}")
         return self
+
+    @property
+    def together(self) -> int:
+        """Answers of transformers at the same time, for estimates: with `auto` what it tries."""
+        return FIRST if self.batch_size == "auto" else self.batch_size
 
     @property
     def race(self) -> RaceSettings | None:

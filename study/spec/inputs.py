@@ -287,6 +287,11 @@ def _check_measurable(spec: StudySpec, tasks: Sequence[Task]) -> None:
     Raises:
         SpecError: If one has none.
     """
+    if spec.is_timed and spec.evaluation.batch_size == "auto":
+        raise SpecError(
+            "Times depend on how many answers are generated together: give evaluation.batch_size "
+            "a number instead of 'auto', or remove the metrics that are times."
+        )
     kinds = {task.name: task.kind for task in tasks}
     for measured in [*spec.measured, *(limit.objective for limit in spec.limits)]:
         counted = [measured.task] if measured.task else list(kinds)

@@ -83,7 +83,7 @@ class Rows:
     """
 
     def __init__(self, model: Any, n_rows: int) -> None:
-        self._model, self._n_rows = model, n_rows
+        self._model, self.n_rows = model, n_rows
         n_layers = model.config.get_text_config().num_hidden_layers
         self._layers = [_Layer(n_rows) for _ in range(n_layers)]
         self._cache = Cache(layers=list(self._layers))
@@ -119,8 +119,8 @@ class Rows:
         active: list[Answering] = []
         with torch.inference_mode():
             while waiting or active:
-                free = min(self._n_rows - len(active), len(waiting))
-                if free and free >= min(len(waiting), _REFILL * self._n_rows):
+                free = min(self.n_rows - len(active), len(waiting))
+                if free and free >= min(len(waiting), _REFILL * self.n_rows):
                     new = [waiting.popleft() for _ in range(free)]
                     self._read(new, len(active))
                     active += new

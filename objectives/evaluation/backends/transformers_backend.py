@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .likelihood import (
     Likelihood,
     Pair,
     Reading,
+    Window,
     added,
     measured,
     readings,
@@ -30,6 +32,7 @@ from .likelihood import (
     windows,
 )
 from .loading import default_device, load_expert, load_model
+from .memory import BatchSize, Room
 
 
 class TransformersBackend:
@@ -42,13 +45,14 @@ class TransformersBackend:
     values of `batch_size` answers.
 
     Args:
-        batch_size: Answers generated together.
+        batch_size: Answers generated together; `auto` tries many, and fewer where memory is short.
         device: A torch device; by default the first GPU, else the CPU.
     """
 
-    def __init__(self, batch_size: int = 64, device: str | None = None) -> None:
-        self.batch_size = batch_size
+    def __init__(self, batch_size: BatchSize = 64, device: str | None = None) -> None:
         self.device = device or default_device()
+        self._room = Room(batch_size, self.device)
+        self._rows: Rows | None = None
         self._model: Any = None
         self._weights: Mapping[str, Sequence[float]] | None = None
 
@@ -63,12 +67,17 @@ class TransformersBackend:
         experts = [self._load_expert(path, base, models.dtype) for path in models.experts]
         table = tensor_table(base)
         self._sink = ModuleSink(self._model, experts, models.merge, table.tied, table)
-        self._rows = Rows(self._model, self.batch_size) if fits(self._model) else None
+        self._rows = None
 
     def _load_expert(self, directory: Path, base: Checkpoint, dtype: str) -> Any:
         expert = load_expert(directory, base.directory, dtype, self.device)
         check_loaded(expert, open_expert(directory, base), base)
         return expert
+
+    @property
+    def batch_size(self) -> int:
+        """Answers generated together, as far as memory has allowed."""
+        return self._room.n
 
     @property
     def plan(self) -> MergePlan:
@@ -109,13 +118,32 @@ class TransformersBackend:
                 finished(answering.index, completion)
 
         chooser, seeds = Chooser(sampling), seeds or range(len(prompts))
-        if self._rows is None:
-            self._answer_in_batches(rendered, chooser, seeds, keep)
-        else:
-            is_over = partial(self._chat.is_over, stop=sampling.stop)
-            limits = (sampling.max_new_tokens, is_over, keep)
-            self._rows.answer(rendered, *limits, chooser, seeds)
+        while left := [i for i in range(len(prompts)) if i not in completions]:
+
+            def placed(answering: Answering, left: Sequence[int] = left) -> None:
+                keep(replace(answering, index=left[answering.index]))
+
+            with self._room.trying():
+                asked = [rendered[i] for i in left]
+                self._answer(asked, chooser, [seeds[i] for i in left], placed)
         return [completions[i] for i in range(len(prompts))]
+
+    def _answer(
+        self,
+        rendered: list[list[int]],
+        chooser: Chooser,
+        seeds: Sequence[int],
+        finished: Callable[[Answering], None],
+    ) -> None:
+        if not fits(self._model):
+            self._answer_in_batches(rendered, chooser, seeds, finished)
+            return
+        if self._rows is None or self._rows.n_rows != self._room.n:
+            self._rows = None  # before the new ones take memory
+            self._rows = Rows(self._model, self._room.n)
+        is_over = partial(self._chat.is_over, stop=chooser.sampling.stop)
+        limits = (chooser.sampling.max_new_tokens, is_over, finished)
+        self._rows.answer(rendered, *limits, chooser, seeds)
 
     def loglikelihood(
         self, pairs: Sequence[Pair], finished: Callable[[int, Likelihood], None] | None = None
@@ -125,9 +153,13 @@ class TransformersBackend:
         asked = windows(self._chat.tokenizer, pairs, config.max_position_embeddings)
         parts: list[list[Likelihood]] = [[] for _ in pairs]
         expected = Counter(window.pair for window in asked)
+
+        def run(left: Sequence[Window]) -> Iterator[tuple[Window, Likelihood]]:
+            sizes = (self._room.n, config.vocab_size, self.device)
+            return measured(self._logits, left, *sizes)
+
         with torch.inference_mode():
-            sizes = (self.batch_size, config.vocab_size, self.device)
-            for window, likelihood in measured(self._logits, asked, *sizes):
+            for window, likelihood in self._room.through(asked, run):
                 parts[window.pair].append(likelihood)
                 if finished is not None and len(parts[window.pair]) == expected[window.pair]:
                     finished(window.pair, added(parts[window.pair]))
@@ -145,9 +177,13 @@ class TransformersBackend:
         parts: list[list[Reading]] = [[] for _ in texts]
         expected = Counter(window.pair for window in asked)
         others = {parent: partial(self._parents_logits, parent) for parent in parents}
-        sizes = (self.batch_size, config.vocab_size, self.device)
+
+        def run(left: Sequence[Window]) -> Iterator[tuple[Window, Reading]]:
+            sizes = (self._room.n, config.vocab_size, self.device)
+            return readings(self._logits, others, left, *sizes)
+
         with torch.inference_mode():
-            for window, reading in readings(self._logits, others, asked, *sizes):
+            for window, reading in self._room.through(asked, run):
                 parts[window.pair].append(reading)
                 if finished is not None and len(parts[window.pair]) == expected[window.pair]:
                     finished(window.pair, together(parts[window.pair]))
@@ -206,7 +242,7 @@ class TransformersBackend:
     ) -> None:
         order = sorted(range(len(rendered)), key=lambda i: (len(rendered[i]), i))
         alone = depends_on_length(self._model.config.get_text_config())
-        size = 1 if alone else self.batch_size
+        size = 1 if alone else self._room.n
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             began = time.perf_counter()

@@ -1,0 +1,76 @@
+"""How many rows a device has memory for: a number that was given, or one found by trying."""
+
+import gc
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, TypeVar
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+BatchSize = int | Literal["auto"]
+# What is tried first where nothing was given: on a GPU, and elsewhere.
+_FIRST_ON_GPU, FIRST = 256, 64
+# How the CPU's allocator, which has no exception of its own, says that memory is short.
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+
+_Window = TypeVar("_Window")
+_Result = TypeVar("_Result")
+
+
+class Room:
+    """Rows that are worked on together; fewer, from the first lack of memory on.
+
+    What is computed does not depend on the number, as far as arithmetic does not.
+
+    Args:
+        asked: A number, which stays, or `auto`.
+        device: A torch device.
+    """
+
+    def __init__(self, asked: BatchSize, device: str) -> None:
+        on_gpu = device.startswith("cuda")
+        self.n = asked if asked != "auto" else _FIRST_ON_GPU if on_gpu else FIRST
+        self._is_found = asked == "auto"
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Work with `n` rows; where memory is short, halve `n` and end the block early.
+
+        Raises:
+            torch.OutOfMemoryError: If the number was given, or one row is too many.
+        """
+        try:
+            yield
+            return
+        except RuntimeError as error:
+            if not _is_short(error) or not self._is_found or self.n == 1:
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold what is to be freed
+        self.n //= 2
+        logger.warning("memory is short: %d answers together from now on", self.n)
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def through(
+        self,
+        asked: Sequence[_Window],
+        run: Callable[[Sequence[_Window]], Iterator[tuple[_Window, _Result]]],
+    ) -> Iterator[tuple[_Window, _Result]]:
+        """Yield what `run` yields of every window, each once, however often memory is short."""
+        left = list(asked)
+        while left:
+            done: set[int] = set()
+            with self.trying():
+                for window, result in run(left):
+                    done.add(id(window))
+                    yield window, result
+            left = [window for window in left if id(window) not in done]
+
+
+def _is_short(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or _CPU_ALLOCATOR in str(error)
