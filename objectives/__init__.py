@@ -1,6 +1,6 @@
 """Candidate in, numbers out: merging, evaluation, importance."""
 
-from .evaluation.asking import ScoredQuestion, questions_of
+from .evaluation.scored_question import ScoredQuestion, questions_of
 from .measurement import Measurement
 from .objective import MergeObjective
 

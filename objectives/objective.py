@@ -10,10 +10,11 @@ import optuna
 
 from ..errors import EvaluationError
 from .evaluation import Answer, Backend, Constraint, Metric, ObjectiveMetric, Sampling
-from .evaluation.asking import Interviewer, Progress, ScoredQuestion
+from .evaluation.asking import Interviewer, Progress
 from .evaluation.cache import AnswerCache
 from .evaluation.racing import Race
 from .evaluation.rotation import Hand
+from .evaluation.scored_question import ScoredQuestion
 from .measurement import Measurement
 from .merging import MergePlan
 
@@ -60,7 +61,8 @@ class MergeObjective:
         self.constraints = [
             replace(c, objective=replace(c.objective, kinds=self._kinds)) for c in constraints
         ]
-        self._interviewer = Interviewer(backend, sampling, cache)
+        base = plan.group_weights(plan.uniform(0.0))
+        self._interviewer = Interviewer(backend, sampling, base, cache)
         measured = [*self.metrics, *(c.objective for c in self.constraints)]
         parents = {m.metric.parent for m in measured} - {None}
         self._parents = sorted(parent for parent in parents if parent is not None)

@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field
 
 from .backends import Backend, Completion, Finished, Sampling
-from .backends.backend import Kind, as_answer, as_text_answer
+from .backends.backend import as_answer, as_text_answer
 from .backends.likelihood import Likelihood, Reading, likelihoods_in
 from .cache import AnswerCache
-from .diagnosis import signs_of
 from .metrics import Answer
-from .tasks import Question, Task
+from .scored_question import ScoredQuestion, with_verdict
+from .tasks import Question
+from .tasks.judge import verdict
 
 # Called with the number of questions answered since the last call.
 Progress = Callable[[int], None]
@@ -22,84 +22,19 @@ _READ = Sampling(0, chat=False)
 
 
 @dataclass(frozen=True)
-class ScoredQuestion:
-    """A question with what its task knows of it.
-
-    Args:
-        question: Its id begins with the task's name.
-        task: Name of the task.
-        score: From an answer to a number, 1 for right.
-        sampling: How it is answered. Defaults to None: as the objective says.
-        together: From all answers to it to the number that each counts, where repeats vote.
-            Defaults to None: each is scored alone.
-    """
-
-    question: Question
-    task: str
-    score: Callable[[Completion], float]
-    sampling: Sampling | None = None
-    together: Callable[[Sequence[Completion]], float] | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """What is done with it."""
-        if self.question.is_text:
-            return "read"
-        return "compared" if self.question.pairs else "generated"
-
-    def all_answered(self, completions: Sequence[Completion]) -> list[Answer]:
-        """Return what all answers to it contribute, one a repeat."""
-        answers = [self.answered(each, repeat) for repeat, each in enumerate(completions)]
-        if self.together is None:
-            return answers
-        score = self.together(completions)
-        return [replace(answer, score=score) for answer in answers]
-
-    def answered(self, completion: Completion, repeat: int = 0) -> Answer:
-        """Return what an answer to it contributes."""
-        made = self.kind == "generated"
-        return Answer(
-            self.question.id,
-            self.task,
-            self.score(completion),
-            completion.n_tokens,
-            completion.finish_reason,
-            completion.text,
-            completion.n_think_tokens,
-            round(completion.seconds, 6),
-            repeat,
-            self.question.cluster,
-            signs_of(completion, self.question.prompt) if made else (),
-        )
-
-
-def questions_of(tasks: Sequence[Task], split: str) -> list[ScoredQuestion]:
-    """Return one split's questions of all tasks; ids are prefixed by the task's name."""
-    return [
-        ScoredQuestion(
-            replace(q, id=f"{task.name}/{q.id}"),
-            task.name,
-            partial(task.score, q),
-            task.sampling,
-            None if task.together is None else partial(task.together, q),
-        )
-        for task in tasks
-        for q in task.splits.get(split, ())  # type: ignore[call-overload]
-    ]
-
-
-@dataclass(frozen=True)
 class Interviewer:
     """Asks a model that is in its engine already; what is known is not asked again.
 
     Args:
         backend: Loaded.
         sampling: Generation settings of questions that have none of their own.
+        base: Weights of the base, which judges. Defaults to none: there is nothing to judge.
         cache: Of answers. Defaults to None: all are generated.
     """
 
     backend: Backend
     sampling: Sampling
+    base: Weights = field(default_factory=dict)
     cache: AnswerCache | None = None
 
     def ask(
@@ -123,8 +58,50 @@ class Interviewer:
             for (place, _), completion in zip(asked, completions, strict=True):
                 given[place].append(completion)
             answers |= {place: questions[place].all_answered(own) for place, own in given.items()}
+            answers |= self._judged(weights, questions, given, answers)
             n_cached += n_known
         return answers, n_cached
+
+    def _judged(
+        self,
+        weights: Weights,
+        questions: Mapping[int, ScoredQuestion],
+        given: Mapping[int, Sequence[Completion]],
+        answers: Mapping[int, Sequence[Answer]],
+    ) -> dict[int, list[Answer]]:
+        """Return the answers that are judged, with the scores that the base gives them."""
+        prompts: dict[Sampling, dict[tuple[int, int], str | None]] = {}
+        for place, completions in given.items():
+            if (judge := questions[place].judge) is not None:
+                of_way = prompts.setdefault(judge.sampling, {})
+                for repeat, completion in enumerate(completions):
+                    of_way[place, repeat] = judge.prompt(questions[place].question, completion)
+        found: dict[int, list[Answer]] = {}
+        for sampling, asked in prompts.items():
+            unique = list(dict.fromkeys(prompt for prompt in asked.values() if prompt))
+            replies = dict(zip(unique, self._replies(weights, unique, sampling), strict=True))
+            for (place, repeat), prompt in asked.items():
+                score = verdict(replies[prompt]) if prompt else None
+                found.setdefault(place, []).append(with_verdict(answers[place][repeat], score))
+        return found
+
+    def _replies(
+        self, weights: Weights, prompts: Sequence[str], sampling: Sampling
+    ) -> list[Completion]:
+        """Return what the base says; the engine's model is the candidate again at the end."""
+
+        def run(
+            left: Sequence[int], keep: Callable[[int, Completion], None]
+        ) -> Sequence[Completion]:
+            if not left:
+                return []
+            self.backend.apply(self.base)
+            try:
+                return self.backend.generate([prompts[i] for i in left], sampling, keep)
+            finally:
+                self.backend.apply(weights)
+
+        return self._through_cache(self.base, sampling, prompts, [], run)[0]
 
     def read(
         self,

@@ -16,6 +16,7 @@ SIGNS = {
     "unfinished": "share of answers cut inside their reasoning",
     "template_leak": "share of answers with words of a chat template",
     "language_drift": "share of answers in a script that their question does not use",
+    "unjudged": "share of final answers on which the judge gave no verdict",
 }
 # A loop: the same text at least so often in a row at the end, over at least so many characters.
 _LOOPS, _LOOP_LENGTH, _LONGEST_PERIOD = 4, 48, 400

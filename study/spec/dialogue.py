@@ -5,13 +5,16 @@ from pathlib import Path
 
 from ...errors import MissingExtraError, SpecError
 from ...objectives.checkpoints import Checkpoint
-from ...objectives.checkpoints.configs import stop_tokens
+from ...objectives.checkpoints.configs import positions, stop_tokens
 from ...objectives.checkpoints.text_files import read_text
 from ...objectives.checkpoints.tokenizers import load_tokenizer
 from ...objectives.evaluation import Sampling, Task, load_task
-from ...objectives.evaluation.tasks import load_texts
+from ...objectives.evaluation.backends.chat import Chat
+from ...objectives.evaluation.tasks import JudgeSource, judged, load_texts
+from ...objectives.evaluation.tasks.jsonl import JUDGED
 from .base import resolve
 from .evaluation import TaskSection
+from .sampling import JudgeSection
 from .study_spec import StudySpec
 
 
@@ -108,7 +111,11 @@ def load_task_of(
     if task.texts is not None:
         return load_texts(task.source(spec.folder, fractions, sampling))
     if task.lm_eval is None:
-        return load_task(task.source(spec.folder, fractions, sampling))
+        loaded = load_task(task.source(spec.folder, fractions, sampling))
+        if task.scorer != JUDGED:
+            return loaded
+        limit = (loaded.sampling or sampling).max_new_tokens
+        return judged(loaded, _judge(task, spec, base, template, limit))
     try:
         from ...objectives.evaluation.tasks.lm_eval import HarnessSource, load_harness_task
     except ImportError as error:
@@ -133,3 +140,31 @@ def load_task_of(
     settings = spec.evaluation.chat.settings
     drawn = task.own_sampling(sampling)
     return load_harness_task(source, base.directory, drawn, template, settings)
+
+
+def _judge(
+    task: TaskSection, spec: StudySpec, base: Checkpoint, template: str | None, limit: int
+) -> JudgeSource:
+    """Return how a task's judge is asked.
+
+    Raises:
+        SpecError: If no weights of the merge are the base's.
+    """
+    merge = spec.merge.model_dump()
+    foreign = [key for key in ("embeddings", "head", "router", "towers") if merge[key] == "expert"]
+    if foreign:
+        raise SpecError(
+            f"`scorer: judge` asks the base, but with merge.{foreign[0]}: expert no candidate is "
+            "the base. Choose another rule, or another scorer."
+        )
+    chat = Chat(base.directory, template=template, chat=spec.evaluation.chat.settings)
+    vllm = spec.evaluation.backend == "vllm"
+    known = (positions(base.directory), spec.evaluation.engine.max_model_len if vllm else None)
+    room = min((n for n in known if n is not None), default=None)
+    asked = task.judge or JudgeSection()
+    n_reply = asked.max_new_tokens
+
+    def fits(prompt: str, more: int) -> bool:
+        return room is None or len(chat.render(prompt)) + n_reply + more <= room
+
+    return JudgeSource(task.name, asked.prompt, n_reply, limit, fits)

@@ -14,13 +14,17 @@ from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.rotation import Rotation
 from ...objectives.evaluation.tasks import Split
+from ...objectives.evaluation.tasks.jsonl import JUDGED
 from .base import Fraction, Section, check_choice, resolve
-from .sampling import ChatSection, SamplingSection
+from .sampling import ChatSection, JudgeSection, SamplingSection
 
 # Keys that only tasks of lm-eval have.
 _HARNESS_KEYS = ("dataset", "metric", "filter", "num_fewshot", "chat", "stop", "reasoning")
 # Keys of tasks that give answers.
-_ANSWER_KEYS = ("answer", "scorer", "max_new_tokens", "sampling", "anchors", *_HARNESS_KEYS)
+_ANSWER_KEYS = (
+    *("answer", "scorer", "judge", "max_new_tokens", "sampling", "anchors"),
+    *_HARNESS_KEYS,
+)
 
 
 class TaskSection(Section):
@@ -38,6 +42,8 @@ class TaskSection(Section):
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference answer.
         scorer: Scores answers to a file's questions: a name, or your own `module:function`.
+        judge: How the base is asked what answers are worth, for `scorer: judge`. Defaults to
+            None: by a prompt of its own, yes or no.
         max_new_tokens: Longest answer, instead of the study's value.
         sampling: Changes to the study's sampling.
         cluster: The field that questions which belong together share, e.g. their passage.
@@ -60,6 +66,7 @@ class TaskSection(Section):
     prompt: str = "{prompt}"
     answer: str = "answer"
     scorer: str = "exact_match"
+    judge: JudgeSection | None = None
     max_new_tokens: int | None = Field(default=None, ge=1)
     sampling: SamplingSection | None = None
     cluster: str | None = None
@@ -76,7 +83,11 @@ class TaskSection(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if ":" not in self.scorer:
-            check_choice("scorer", self.scorer, [*SCORERS, "module:function"])
+            check_choice("scorer", self.scorer, [*SCORERS, JUDGED, "module:function"])
+        if self.scorer != JUDGED and self.judge is not None:
+            raise ValueError(
+                f"`judge` belongs to `scorer: judge`, but the scorer is {self.scorer}"
+            )
         given = [self.files or None, self.path, self.lm_eval, self.texts]
         if sum(each is not None for each in given) != 1:
             raise ValueError(

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from ...errors import SpecError
 from ...objectives.checkpoints.text_files import read_json
 from ...objectives.evaluation import ChatSettings, Sampling
+from ...objectives.evaluation.tasks import JUDGE_PROMPT
 from .base import Fraction, Section
 
 _FILE = "generation_config.json"
@@ -36,6 +37,19 @@ class ChatSection(Section):
     def settings(self) -> ChatSettings:
         """Return what a backend needs."""
         return ChatSettings(self.system, self.kwargs)
+
+
+class JudgeSection(Section):
+    """How the base judges answers (`scorer: judge`).
+
+    Args:
+        prompt: Template of its question; `{question}`, `{reference}` and `{response}` insert what
+            was asked, the reference and the final answer, other names fields of the line.
+        max_new_tokens: Longest reply.
+    """
+
+    prompt: str = JUDGE_PROMPT
+    max_new_tokens: int = Field(default=256, ge=1)
 
 
 class SamplingSection(Section):

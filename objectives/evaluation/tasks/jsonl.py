@@ -32,6 +32,8 @@ from .task import (
     without_copies,
 )
 
+# The scorer whose answers a model judges, by `judged`.
+JUDGED = "judge"
 _BRACES = re.compile(r"\{\{|\}\}|(?P<command>\\[A-Za-z]+)?\{(?P<name>[^{}]*)\}")
 # What begins like a field's name: `{prompt}`, and `{prompt.x}` or `{prompt!r}` by mistake.
 _NAME = re.compile(r"[A-Za-z_]\w*(?:$|[.\[!:])")
@@ -47,8 +49,8 @@ class TaskSource:
         path: one file for all splits, divided by `fractions` of a fixed, hashed order.
         prompt: Template of the user's message; `{field}` inserts a field of the line.
         answer: The field that holds the reference.
-        scorer: Name in `SCORERS`, or `module:function` or `path/of/file.py:function`, called with
-            a final answer and the question's whole line, a dictionary.
+        scorer: Name in `SCORERS`, `judge`, or `module:function` or `path/of/file.py:function`,
+            called with a final answer and the question's whole line, a dictionary.
         fractions: Share of the questions of `path` in each split.
         sampling: How its answers are generated. Defaults to None: as the study's.
         cluster: The field that questions which belong together share. Defaults to None: none do.
@@ -194,7 +196,7 @@ def _question(fields: dict[str, Any], place: str, source: TaskSource) -> Questio
             "Correct it, or remove the line."
         )
     name = str(fields.get("id", place.rsplit(":", 1)[1]))
-    row = json.dumps(fields) if ":" in source.scorer else ""
+    row = json.dumps(fields) if ":" in source.scorer or source.scorer == JUDGED else ""
     return Question(name, prompt, answer, content, cluster, row=row)
 
 

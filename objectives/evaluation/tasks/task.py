@@ -56,6 +56,20 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Asks the base model whether answers are right.
+
+    Args:
+        prompt: From a question and its answer to what is asked; None if the answer has no
+            verdict, whatever anybody would say.
+        sampling: How the base replies.
+    """
+
+    prompt: Callable[[Question, Completion], str | None]
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
 class Task:
     """A task's questions by split.
 
@@ -67,6 +81,7 @@ class Task:
         sampling: How its answers are generated. Defaults to None: as the study's.
         together: Where repeats vote: from a question and all its answers to the number that each
             of them counts. Defaults to None: each is scored alone.
+        judge: Gives answers their scores once all are there. Defaults to None: `score` does.
     """
 
     name: str
@@ -75,6 +90,7 @@ class Task:
     score: Callable[[Question, Completion], float]
     sampling: Sampling | None = None
     together: Callable[[Question, Sequence[Completion]], float] | None = None
+    judge: Judge | None = None
 
     @property
     def compares(self) -> bool:
