@@ -332,10 +332,11 @@ def check_finite(name: str, tensor: Tensor) -> None:
         else:
             finite = bool(torch.isfinite(chunk).all())
         if not finite:
-            n = int((~torch.isfinite(tensor)).sum())
+            n, half = int((~torch.isfinite(tensor)).sum()), tensor.dtype == torch.float16
             raise LayoutError(
-                f"Weights must be finite, but {name!r} has {n} NaN or infinite value(s). Mend the "
-                "checkpoint, or lower the merge weights if it is a merge of finite ones."
+                f"Weights must be finite, but {name!r} has {n} NaN or infinite value(s) in "
+                f"{tensor.dtype}. Mend the checkpoint{', choose another models.dtype' * half}, or "
+                "lower the merge weights if it is a merge of finite ones."
             )
 
 

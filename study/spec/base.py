@@ -1,6 +1,7 @@
 """What all sections of a spec share."""
 
 import difflib
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,6 +118,13 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         raise SpecError(f"A {what} must be valid YAML, but {path} is not: {problem}.") from error
     if not isinstance(content, dict):
         raise SpecError(f"A {what} must be a YAML mapping, but {path} holds {content!r:.40}.")
+    try:
+        json.dumps(content, ensure_ascii=False, default=str).encode()
+    except (UnicodeEncodeError, TypeError) as error:
+        raise SpecError(
+            f"A {what} must hold names and texts that can be written, but {path} does not: "
+            f"{error}."
+        ) from error
     return content
 
 

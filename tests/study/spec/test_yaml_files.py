@@ -27,6 +27,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"study: {name: 2024-13-45}\n", "must be valid YAML"),
         (b"\x00", "must be valid YAML"),
         (b"- a\n", "must be a YAML mapping"),
+        (b'study: {name: "\\ud800"}\n', "can be written, but .* surrogates not allowed"),
+        (b"study: {2024-01-01: 1}\n", "names and texts that can be written"),
     ],
 )
 def test_what_is_no_spec_is_one_line(tmp_path: Path, data: bytes, message: str) -> None:
