@@ -203,10 +203,11 @@ class MergePlan:
         if set(content) == {"uniform"}:
             content = dict.fromkeys(self.groups, content["uniform"])
         if set(content) != set(self.groups):
-            missing, unknown = set(self.groups) - content.keys(), content.keys() - set(self.groups)
+            missing = ", ".join(g for g in self.groups if g not in content) or "nothing"
+            unknown = ", ".join(sorted(content.keys() - set(self.groups))) or "nothing"
             raise LayoutError(
-                f"A weight file must name each of {', '.join(self.groups)}, or 'uniform' alone, "
-                f"but missing={sorted(missing)} and unknown={sorted(unknown)}."
+                f"A weight file must give each of {len(self.groups)} weights, or 'uniform' alone, "
+                f"but it lacks {missing}, and {unknown} is unknown."
             )
         return {g: self._parse_weight(g, content[g]) for g in self.groups} | density
 

@@ -1,16 +1,21 @@
 """Pydantic's complaints about a spec, as one line that names the key, the value and the rule."""
 
 import difflib
+import re
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...objectives.evaluation import SPLITS
+from .base import near_hint
+
+# Complaints that are told in full.
+_MOST = 3
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first of pydantic's complaints as one line, and how many more there are.
+    """Return pydantic's complaints as one line: a few of them, and how many more there are.
 
     Args:
         error: Of the validation.
@@ -19,8 +24,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     details = error.errors(include_url=False)
     # A misspelt key may be missing elsewhere: the misspelling says more.
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return _explain_one(details[0], model) + more
+    told = list(dict.fromkeys(_explain_one(detail, model) for detail in details))
+    more = f" (and {len(told) - _MOST} more)" if len(told) > _MOST else ""
+    return " ".join(told[:_MOST]) + more
 
 
 def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
@@ -32,9 +38,22 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key {place!r}; {hint}"
     if detail["type"] == "missing":
         return f"{place!r} is missing; add it."
+    if detail["type"] == "literal_error":
+        return f"{place}: {_choice(detail)}"
     message = detail["msg"].removeprefix("Value error, ").removesuffix(".")
     shown = "" if detail["type"] == "value_error" else f", but got {detail['input']!r:.60}"
-    return f"{place + ': ' if place else ''}{message}{shown}."
+    end = "" if message.endswith("?") and not shown else "."
+    return f"{place + ': ' if place else ''}{message}{shown}{end}"
+
+
+def _choice(detail: ErrorDetails) -> str:
+    """Return what a value may be, and which of it is near."""
+    expected = detail.get("ctx", {})["expected"]
+    choices = re.findall(r"'([^']*)'", expected)
+    hint = near_hint(str(detail["input"]), choices)
+    return (
+        f"must be one of {', '.join(choices) or expected}, but got {detail['input']!r:.60}{hint}"
+    )
 
 
 def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:

@@ -120,16 +120,20 @@ def _print_quality(selection: "Selection") -> None:
 
 
 def _print_table(shown: "list[Ranked]", has_scores: bool) -> None:
-    title = "score" if has_scores else "gain"
-    typer.echo(f"{'rank':>4}  {title:>7}  {'90 % interval':>17}  models by operators")
+    from ..tables import Row, make_table, print_table
+
+    columns = ["rank", "score" if has_scores else "gain", "90 % interval", "<models by operators"]
+    rows: list[Row] = []
     for rank, one in enumerate(shown, start=1):
         level = one.score - one.prediction.gain
         low, high = (level + bound for bound in one.prediction.interval())
-        numbers = f"{one.score:7.3f}  [{low:7.3f}, {high:7.3f}]"
+        numbers = [f"{one.score:.3f}", f"[{low:.3f}, {high:.3f}]"]
         if not one.prediction.is_known:
-            numbers = f"{'-':>7}  {'unlike all known':>17}"
+            numbers = ["-", "unlike all known"]
         names = " + ".join(one.chain.models)
-        typer.echo(f"{rank:>4}  {numbers}  {names} by {', '.join(one.chain.operators)}")
+        told = f"{names} by {', '.join(one.chain.operators)}"
+        rows.append(([str(rank), *numbers, told], False))
+    print_table(make_table(None, columns, rows))
 
 
 def _as_json(selection: "Selection", shown: "list[Ranked]", written: list[Path]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 from ....objectives.merging.plan import DENSITY
 from ...first_trials import is_uniform
 from ..front import FrontReport
+from ..indicators import Array
 from .figures import FRONT, OTHER, PARENT, UNIFORM, axis_label, make_axes, plain
 
 
@@ -26,7 +27,7 @@ def plot_front(report: FrontReport) -> Figure:
     figure, axes = make_axes(8.0, 5.0)
     _draw_plane(axes, report, 1, 0)
     axes.set_title(_title(report), fontsize=10)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -89,7 +90,7 @@ def _plot_pairs(report: FrontReport) -> Figure:
 
 
 def _draw_plane(axes: Axes, report: FrontReport, x: int, y: int, joined: bool = True) -> None:
-    """Draw two objectives of all models; `joined` for a front of these two alone."""
+    """Draw two objectives of all models; steps join a front of these two alone."""
     means = report.denoised.means.numpy()
     others = [i for i, t in enumerate(report.denoised.trials) if not is_uniform(t)]
     axes.scatter(
@@ -104,7 +105,7 @@ def _draw_plane(axes: Axes, report: FrontReport, x: int, y: int, joined: bool = 
         rows[order, y],
         xerr=errors[order, x],
         yerr=errors[order, y],
-        fmt="o-" if joined else "o",
+        fmt="o",
         color=FRONT,
         ecolor="#0072B266",
         markersize=5,
@@ -112,10 +113,39 @@ def _draw_plane(axes: Axes, report: FrontReport, x: int, y: int, joined: bool = 
         label=f"front: hypervolume {report.hypervolume:.3f}",
         zorder=4,
     )
+    if joined:
+        _draw_steps(axes, report, rows[order][:, [x, y]], x, y)
     _draw_parents(axes, report, x, y)
     _mark_knee(axes, report, x, y)
     axes.set_xlabel(plain(axis_label(report.metric_names[x])))
     axes.set_ylabel(plain(axis_label(report.metric_names[y])))
+
+
+def _draw_steps(axes: Axes, report: FrontReport, points: Array, x: int, y: int) -> None:
+    """Draw what the front dominates, by steps, and the point that it is measured from.
+
+    Args:
+        axes: To draw on.
+        report: Of a study with two objectives.
+        points: The front's, `n x 2`-dim.
+        x: The objective on the horizontal axis.
+        y: That on the vertical one.
+    """
+    far, low = report.reference_point[x], report.reference_point[y]
+    axes.plot(far, low, "+", color="black", markersize=9, zorder=4)
+    axes.annotate("reference point", (far, low), (-6, 4), textcoords="offset points", ha="right")
+    flips = [1.0 if report.directions[i] == "maximize" else -1.0 for i in (x, y)]
+    inside = points[np.all((points - [far, low]) * flips > 0, axis=1)]
+    if not len(inside):
+        return
+    ordered = inside[np.argsort(-flips[0] * inside[:, 0])]  # from the best in x to the worst
+    corners = [(ordered[0, 0], low)]
+    for place, (a, b) in enumerate(ordered):
+        corners += [(a, ordered[place - 1, 1] if place else low), (a, b)]
+    corners.append((far, ordered[-1, 1]))
+    axes.plot(*zip(*corners, strict=True), color=FRONT, linewidth=1.4, zorder=3)
+    area = [*corners, (far, low)]
+    axes.fill(*zip(*area, strict=True), color=FRONT, alpha=0.08, linewidth=0, zorder=1)
 
 
 def _draw_uniform(axes: Axes, report: FrontReport, x: int, y: int) -> None:

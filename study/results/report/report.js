@@ -138,6 +138,8 @@ function mark(model, panel, x, y, kinds) {
   group.append(shape, element("circle", { class: "ring", cx, cy, r: 10 }), element("circle", { class: "hit", cx, cy, r: model.front || model.uniform ? 12 : 5 }));
   const late = cx > x.to - 50;
   if (style === "parent") group.append(element("text", { x: late ? cx - 10 : cx + 10, y: cy + 16, class: "tick", "text-anchor": late ? "end" : "start" }, model.role));
+  const apart = models.filter((one) => one.phase === "parent").every((one) => Math.hypot(x.at(panel.x.get(one, "believed")) - cx, y.at(panel.y.get(one, "believed")) - cy) > 40);
+  if (panel.curve && apart && model.role.startsWith("uniform ")) group.append(element("text", { x: cx + 7, y: cy + 14, class: "tick level" }, model.role.slice(8)));
   group.append(element("title", {}, spoken(model)));
   group.addEventListener("mouseenter", () => show(model.n));
   group.addEventListener("mouseleave", () => show(pinned));

@@ -177,7 +177,7 @@ def test_the_recipe_gives_the_same_bytes_again(tmp_path: Path, operator: str) ->
     [
         ("[0.5]", SpecError, "must hold an object"),
         ("{", SpecError, "must be a JSON file"),
-        ('{"layer_000": 0.5}', LayoutError, "missing="),
+        ('{"layer_000": 0.5}', LayoutError, "it lacks "),
         ('{"uniform": "half"}', LayoutError, "1 finite number"),
     ],
 )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -93,3 +94,11 @@ def test_a_density_is_no_weight(report: FrontReport) -> None:
     assert "density" not in shown
     assert axes.child_axes[0].get_ylabel() == "density"
     assert torch.isfinite(report.denoised.means).all()
+
+
+def test_the_shaded_area_is_the_hypervolume(report: FrontReport) -> None:
+    (axes,) = plot_front(report).axes
+    (area,) = axes.patches
+    x, y = area.get_xy().T[:, :-1]  # type: ignore[attr-defined]
+    shoelace = abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
+    assert shoelace == pytest.approx(report.hypervolume)

@@ -98,6 +98,13 @@ def test_a_wrong_value_is_named_with_its_rule(
     assert "\n" not in str(caught.value)
 
 
+def test_more_than_one_mistake_is_told(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, merge={"operator": "liner"}, sampler={"preset": "mergefrnt"})
+    with pytest.raises(SpecError, match=r"'linear'\? sampler\.preset: .*'mergefront'") as caught:
+        StudySpec.from_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("objectives", "message"),
     [
