@@ -15,6 +15,7 @@ _SHAPES = {
     "inner": Shape(peaks=(0.45, 1.1)),
     "spread": Shape(n_influential=8, background=0.3, roughness=0.8),
     "step": Shape(step=0.7),
+    "cliff": Shape(step=0.7, together=True),
 }
 _NOISES: tuple[Noise, Noise] = ("independent", "shared")
 _FIVE = ("plain", "steep", "coupled", "inner", "spread")
@@ -33,7 +34,12 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for k in range(4)
         for i, shape in enumerate(_FIVE)
     ),
-    "steps": tuple(f"step/{noise}/{seed}" for noise in _NOISES for seed in range(120, 125)),
+    "steps": tuple(
+        f"{shape}/{noise}/{seed}"
+        for shape in ("step", "cliff")
+        for noise in (*_NOISES, "rotating")
+        for seed in range(120, 125)
+    ),
     "deep": ("plain80/independent/110", "plain80/shared/111"),
     "demo": tuple(f"demo/shared/{seed}" for seed in range(5)),
     "demo-rotating": tuple(f"demo/rotating/{seed}" for seed in range(5)),

@@ -36,6 +36,7 @@ class Shape:
         coupling: Price of disagreement between distant influential layers.
         step: Share of both objectives that changes within a narrow range of weights, as reasoning
             sets in at once: at uniform weights between .6 and .8.
+        together: Whether the same layers make both objectives step.
     """
 
     n_influential: int = 5
@@ -44,6 +45,7 @@ class Shape:
     steepness: float = 0.0
     coupling: float = 0.0
     step: float = 0.0
+    together: bool = False
     peaks: tuple[float, float] = (0.7, 1.25)
 
 
@@ -86,7 +88,10 @@ class Synthetic(Problem):
         if self.shape.steepness:
             total = _sigmoid(total, self.shape.steepness)
         if self.shape.step:
-            level = (X[..., None, :] * self._shares).sum(dim=-1)
+            shares = (
+                self._shares.mean(dim=0).expand(2, -1) if self.shape.together else self._shares
+            )
+            level = (X[..., None, :] * shares).sum(dim=-1)
             phase = torch.sigmoid((level - _STEP_AT) / _STEP_WIDTH)
             phase = torch.stack([phase[..., 0], 1.0 - phase[..., 1]], dim=-1)
             total = (1.0 - self.shape.step) * total + self.shape.step * phase
