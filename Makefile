@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-granularities bench-racing bench-repeats sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
+        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
 
 install: $(STAMP)
 
@@ -92,6 +92,10 @@ bench-granularities: install
 
 bench-front: install
 	$(BIN)/python benchmarks/evaluation/front.py --out runs/front
+
+# Picked or recommended, fixed or rotating questions, on real answers: half an hour on one core.
+bench-recommended: install
+	$(BIN)/python benchmarks/evaluation/recommended.py --out runs/recommended
 
 bench-racing: install
 	$(BIN)/python benchmarks/evaluation/racing.py --out runs/front

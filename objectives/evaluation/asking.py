@@ -95,8 +95,8 @@ class Interviewer:
         ) -> Sequence[Completion]:
             if not left:
                 return []
-            self.backend.apply(self.base)
             try:
+                self.backend.apply(self.base)
                 return self.backend.generate([prompts[i] for i in left], sampling, keep)
             finally:
                 self.backend.apply(weights)

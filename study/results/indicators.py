@@ -19,8 +19,9 @@ from torch import Tensor
 from ...samplers import Adviser, signs
 from .uniform_curve import joint_draws
 
-# Draws of an interval; fewer from so many objectives on, where a volume takes long.
-_N_DRAWS, _N_SLOW, _SLOW_FROM = 256, 64, 4
+# Draws of an interval; fewer of four objectives, where a volume takes long, and none of more,
+# where it takes seconds.
+_N_DRAWS, _N_SLOW, _SLOW_FROM, _MOST = 256, 64, 4, 4
 _INTERVAL = (0.025, 0.975)
 
 Array = NDArray[np.float64]
@@ -110,7 +111,9 @@ def hypervolume(
     return float(Hypervolume(reference).compute(front))
 
 
-def hypervolume_interval(adviser: Adviser, front: Sequence[FrozenTrial]) -> tuple[float, float]:
+def hypervolume_interval(
+    adviser: Adviser, front: Sequence[FrozenTrial]
+) -> tuple[float, float] | None:
     """Return the 95 % interval of a front's hypervolume, by what is believed of its models.
 
     Models are drawn together from the surrogate's posterior, deviations doubled: a search goes
@@ -122,7 +125,12 @@ def hypervolume_interval(adviser: Adviser, front: Sequence[FrozenTrial]) -> tupl
     Args:
         adviser: Of the study, with its reference point.
         front: Trials of the adviser's model.
+
+    Returns:
+        None for more than four objectives: it would take minutes.
     """
+    if len(adviser.span) > _MOST:
+        return None
     numbers = [trial.number for trial in adviser.model.trials]
     rows = [numbers.index(trial.number) for trial in front]
     drawn = joint_draws(adviser, adviser.model.observations.X[rows])

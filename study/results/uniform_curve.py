@@ -172,12 +172,12 @@ def joint_draws(adviser: Adviser, X: Tensor) -> Tensor:
         adviser: Of the study.
         X: A `b x d`-dim tensor.
     """
-    z = draw_sobol_normal_samples(len(X), _N_DRAWS, dtype=torch.double, seed=0)
+    fits = adviser.model.surrogate.fits
+    draws = draw_sobol_normal_samples(len(X) * len(fits), _N_DRAWS, dtype=torch.double, seed=0)
     columns: list[Tensor] = []
-    for fit in adviser.model.surrogate.fits:
+    for fit, z in zip(fits, draws.chunk(len(fits), dim=1), strict=True):
         mean, covariance = fit.process.joint(X)
         values, vectors = torch.linalg.eigh(covariance)
         root = vectors * values.clamp_min(0.0).sqrt()
-        # Other draws for each objective: the columns are rolled.
-        columns.append(mean + CAUTION * z.roll(len(columns), dims=1) @ root.T)
+        columns.append(mean + CAUTION * z @ root.T)
     return torch.stack(columns, dim=-1)

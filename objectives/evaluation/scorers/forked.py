@@ -36,6 +36,8 @@ _PATIENCE = 120.0
 _MEMORY = 4 << 30
 # How a copy ends that nobody asks any more; whatever else ends it is an answer's doing.
 _DONE = 99
+# How one ends that could not begin: the next one could not either.
+_NO_START = 98
 
 
 class ForkedScorer:
@@ -70,7 +72,7 @@ class ForkedScorer:
         if pid == 0:
             _keep_scoring(self._function, theirs, *self._limits)
         theirs.close()
-        self._connection = ours
+        self._connection, self._copy = ours, 0
         self._end = weakref.finalize(self, _end, os.getpid(), pid, ours)
 
     def __call__(self, *arguments: Any) -> float:
@@ -103,6 +105,7 @@ class ForkedScorer:
             self._connection.send_bytes(json.dumps([number, arguments]).encode())
             return self._wait(self._connection, number)
         except (EOFError, OSError):  # both copies are gone
+            self._check_begun()
             self.close()
             return None
 
@@ -112,19 +115,32 @@ class ForkedScorer:
         A copy says who it is when it starts. One that starts after another took the answer says
         that the answer ended that one.
         """
-        begun, end = False, time.monotonic() + self._patience
+        begun, late, end = False, False, time.monotonic() + self._patience
         while True:
             if not connection.poll(max(0.0, end - time.monotonic())):
+                self._check_begun()
+                if late:  # nor does the next copy say anything
+                    self.close()
+                    return None
                 self._late()
-                end += self._patience
+                late, end = True, time.monotonic() + self._patience
                 continue
             said: dict[str, Any] = json.loads(connection.recv_bytes())
             if "copy" in said:
                 self._copy = said["copy"]
-                if begun:
+                if begun or late:
                     return None
             elif said["number"] == number and not (begun := "begun" in said):
                 return said
+
+    def _check_begun(self) -> None:
+        """Raise if no copy has ever said who it is: that is no answer's doing."""
+        if self._copy == 0:
+            self.close()
+            raise EvaluationError(
+                "the process that scores answers could not be started; is there too little "
+                "memory, or a limit of address space (`ulimit -v`)?"
+            )
 
     def _late(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -153,8 +169,9 @@ def _keep_scoring(
             pid = os.fork()
             if pid == 0:
                 _score_all(function, connection, seconds, memory)
-            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == _DONE:
-                status = 0
+            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if ended in (_DONE, _NO_START):
+                status = 0 if ended == _DONE else 1
                 break
     finally:
         os._exit(status)
@@ -180,11 +197,11 @@ def _score_all(
     function: Callable[..., float], connection: Connection, seconds: float, memory: int
 ) -> NoReturn:
     """Be the second copy: score until nobody asks."""
+    status = _NO_START
     try:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        most = _address_space() + memory
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        _limit(memory)
         _say(connection, copy=os.getpid())
+        status = 1
         while True:
             number, arguments = json.loads(connection.recv_bytes())
             _say(connection, number=number, begun=True)
@@ -192,7 +209,17 @@ def _score_all(
     except (EOFError, ConnectionError):
         os._exit(_DONE)
     finally:
-        os._exit(1)
+        os._exit(status)
+
+
+def _limit(memory: int) -> None:
+    """Allow this process so much more address space; not more than its own limit allows."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    used, hard = _address_space(), resource.getrlimit(resource.RLIMIT_AS)[1]
+    if used is None:
+        return
+    most = used + memory if hard == resource.RLIM_INFINITY else min(used + memory, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _verdict(
@@ -211,7 +238,10 @@ def _say(connection: Connection, **content: Any) -> None:
     connection.send_bytes(json.dumps(content).encode())
 
 
-def _address_space() -> int:
-    """Return how many bytes this process has, used or not."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+def _address_space() -> int | None:
+    """Return how many bytes this process has, used or not; None where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return None

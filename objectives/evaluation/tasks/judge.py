@@ -22,7 +22,9 @@ JUDGE_PROMPT = (
     "a few sentences at most. Then end with a line of its own: `Verdict: yes` or `Verdict: no`."
 )
 _SCORE = r"(yes|no|1(?:\.0+)?|0(?:\.\d+)?|\.\d+)"
-_VERDICT = re.compile(rf"verdict\W{{0,10}}{_SCORE}(?![\w.]*\d)\b", re.IGNORECASE)
+# No share of another scale ("1/10", "1 out of 5", "1 %"), no choice ("yes or no?"), no "-1".
+_NO_SCORE = r"(?!\s*(?:[/%]|\(?\s*(?:out\s+)?of\b|or\b)|[\w.,]*\d)"
+_VERDICT = re.compile(rf"verdict[^\w-]{{0,10}}{_SCORE}\b{_NO_SCORE}", re.IGNORECASE)
 _ALONE = re.compile(_SCORE, re.IGNORECASE)
 # What a judge's reply may end with, before or behind its score.
 _AROUND = " \t\r\n.*_`\"'"

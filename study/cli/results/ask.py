@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ...spec.inputs import StudyInputs
     from ..dialogue import Dialogue
 
-_COMMAND = re.compile(r"^/(\w+)(?:\s+(.*))?$")
+# Switches of reasoning models are said to them, not obeyed.
+_COMMAND = re.compile(r"^/(?!(?:no_)?think\b)(\w+)(?:\s+(.*))?$")
 _COMMANDS = "`/trial N [M]`: talk to other trials, `/reset`: forget what was said"
 # Columns of a terminal from which on two answers stand side by side.
 _WIDE = 100

@@ -78,6 +78,12 @@ def reproduce(
     from ...results.sharing.portable import here, parent_finder
     from ...spec.inputs import StudyInputs
 
+    if spec and (model or questions):
+        raise StudyError(
+            "--spec names parents and questions itself: leave out --model, --questions."
+        )
+    if questions and not measure:
+        raise StudyError("--questions is for --measure: add it, or leave out --questions.")
     content = read_manifest(manifest)
     folder = manifest if manifest.is_dir() else manifest.parent
     parsed = read_spec(spec, None) if spec else here(content, folder, questions)

@@ -117,7 +117,11 @@ def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
     beside.append(("uniform merges alone", report.hypervolume_uniform))
     pairs = zip(report.metric_names, report.reference_point, strict=True)
     reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-    where = "gain on the search's own questions" if validated else "gain over it, not validated"
+    where = (
+        "gain on the search's own questions"
+        if validated
+        else "gain over the uniform curve, not validated"
+    )
     return [
         (where, gain),
         ("hypervolume by the search's questions", report.shown_hypervolume),

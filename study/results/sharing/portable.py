@@ -1,5 +1,6 @@
 """A spec that says nothing of its author's machine, and the way back on another machine."""
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,8 @@ def portable_spec(inputs: StudyInputs) -> dict[str, Any]:
     names: dict[Path, str] = {}
     for task in spec["evaluation"]["tasks"]:
         map_files(task, partial(_file_name, task["name"], folder, names))
+        if ".py:" in task.get("scorer", ""):  # a file of one's own
+            task["scorer"] = re.split(r"[/\\]", task["scorer"])[-1]
     return spec
 
 
@@ -52,13 +55,15 @@ def _model_names(inputs: StudyInputs) -> list[str]:
 
 
 def _file_name(task: str, folder: Path, names: dict[Path, str], path: str) -> str:
-    """Return a file's name alone; with its task's before it where two files share one name."""
+    """Return a file's name alone; with its task's before it where several files share one."""
     found = resolve(folder, path)
     if not found.exists():  # a name of lm-eval or of the hub
         return path
     place = found.resolve()
     taken = {name for other, name in names.items() if other != place}
     name = f"{task}.{place.name}" if place.name in taken else place.name
+    while name in taken:
+        name = f"{task}.{name}"
     return names.setdefault(place, name)
 
 

@@ -110,3 +110,48 @@ def test_copies_end_with_a_worker_that_is_killed() -> None:
     assert len(pids) == 2
     for pid in pids:
         _wait_for_end(pid)
+
+
+def test_a_copy_that_cannot_begin_is_an_error_and_no_signal_to_others() -> None:
+    code = """
+import os, resource, sys
+from mergefront.errors import EvaluationError
+from mergefront.objectives.evaluation.scorers import forked
+forked._limit = lambda memory: 1 / 0
+scorer = forked.ForkedScorer(float, patience=3.0)
+try:
+    scorer(0.5)
+except EvaluationError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "could not be started" in done.stdout
+
+
+def test_a_limit_of_address_space_from_outside_is_kept() -> None:
+    code = """
+import resource
+from mergefront.objectives.evaluation.scorers import forked
+used = forked._address_space()
+resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), used + (1 << 30)))
+scorer = forked.ForkedScorer(float, patience=20.0)
+print(scorer(0.5))
+scorer.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "0.5", done.stderr
+
+
+def test_a_copy_that_dies_before_it_took_an_answer_hangs_nothing(scorer: ForkedScorer) -> None:
+    second = int(scorer("pid"))
+    os.kill(second, signal.SIGSTOP)  # it takes the answer neither now nor later
+    threading.Timer(0.5, os.kill, (second, signal.SIGKILL)).start()
+    begun = time.monotonic()
+    assert scorer("held") in (0.0, 0.25)
+    assert time.monotonic() - begun < 60
+    assert scorer("held") == 0.25

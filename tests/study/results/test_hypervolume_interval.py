@@ -14,6 +14,7 @@ from mergefront.study.cli.progress import _Believed, facts
 from mergefront.study.results.front import plain_report
 from mergefront.study.results.indicators import hypervolume, hypervolume_interval
 from mergefront.study.results.status import status_of
+from mergefront.study.results.uniform_curve import joint_draws
 from small_study import write_spec
 
 _NAMES = [f"layer_{i:03d}" for i in range(4)]
@@ -48,7 +49,9 @@ def test_it_holds_the_true_hypervolume_as_often_as_it_says() -> None:
         front = plain_report(study).trials
         model = fit_study(study)
         assert model is not None
-        low, high = hypervolume_interval(Adviser.of(model, study, _REFERENCE), front)
+        interval = hypervolume_interval(Adviser.of(model, study, _REFERENCE), front)
+        assert interval is not None
+        low, high = interval
         true = torch.tensor([_truth([t.params[n] for n in _NAMES]) for t in front]).double()
         held += low <= hypervolume(true, _REFERENCE, study.directions) <= high
         assert high - low < 0.5 * high
@@ -74,3 +77,12 @@ def test_the_run_screen_and_the_front_tell_it(tmp_path: Path) -> None:
     believed.text = None
     believed.look(study, spec, status)  # nothing was measured since
     assert believed.text is None
+
+
+def test_draws_of_two_objectives_are_independent_for_one_model_too() -> None:
+    study = _study(0, 24)
+    model = fit_study(study)
+    assert model is not None
+    adviser = Adviser.of(model, study, _REFERENCE)
+    drawn = joint_draws(adviser, model.observations.X[:1])[:, 0]
+    assert abs(float(torch.corrcoef(drawn.T)[0, 1])) < 0.2
