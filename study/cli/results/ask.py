@@ -87,9 +87,19 @@ def _converse(dialogue: "Dialogue", numbers: list[int]) -> None:
             if (order := _COMMAND.match(line)) is not None:
                 numbers = _obey(dialogue, numbers, order[1], order[2] or "")
             else:
-                _print(numbers, [dialogue.ask(number, line) for number in numbers])
+                _answer(dialogue, numbers, line)
         except (EvaluationError, StudyError) as error:
             typer.echo(f"Error: {error}", err=True)  # the conversation goes on
+
+
+def _answer(dialogue: "Dialogue", numbers: list[int], line: str) -> None:
+    answers: list[Completion] = []
+    try:
+        for number in numbers:
+            answers.append(dialogue.ask(number, line))
+    finally:  # one that fails takes no other's answer away
+        if answers:
+            _print(numbers[: len(answers)], answers)
 
 
 def _obey(dialogue: "Dialogue", numbers: list[int], order: str, rest: str) -> list[int]:

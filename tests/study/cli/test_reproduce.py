@@ -95,3 +95,31 @@ def test_files_of_one_name_stay_apart(finished: Path, tmp_path: Path) -> None:
     spec = StudySpec.parse(content, finished.parent)
     told = portable_spec(StudyInputs.without_tasks(spec))["evaluation"]["tasks"]
     assert [t["files"]["search"] for t in told] == ["search.jsonl", "b.search.jsonl"]
+
+
+def test_three_files_of_one_name_and_a_scorers_file_have_names_alone(
+    finished: Path, tmp_path: Path
+) -> None:
+    from mergefront.study.results.sharing.portable import portable_spec
+    from mergefront.study.spec.inputs import StudyInputs
+    from mergefront.study.spec.study_spec import StudySpec
+
+    content = json.loads(json.dumps(StudySpec.from_yaml(finished).model_dump(mode="json")))
+    (task,) = content["evaluation"]["tasks"]
+    for split in ("search", "validation", "importance"):
+        (tmp_path / split).mkdir()
+        shutil.copy(finished.parent / "search.jsonl", tmp_path / split / "data.jsonl")
+        task["files"][split] = str(tmp_path / split / "data.jsonl")
+    task["scorer"] = f"{tmp_path}/score.py:points"
+    spec = StudySpec.parse(content, finished.parent)
+    (told,) = portable_spec(StudyInputs.without_tasks(spec))["evaluation"]["tasks"]
+    assert told["scorer"] == "score.py:points"
+    assert len(set(told["files"].values())) == len(told["files"])
+    assert str(tmp_path) not in json.dumps(told)
+
+
+def test_options_that_would_do_nothing_are_refused(published: Path, finished: Path) -> None:
+    done = invoke("reproduce", published, "--spec", finished, "--model", "a=b")
+    assert (done.exit_code, "--spec names parents" in done.stderr) == (1, True)
+    done = invoke("reproduce", published, "--questions", finished.parent)
+    assert (done.exit_code, "--questions is for --measure" in done.stderr) == (1, True)
