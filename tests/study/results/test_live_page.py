@@ -45,6 +45,15 @@ def test_it_is_drawn_only_when_something_was_measured_or_validated(tmp_path: Pat
     assert _ask(page, "/dashboard/studies/1") == ("404 Not Found", "")
 
 
+def _open_when_drawn(page: Any, url: str) -> None:
+    """Open the page; it is drawn beside the graphs, perhaps after them."""
+    for _ in range(60):
+        page.goto(url)
+        if page.locator("#models").count():
+            return
+        page.wait_for_timeout(1000)
+
+
 def test_our_front_comes_first_and_leads_to_optunas_pages(
     browser: Any, finished: Path, tmp_path: Path
 ) -> None:
@@ -55,7 +64,7 @@ def test_our_front_comes_first_and_leads_to_optunas_pages(
         complaints: list[str] = []
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(url)
+        _open_when_drawn(page, url)
         front = mergefront.front(finished)
         numbers = {row.get_attribute("data-n") for row in page.locator("#models tbody tr").all()}
         assert numbers == {str(trial.number) for trial in front.trials}
