@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ...errors import SpecError
 from ...objectives.evaluation import SCORERS, Reasoning, Sampling, TaskShare, TaskSource
-from ...objectives.evaluation.backends.memory import FIRST
+from ...objectives.evaluation.backends.memory import tried_first
 from ...objectives.evaluation.backends.reasoning import Unmarked
 from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.rotation import Rotation
@@ -304,7 +304,7 @@ class EvaluationSection(Section):
     @property
     def together(self) -> int:
         """Answers of transformers at the same time, for estimates: with `auto` what it tries."""
-        return FIRST if self.batch_size == "auto" else self.batch_size
+        return tried_first() if self.batch_size == "auto" else self.batch_size
 
     @property
     def race(self) -> RaceSettings | None:

@@ -13,12 +13,22 @@ logger = logging.getLogger(__name__)
 
 BatchSize = int | Literal["auto"]
 # What is tried first where nothing was given: on a GPU, and elsewhere.
-_FIRST_ON_GPU, FIRST = 256, 64
+_FIRST_ON_GPU, _FIRST = 256, 64
 # How the CPU's allocator, which has no exception of its own, says that memory is short.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 _Window = TypeVar("_Window")
 _Result = TypeVar("_Result")
+
+
+def tried_first(device: str | None = None) -> int:
+    """Return how many rows `auto` tries first.
+
+    Args:
+        device: A torch device. Defaults to None: a GPU where there is one.
+    """
+    on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    return _FIRST_ON_GPU if on_gpu else _FIRST
 
 
 class Room:
@@ -32,8 +42,7 @@ class Room:
     """
 
     def __init__(self, asked: BatchSize, device: str) -> None:
-        on_gpu = device.startswith("cuda")
-        self.n = asked if asked != "auto" else _FIRST_ON_GPU if on_gpu else FIRST
+        self.n = asked if asked != "auto" else tried_first(device)
         self._is_found = asked == "auto"
 
     @contextmanager

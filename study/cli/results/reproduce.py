@@ -11,7 +11,8 @@ from ....errors import SpecError, StudyError
 from ..app import MODELS, command, read_spec
 
 if TYPE_CHECKING:
-    from ...spec.inputs import StudyInputs
+    from ...spec.inputs import Resolve, StudyInputs
+    from ...spec.study_spec import StudySpec
 
 # Standard errors of a difference beyond which two measurements disagree.
 _FAR = 3.0
@@ -69,32 +70,74 @@ def reproduce(
 
     Example: mergefront reproduce published/manifest.json --measure
     """
-    from tempfile import TemporaryDirectory
-
     from ....objectives.checkpoints import resolve_model
-    from ...opening import with_blocks
-    from ...results.export import merge_weights
-    from ...results.sharing.manifest import check_same, read_manifest, weights_of
+    from ...results.sharing.manifest import read_manifest
     from ...results.sharing.portable import here, parent_finder
-    from ...spec.inputs import StudyInputs
 
+    _check_options(spec, model, questions, measure)
+    content = read_manifest(manifest)
+    find: Resolve = resolve_model
+    if spec:
+        parsed = read_spec(spec, None)
+    else:
+        folder = manifest if manifest.is_dir() else manifest.parent
+        parsed = here(content, folder, questions)
+        find = parent_finder(content, _folders(model))
+    inputs = _inputs(content, parsed, find, measure)
+    typer.echo(f"same bytes: {', '.join(_make(inputs, content, out))}")
+    if measure:
+        _measure(inputs, content)
+
+
+def _check_options(
+    spec: Path | None, model: list[str], questions: Path | None, measure: bool
+) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        StudyError: With what to leave out or add.
+    """
     if spec and (model or questions):
         raise StudyError(
             "--spec names parents and questions itself: leave out --model, --questions."
         )
     if questions and not measure:
         raise StudyError("--questions is for --measure: add it, or leave out --questions.")
-    content = read_manifest(manifest)
-    folder = manifest if manifest.is_dir() else manifest.parent
-    parsed = read_spec(spec, None) if spec else here(content, folder, questions)
-    if parsed.merge.granularity == "learned-blocks":  # as measured there
-        parsed = with_blocks(parsed, _blocks(content))
-    find = resolve_model if spec else parent_finder(content, _folders(model))
-    inputs = StudyInputs.without_tasks(parsed, find)
+
+
+def _inputs(
+    content: dict[str, Any], spec: "StudySpec", find: "Resolve", measure: bool
+) -> "StudyInputs":
+    """Return what the model was made of, and with `measure` what it was asked.
+
+    Raises:
+        SpecError: If it is not the manifest's.
+    """
+    from ...opening import with_blocks
+    from ...results.sharing.manifest import check_same
+    from ...spec.inputs import StudyInputs
+
+    if spec.merge.granularity == "learned-blocks":  # as measured there
+        spec = with_blocks(spec, _blocks(content))
+    inputs = StudyInputs.without_tasks(spec, find)
     check_same(content, inputs, ("models.", "merge."))
     if measure:
-        inputs = StudyInputs.of(parsed, find)
+        inputs = StudyInputs.of(spec, find)
         check_same(content, inputs, ("evaluation.tasks",))
+    return inputs
+
+
+def _make(inputs: "StudyInputs", content: dict[str, Any], out: Path | None) -> list[str]:
+    """Make the model, in a folder that goes away or in `out`; return its files of weights.
+
+    Raises:
+        StudyError: If their bytes are not the manifest's.
+    """
+    from tempfile import TemporaryDirectory
+
+    from ...results.export import merge_weights
+    from ...results.sharing.manifest import weights_of
+
     with TemporaryDirectory(prefix="mergefront-reproduce-") as temporary:
         made = out or Path(temporary) / "model"
         merge_weights(inputs, _weights(inputs, content["params"]), made)
@@ -104,9 +147,7 @@ def reproduce(
             f"The weights differ from the manifest's: {', '.join(_differing(found, content))}. "
             "The parents are the same; other versions of torch may round differently."
         )
-    typer.echo(f"same bytes: {', '.join(found)}")
-    if measure:
-        _measure(inputs, content)
+    return list(found)
 
 
 def _folders(texts: list[str]) -> dict[str, Path]:

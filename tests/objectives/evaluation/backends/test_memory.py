@@ -14,7 +14,7 @@ from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.evaluation import Completion, Models, Sampling
 from mergefront.objectives.evaluation.backends import transformers_backend
 from mergefront.objectives.evaluation.backends.likelihood import Pair
-from mergefront.objectives.evaluation.backends.memory import BatchSize
+from mergefront.objectives.evaluation.backends.memory import BatchSize, tried_first
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.study.spec.inputs import load_inputs
 from small_study import write_spec
@@ -116,3 +116,12 @@ def test_a_spec_may_leave_it_open_unless_times_are_measured(tmp_path: Path) -> N
     path.write_text(yaml.safe_dump(content))
     with pytest.raises(SpecError, match="a number instead of 'auto'"):
         load_inputs(path)
+
+
+@pytest.mark.parametrize(("has_gpu", "n"), [(True, 256), (False, 64)])
+def test_estimates_are_for_what_auto_tries_here(
+    has_gpu: bool, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    assert tried_first() == n
+    assert (tried_first("cuda:1"), tried_first("cpu")) == (256, 64)
