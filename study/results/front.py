@@ -197,6 +197,11 @@ class FrontReport:
         return f"uniform curve {self.hypervolume_curve:.3f}{gain}, {alone}"
 
     @property
+    def baseline_name(self) -> str:
+        """What `baseline` is the hypervolume of."""
+        return "uniform merges" if self.hypervolume_curve is None else "uniform curve"
+
+    @property
     def baseline(self) -> float:
         """Hypervolume that the front is compared with: the uniform curve's where there is one."""
         curve = self.hypervolume_curve

@@ -63,7 +63,7 @@ def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     history = hypervolume_history(means, report.reference_point, study.directions)
     axes.step(numbers, history, where="post", color=FRONT, linewidth=1.8, label="all trials")
     axes.axhline(
-        report.hypervolume_uniform, color=UNIFORM, linestyle="--", label="uniform merges alone"
+        report.baseline, color=UNIFORM, linestyle="--", label=f"{report.baseline_name} alone"
     )
     n_seeds = sum(map(is_uniform, report.denoised.trials))
     axes.axvspan(0, n_seeds + 0.5, color="#f3f0e6", zorder=0)

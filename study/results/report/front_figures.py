@@ -161,7 +161,7 @@ def _draw_uniform(axes: Axes, report: FrontReport, x: int, y: int) -> None:
         color=UNIFORM,
         markersize=5,
         linewidth=1.2,
-        label=f"uniform merges: hypervolume {report.hypervolume_uniform:.3f}",
+        label=f"{report.baseline_name}: hypervolume {report.baseline:.3f}",
         zorder=3,
     )
 

@@ -115,7 +115,7 @@ def _uniform(report: FrontReport, x: int, y: int) -> go.Scatter:
     trials = report.denoised.trials
     chosen = [i for i, trial in enumerate(trials) if is_uniform(trial)]
     chosen.sort(key=lambda i: sum(trials[i].params.values()))
-    name = f"uniform merges: hypervolume {report.hypervolume_uniform:.3f}"
+    name = f"{report.baseline_name}: hypervolume {report.baseline:.3f}"
     line = {"color": UNIFORM, "dash": "dash"}
     points = _points(report, chosen, x, y)
     return go.Scatter(**points, mode="lines+markers", line=line, name=name)
@@ -154,9 +154,9 @@ def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
     line = {"color": FRONT, "shape": "hv"}
     figure = go.Figure(go.Scatter(x=numbers, y=history, line=line, name="all trials"))
     figure.add_hline(
-        report.hypervolume_uniform,
+        report.baseline,
         line={"color": UNIFORM, "dash": "dash"},
-        annotation_text="uniform merges alone",
+        annotation_text=f"{report.baseline_name} alone",
     )
     figure.update_layout(
         title=_titled(

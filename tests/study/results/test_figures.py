@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mergefront import StudySpec
 from mergefront.study.results.front import FrontReport, front_report
-from mergefront.study.results.report.figures import plot_weights
+from mergefront.study.results.report.figures import plot_hypervolume, plot_weights
 from mergefront.study.results.report.front_figures import plot_front
 from mergefront.study.results.report.plotly_figures import front_graph
 from mergefront.study.storage.connection import load_study
@@ -102,3 +102,18 @@ def test_the_shaded_area_is_the_hypervolume(report: FrontReport) -> None:
     x, y = area.get_xy().T[:, :-1]  # type: ignore[attr-defined]
     shoelace = abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
     assert shoelace == pytest.approx(report.hypervolume)
+
+
+def test_pictures_compare_with_the_uniform_curve_where_there_is_one(
+    report: FrontReport, finished: Path
+) -> None:
+    study = load_study(StudySpec.from_yaml(finished))
+    for one, name in ((report, "uniform curve"), (replace(report, hypervolume_curve=None), None)):
+        line = plot_hypervolume(one, study).axes[0].lines[-1]
+        assert line.get_ydata() == [one.baseline, one.baseline]
+        assert line.get_label() == f"{name or 'uniform merges'} alone"
+    assert report.baseline >= report.hypervolume_uniform
+    legends = [text.get_text() for text in plot_front(report).legends[0].get_texts()]
+    assert f"uniform curve: hypervolume {report.baseline:.3f}" in legends
+    names = [trace.name for trace in front_graph(report).data]
+    assert f"uniform curve: hypervolume {report.baseline:.3f}" in names
