@@ -19,6 +19,7 @@ from .tensors import (
     same,
     tensor_table,
 )
+from .text_files import check_links
 
 _PREFIX = "base_model.model."
 
@@ -90,6 +91,7 @@ class LoraCheckpoint(Checkpoint):
 
     def __init__(self, directory: Path, base: Checkpoint) -> None:
         super().__init__(base.directory)
+        check_links(directory)
         self.directory, self._base, self.layout = directory, base, base.layout
         self._changes = _changes(directory, base, scaling_of(read_settings(directory), directory))
 

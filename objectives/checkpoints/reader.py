@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import SpecError
 from .tensor_files import FileTensor, parse_header
-from .text_files import read_json
+from .text_files import check_links, read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -40,6 +40,7 @@ class Checkpoint:
         self.directory = directory
         self._parsed: dict[str, dict[str, FileTensor]] = {}
         self.table: Any = None  # see tensors.table, which fills it when first asked
+        check_links(directory)
         if not (directory / "config.json").is_file():
             raise SpecError(
                 f"A model must be a directory with config.json and safetensors weights, but "

@@ -8,6 +8,8 @@ from ...errors import SpecError
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _POINTER = b"version https://git-lfs"
+# What a model's folder is read for.
+_READ = (".json", ".safetensors", ".jinja", ".model", ".txt")
 
 
 def read_text(path: Path, what: str) -> str:
@@ -55,3 +57,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SpecError(f"{path} must hold a JSON object, but holds {content!r:.40}.")
     return content
+
+
+def check_links(directory: Path) -> None:
+    """Check that no file of a model is a link to one that is gone, as a cleared cache leaves them.
+
+    What is gone would not be missed everywhere: stop tokens, for one, would be others.
+
+    Raises:
+        SpecError: If one is.
+    """
+    if not directory.is_dir():
+        return
+    for path in sorted(directory.iterdir()):
+        if path.suffix in _READ and path.is_symlink() and not path.exists():
+            raise SpecError(
+                f"A model's files must be there, but {path} is a link to {path.readlink()}, which "
+                "is gone. Fetch or copy the model again."
+            )

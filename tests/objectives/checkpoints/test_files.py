@@ -35,6 +35,11 @@ def _cut(path: Path, n: int) -> None:
     path.write_bytes(path.read_bytes()[:n])
 
 
+def _gone(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("gone")
+
+
 def _stored_as(path: Path, dtype: torch.dtype) -> None:
     tensors = load_file(path)
     name = "model.layers.0.mlp.up_proj.weight"
@@ -82,6 +87,14 @@ BROKEN: dict[str, tuple[bool, Callable[[Path], object], str]] = {
         lambda d: (d / "config.json").write_bytes(POINTER),
         "pointer of Git LFS",
     ),
+    "link": (
+        False,
+        lambda d: _gone(d / SINGLE),
+        "is a link to gone, which is gone.*Fetch or copy",
+    ),
+    "link-config": (False, lambda d: _gone(d / "config.json"), "is a link to gone"),
+    "link-generation": (False, lambda d: _gone(d / "generation_config.json"), "is a link to gone"),
+    "link-template": (False, lambda d: _gone(d / "chat_template.jinja"), "is a link to gone"),
     "tokenizer": (False, lambda d: (d / "tokenizer.json").write_text("{"), "needs its tokenizer"),
 }
 
