@@ -1,5 +1,6 @@
 """The application, the options that commands share, and how errors end."""
 
+import errno
 import functools
 import inspect
 import json
@@ -21,6 +22,9 @@ from .json_lines import LogFormat
 
 if TYPE_CHECKING:
     from ..spec.study_spec import StudySpec
+
+# What a file's writing ends in where the disk, a quota or a limit allows no more.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 # The headings of `mergefront --help`.
 STUDY, RESULTS, MODELS, RESEARCH = "Search", "Look and choose", "Models", "Research"
@@ -198,6 +202,8 @@ def _one_line(error: Exception) -> str | None:
         return f"The database refused: {reason_of(error)} Check its user's rights and its disk."
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror}. Check the path, its rights and its disk."
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return f"A file could not be written: {error.strerror}. Make room, and run it again."
     return None
 
 

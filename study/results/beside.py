@@ -1,4 +1,4 @@
-"""Folders that appear when all of their content is there."""
+"""Folders and files that appear when all of their content is there."""
 
 import shutil
 import uuid
@@ -37,6 +37,25 @@ def whole_directory(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears, or takes another's place, when all of it is there.
+
+    Raises:
+        SpecError: If it cannot be written; what was there is there still.
+    """
+    part = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise SpecError(
+            f"{path} could not be written: {error.strerror or error}. Make room, or choose "
+            "another directory."
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _appear(beside: Path, out: Path) -> None:

@@ -44,6 +44,18 @@ def export_candidate(
         StudyError: If the trial lacks a parameter.
         SpecError: If `out` exists and is not empty.
     """
+    with whole_directory(out) as beside:
+        write_candidate(inputs, study, trial, beside)
+
+
+def write_candidate(
+    inputs: StudyInputs, study: optuna.Study, trial: FrozenTrial, folder: Path
+) -> None:
+    """Write the same into a folder that is there.
+
+    Raises:
+        StudyError: If the trial lacks a parameter.
+    """
     groups = inputs.plan.group_weights(trial.params)
     is_new = trial.user_attrs.get("phase") == PHASE
     who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
@@ -51,11 +63,11 @@ def export_candidate(
     try:
         report = front_report(study, inputs.spec)
     except StudyError:  # nothing is measured yet
-        _write(inputs, groups, provenance_of(inputs, groups, title), out)
+        _write(inputs, groups, provenance_of(inputs, groups, title), folder)
         return
     scores, picture = scores_of(study, report, trial), "front.png" if report.trials else ""
     provenance = provenance_of(inputs, groups, title, scores, picture)
-    _write(inputs, groups, provenance, out, plot_front(report) if picture else None)
+    _write(inputs, groups, provenance, folder, plot_front(report) if picture else None)
 
 
 def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
@@ -90,23 +102,23 @@ def merge_weights(
     content = _read_weights(weights) if isinstance(weights, Path) else weights
     groups = inputs.plan.parse_weights(content)
     title = f"Merge with {weights.name if isinstance(weights, Path) else 'given weights'}"
-    _write(inputs, groups, provenance_of(inputs, groups, title), out)
+    with whole_directory(out) as beside:
+        _write(inputs, groups, provenance_of(inputs, groups, title), beside)
 
 
 def _write(
     inputs: StudyInputs,
     groups: Mapping[str, Sequence[float]],
     provenance: Provenance,
-    out: Path,
+    folder: Path,
     picture: Figure | None = None,
 ) -> None:
-    """Write a checkpoint with its card and recipe, all of it or nothing."""
-    with whole_directory(out) as beside:
-        if picture is not None:
-            picture.savefig(beside / provenance.picture, format="png")
-        write_checkpoint(recipe_of(inputs), groups, beside)
-        _write_dialogue(inputs, beside)
-        _write_texts(provenance, beside)
+    """Write a checkpoint with its card and recipe."""
+    if picture is not None:
+        picture.savefig(folder / provenance.picture, format="png")
+    write_checkpoint(recipe_of(inputs), groups, folder)
+    _write_dialogue(inputs, folder)
+    _write_texts(provenance, folder)
 
 
 def _write_dialogue(inputs: StudyInputs, out: Path) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ....objectives.evaluation import SPLITS
 from ...seeding import importance_of
 from ...spec.study_spec import StudySpec
-from ..beside import check_writable
+from ..beside import check_writable, write_whole
 from ..front import FrontReport, front_report
 from ..validation_study import last_validation
 from .advice import advice, headline
@@ -78,9 +78,9 @@ def write_report(
     images = {"front": _png(plot_front(report)), **images}
     out.mkdir(parents=True, exist_ok=True)
     for name, data in images.items():
-        (out / f"{name}.png").write_bytes(data)
+        write_whole(out / f"{name}.png", data)
     page = out / "report.html"
-    page.write_text(content, encoding="utf-8")
+    write_whole(page, content.encode())
     return [page, *(out / f"{name}.png" for name in images)]
 
 

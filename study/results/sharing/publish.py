@@ -8,7 +8,8 @@ import optuna
 
 from ....errors import StudyError
 from ...spec.inputs import StudyInputs
-from ..export import export_trial, trial_of
+from ..beside import whole_directory
+from ..export import trial_of, write_candidate
 from .licences import check_may_be_shared, licence_of
 from .manifest import NAME, manifest_of
 
@@ -25,9 +26,10 @@ def publish_to_folder(inputs: StudyInputs, study: optuna.Study, number: int, out
     models = zip(names, (inputs.base, *inputs.experts), strict=True)
     check_may_be_shared([(name, licence_of(model.directory)) for name, model in models])
     trial = trial_of(study, number)
-    export_trial(inputs, study, number, out)
-    content = manifest_of(inputs, study, trial, out)
-    (out / NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with whole_directory(out) as beside:
+        write_candidate(inputs, study, trial, beside)
+        content = manifest_of(inputs, study, trial, beside)
+        (beside / NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def publish_to_hub(

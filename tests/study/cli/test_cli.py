@@ -1,5 +1,6 @@
 """The commands, run as a user runs them."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mergefront.study.cli.app import _one_line
 from processes import mergefront
 from small_study import write_spec
 
@@ -135,3 +137,9 @@ def test_changed_settings_are_refused_everywhere(finished: Path, tmp_path: Path)
         result = mergefront(command[0], changed, *command[1:])
         assert result.returncode == 1
         assert "evaluation.max_new_tokens was 48, is 40" in result.stderr
+
+
+def test_a_full_disk_is_one_line_whoever_finds_it() -> None:
+    line = _one_line(OSError(errno.ENOSPC, "No space left on device"))
+    assert line is not None and "No space left on device. Make room" in line
+    assert _one_line(OSError(errno.ECONNRESET, "Connection reset by peer")) is None

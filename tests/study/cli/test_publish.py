@@ -1,6 +1,7 @@
 """A published model is made again from its manifest, byte by byte."""
 
 import base64
+import errno
 import json
 import os
 import subprocess
@@ -197,3 +198,15 @@ def test_without_a_network_it_is_one_line(finished: Path) -> None:
     assert done.returncode == 1
     (error,) = done.stderr.splitlines()
     assert error.startswith("Error: The hub did not take 'me/merged'")
+
+
+def test_a_publication_without_room_for_its_manifest_leaves_nothing(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mergefront.study.results.sharing.publish.manifest_of", full)
+    done = invoke("publish", finished, "--trial", 9, "--to", tmp_path / "model")
+    assert (done.exit_code, "No space left on device. Make room" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []

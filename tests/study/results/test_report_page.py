@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import yaml
 
 import mergefront
 from browser import open_page
+from mergefront import StudySpec
+from mergefront.errors import SpecError
 from mergefront.study.results.choice import Wish, choose
 from mergefront.study.results.report.page import write_report
 from mergefront.study.results.report.page_data import as_script, page_data
@@ -155,3 +158,17 @@ def test_texts_cannot_end_the_script(finished: Path) -> None:
     text = as_script(data)
     assert "<" not in text
     assert json.loads(text)["spec"] == "</script><b>&.yaml"
+
+
+def test_a_page_that_finds_no_room_leaves_the_last_one(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    study, spec = load_study(StudySpec.from_yaml(finished)), StudySpec.from_yaml(finished)
+    before = {path: path.read_bytes() for path in write_report(study, spec, out)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(SpecError, match="could not be written: File too large"):
+            write_report(study, spec, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
