@@ -2,14 +2,16 @@
 
 import re
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from ..errors import EvaluationError, SpecError
 from ..objectives import questions_of
-from ..objectives.checkpoints import Checkpoint, LoraCheckpoint
+from ..objectives.checkpoints import LoraCheckpoint
 from ..objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
 from ..objectives.checkpoints.identity import is_same_model
 from ..objectives.checkpoints.tensors import PaddedCheckpoint
-from ..objectives.checkpoints.tokenizers import load_tokenizer
+from ..objectives.checkpoints.tokenizers import load_tokenizer, rules_of
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
 from ..objectives.evaluation.backends.likelihood import windows
@@ -158,10 +160,9 @@ def differences(inputs: StudyInputs) -> list[str]:
     if len({tuple(ids) for ids in stops.values()}) > 1:
         used = ", ".join(map(str, inputs.stop_tokens))
         found.append(f"stop tokens: {_each(stops)}; used: {used} (models.stop_tokens)")
-    templates = {name: _template(parent) for name, parent in of_files.items()}
-    if len(set(templates.values())) > 1:
-        chosen = inputs.spec.models.chat_template
-        found.append(f"chat templates differ; used: {chosen} (models.chat_template)")
+    found += _of_tokenizers(
+        [load_tokenizer(parent.directory) for parent in of_files.values()], inputs
+    )
     lengths = {name: positions(parent.directory) for name, parent in of_files.items()}
     if len(set(lengths.values())) > 1:
         found.append(f"{POSITIONS}: {_each(lengths)}; used: the base's")
@@ -177,5 +178,14 @@ def _each(values: dict[str, object] | dict[str, list[int]] | dict[str, int | Non
     return ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
-def _template(checkpoint: Checkpoint) -> str:
-    return str(load_tokenizer(checkpoint.directory).chat_template)
+def _of_tokenizers(tokenizers: Sequence[Any], inputs: StudyInputs) -> list[str]:
+    """Return what tokenizers of one vocabulary differ in: rules, and templates of chats."""
+    found = []
+    rules = [rules_of(tokenizer) for tokenizer in tokenizers]
+    differing = [name for name in rules[0] if len({one.get(name) for one in rules}) > 1]
+    if differing:
+        found.append(f"tokenizers differ in {', '.join(differing)}; used: the base's")
+    if len({str(tokenizer.chat_template) for tokenizer in tokenizers}) > 1:
+        chosen = inputs.spec.models.chat_template
+        found.append(f"chat templates differ; used: {chosen} (models.chat_template)")
+    return found

@@ -1,5 +1,6 @@
 """Tokenizers, opened with an error that says what is missing."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from ...errors import SpecError
 
 # Without any of these, transformers builds an empty tokenizer and says nothing.
 _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+# How a text becomes tokens, beside the vocabulary itself.
+_RULES = ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder", "added_tokens")
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -31,3 +34,16 @@ def load_tokenizer(directory: Path) -> Any:
             f"A model needs its tokenizer, but the one in {directory} cannot be loaded "
             f"({type(error).__name__}: {' '.join(str(error).split()):.120}). Copy its files again."
         ) from error
+
+
+def rules_of(tokenizer: Any) -> dict[str, str]:
+    """Return how a tokenizer splits texts and joins tokens, by part, without its vocabulary.
+
+    Empty for a tokenizer of Python code, whose rules no file holds.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return {}
+    parts = json.loads(backend.to_str())
+    model = {key: value for key, value in (parts["model"] or {}).items() if key != "vocab"}
+    return {name: json.dumps({**parts, "model": model}.get(name)) for name in _RULES}

@@ -96,16 +96,22 @@ def test_chat_templates_may_be_chosen(tmp_path: Path, parents: dict[str, str]) -
     assert len(scopes) == 3
 
 
+LOWERCASE = {"normalizer": {"type": "Lowercase"}}
+
+
 def test_the_plan_says_what_parents_differ_in(tmp_path: Path, parents: dict[str, str]) -> None:
     config = Path(parents["expert"]) / "config.json"
     changes = {"max_position_embeddings": 256, "vocab_size": 56}
     config.write_text(json.dumps(json.loads(config.read_text()) | changes))
     rows = 48
     store(config.parent, lambda _, v: torch.cat([v, v[:8]]) if len(v) == rows else v)
+    tokenizer = config.parent / "tokenizer.json"
+    tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | LOWERCASE))
     spec = _inputs(tmp_path, parents).spec
     lines = [text for title, text in plan_study(spec) if title == "parents differ"]
     assert lines == [
         "stop tokens: [2] (base), [2, 5] (expert); used: 2, 5 (models.stop_tokens)",
+        "tokenizers differ in normalizer; used: the base's",
         "chat templates differ; used: base (models.chat_template)",
         "max_position_embeddings: 128 (base), 256 (expert); used: the base's",
         "embedding rows: 48 (base), 56 (expert); used: the base's, no token has the others",
