@@ -1,6 +1,7 @@
 """Whether lm-eval scores our engine's answers as it scores those of its own `hf` model.
 
     python benchmarks/evaluation/agreement.py runs/smollm2
+    .venv-vllm/bin/python benchmarks/evaluation/agreement.py runs/smollm2 --backend vllm
 
 In float32, with and without the chat template: a task of free answers with a stop text and a
 filter, tasks of the shapes of MMLU, HellaSwag, ARC and LAMBADA, and a text that is read. Every
@@ -20,8 +21,10 @@ import yaml
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from mergefront.objectives.evaluation import Models
+from mergefront.objectives.evaluation import Backend, Models
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.vllm_backend import VllmBackend
+from mergefront.objectives.evaluation.backends.vllm_memory import EngineSettings
 from mergefront.objectives.evaluation.tasks.lm_eval import HarnessLM
 from mergefront.objectives.merging import MergeSettings
 
@@ -113,9 +116,10 @@ def main() -> None:
     """Print one row for each way to ask."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
+    parser.add_argument("--backend", choices=("transformers", "vllm"), default="transformers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    backend = TransformersBackend(_BATCH, device="cpu")
+    backend = _backend(arguments.backend)
     backend.load(Models(arguments.model, (), "float32", MergeSettings(n_experts=0)))
     ours = HarnessLM(backend, arguments.model)
     own = HFLM(pretrained=str(arguments.model), dtype="float32", batch_size=_BATCH, device="cpu")
@@ -126,6 +130,12 @@ def main() -> None:
             task = _task(Path(folder), shape)
             for chat in (False, True) if name != "texts" else (False,):
                 print(_row(name, chat, *(_samples(model, task, chat) for model in (ours, own))))
+
+
+def _backend(name: str) -> Backend:
+    if name == "transformers":
+        return TransformersBackend(_BATCH, device="cpu")
+    return VllmBackend(EngineSettings(max_model_len=2048, max_num_seqs=_BATCH))
 
 
 # By question: what the model answered, and its scores.

@@ -389,8 +389,3 @@ class StudySpec(Section):
             return
         if parent > len(self.models.experts):
             raise ValueError(f"{metric!r} names an expert that `models.experts` does not have")
-        if self.evaluation.backend == "vllm":
-            raise ValueError(
-                f"{metric!r} needs whole distributions over the vocabulary, which vLLM does not "
-                "give; use `backend: transformers`, or `perplexity`"
-            )

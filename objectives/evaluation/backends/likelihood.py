@@ -245,17 +245,17 @@ def readings(
         own = [(window, part) for window, part in batch.parts(logits_of(*inputs))]
         far = {
             parent: [
-                _divergence(theirs, ours)
+                divergence(theirs, ours)
                 for (_, theirs), (_, ours) in zip(batch.parts(of(*inputs)), own, strict=True)
             ]
             for parent, of in parents.items()
         }
         for place, (window, logits) in enumerate(own):
             told = {parent: divergences[place] for parent, divergences in far.items()}
-            yield window, Reading(_total(logits, window), window.n, told)
+            yield window, Reading(total_of(logits, window), window.n, told)
 
 
-def _divergence(parent: Tensor, model: Tensor) -> float:
+def divergence(parent: Tensor, model: Tensor) -> float:
     """Return `KL(parent || model)` summed over positions, from their logits."""
     total = torch.zeros((), dtype=torch.float64, device=parent.device)
     for start in range(0, len(parent), _POSITIONS):
@@ -268,7 +268,8 @@ def _divergence(parent: Tensor, model: Tensor) -> float:
     return float(total)
 
 
-def _total(logits: Tensor, window: Window) -> float:
+def total_of(logits: Tensor, window: Window) -> float:
+    """Return the logarithm of the probability of a window's tokens, from their logits."""
     tokens = _tokens(window, logits)
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
     for start in range(0, len(logits), _POSITIONS):

@@ -15,11 +15,13 @@ from .likelihood import (
     added,
     text_window,
     text_windows,
+    together,
     windows,
 )
 from .vllm_memory import EngineSettings, check_memory, longest_read, with_room_for_parents
 from .vllm_swap import Engine, Repeatability, SelfTest
 from .vllm_swap.engine import gpu_bytes, prepare
+from .vllm_swap.reading import likelihood_in, padded, readings, settings_to_read
 from .vllm_swap.self_test import plain
 
 # What the swap relies on (reload_weights with an iterator, string methods by collective_rpc).
@@ -42,6 +44,7 @@ class VllmBackend:
         self.settings = settings or EngineSettings()
         self._engine: Engine | None = None
         self._overwrites = False
+        self._weights: Mapping[str, Sequence[float]] | None = None
 
     def load(self, models: Models) -> None:
         """Start the engine with the base, open the parents, and test the swap.
@@ -78,6 +81,7 @@ class VllmBackend:
             EngineError: If the swap failed. The engine has been started again with the base.
         """
         engine = self._engine or self._start()
+        self._weights = weights
         method = "mergefront_overwrite" if self._overwrites else "mergefront_apply"
         try:
             seconds: list[float] = engine.call(method, plain(weights))
@@ -127,23 +131,48 @@ class VllmBackend:
         parents: Sequence[int] = (),
         finished: Callable[[int, Reading], None] | None = None,
     ) -> list[Reading]:
-        """Return how probable whole texts are.
+        """Return how probable whole texts are, and how far the model is from its parents.
 
         Raises:
-            EvaluationError: If parents are given: vLLM hands out probabilities of a prompt's own
-                tokens, and no whole distributions.
+            EvaluationError: If vLLM does not let its distributions be heard.
+            EngineError: If the engine failed. It has been started again with the base.
         """
-        if parents:
-            raise EvaluationError(
-                "vLLM gives no whole distributions over the vocabulary, which a divergence needs. "
-                "Use `backend: transformers`, or `perplexity`."
-            )
         asked = text_windows(self._chat.tokenizer, texts, self.text_window)
-        found = self._likelihoods(asked, len(texts))
-        results = [Reading(each.total, each.n_tokens) for each in found]
+        if parents:
+            results = self._compared(asked, parents, len(texts))
+        else:
+            found = self._likelihoods(asked, len(texts))
+            results = [Reading(each.total, each.n_tokens) for each in found]
         for index, reading in enumerate(results if finished else ()):
             finished(index, reading)  # type: ignore[misc]
         return results
+
+    def _compared(self, asked: Sequence[Window], parents: Sequence[int], n: int) -> list[Reading]:
+        """Return the readings of `n` texts, with divergences from parents."""
+        parts: list[list[Reading]] = [[] for _ in range(n)]
+        steps = (self._become, self._likelihood_of)
+        try:
+            for window, reading in readings(self._running, asked, parents, *steps):
+                parts[window.pair].append(reading)
+        except EngineError:
+            raise
+        except EvaluationError:
+            self._become(None)
+            raise
+        except Exception as error:
+            raise self._restarted("reading as its parents", error) from error
+        return [together(part) for part in parts]
+
+    def _become(self, parent: int | None) -> None:
+        """Make the engine's model a parent, or the candidate again."""
+        if parent is None and self._weights is not None:
+            self.apply(self._weights)
+        else:
+            self._running.call("mergefront_become", parent or 0, self._overwrites)
+
+    def _likelihood_of(self, window: Window) -> Likelihood:
+        output = self._outputs([padded(window)], settings_to_read())[0]
+        return likelihood_in(window, output)
 
     @property
     def text_window(self) -> int:
@@ -156,14 +185,11 @@ class VllmBackend:
 
     def _likelihoods(self, asked: Sequence[Window], n: int) -> list[Likelihood]:
         """Return the likelihoods of `n` texts from their windows."""
-        from vllm import SamplingParams
-
-        # 0: of the prompt's own tokens, with their ranks.
-        chosen = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        outputs = self._outputs([window.ids for window in asked], chosen) if asked else []
+        prompts = [window.ids for window in asked]
+        outputs = self._outputs(prompts, settings_to_read()) if asked else []
         parts: list[list[Likelihood]] = [[] for _ in range(n)]
         for window, output in zip(asked, outputs, strict=True):
-            parts[window.pair].append(_likelihood(window, output.prompt_logprobs))
+            parts[window.pair].append(likelihood_in(window, output))
         return [added(part) for part in parts]
 
     def _parameters(self, sampling: Sampling, seeds: Sequence[int]) -> Any:
@@ -206,6 +232,7 @@ class VllmBackend:
 
     def _start(self) -> Engine:
         """Start the engine with the base and test it."""
+        self._weights = None
         engine = Engine(self._models.base, self._models.dtype, self._started_with)
         try:
             self._overwrites = self._test.run(engine)
@@ -240,14 +267,6 @@ class VllmBackend:
                 f"The engine failed in {what} ({error}), and cannot be started again: {again}"
             )
         return EngineError(f"The engine failed in {what} ({error}) and was started again.")
-
-
-def _likelihood(window: Window, logprobs: Sequence[Mapping[int, Any] | None]) -> Likelihood:
-    """Return a window's likelihood from what vLLM says of each token of a prompt."""
-    first = len(window.ids) - window.n
-    found = [(logprobs[place] or {})[window.ids[place]] for place in range(first, len(window.ids))]
-    total = sum(float(entry.logprob) for entry in found)
-    return Likelihood(total, all(entry.rank == 1 for entry in found), window.n)
 
 
 def _seconds(output: Any) -> float:

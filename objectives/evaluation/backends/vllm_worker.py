@@ -32,6 +32,7 @@ from ...merging import (
 from .vllm_swap.canary import COMPUTED, Hashes
 from .vllm_swap.device_hash import hash_tensors
 from .vllm_swap.layers import forget_packing, pack_again, packed_outputs, plain_reason
+from .vllm_swap.listener import Listener
 from .vllm_swap.parents import DeviceRecipe, fits_device, keep
 
 # Of attention layers: not weights, and most of the memory.
@@ -141,6 +142,19 @@ class MergeExtension:
         if self._mergefront_device().type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
+
+    def mergefront_listen(self) -> None:
+        """Hear the model's distributions from now on."""
+        self._mergefront_listener = Listener(self._mergefront_model())
+
+    def mergefront_listener(self, method: str, *given: Any) -> Any:
+        """Call a method of the listener."""
+        return getattr(self._mergefront_listener, method)(*given)
+
+    def mergefront_stop_listening(self) -> None:
+        """Leave the model, and forget what was heard."""
+        self._mergefront_listener.close()
+        del self._mergefront_listener
 
     def mergefront_hashes(self) -> Hashes:
         """Return a hash of every tensor of this rank's modules, as the kernels read them.

@@ -31,6 +31,11 @@ class Engine:
         """Longest prompt and answer, in tokens."""
         return int(self.llm.llm_engine.model_config.max_model_len)
 
+    @property
+    def n_words(self) -> int:
+        """Size of the vocabulary."""
+        return int(self.llm.llm_engine.model_config.get_vocab_size())
+
     def call(self, method: str, *arguments: Any) -> list[Any]:
         """Call a method of every worker; return one result a rank.
 
