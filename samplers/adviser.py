@@ -35,12 +35,15 @@ class Recommendation:
     Args:
         params: Of the model, one value a parameter that all trials share.
         values: Predicted noise-free values, one an objective, in its own direction.
-        deviations: Posterior standard deviations of the values.
+        deviations: Posterior standard deviations of the values, on the questions of the study:
+            they say which model is better.
         preference: Weight of every objective; they sum to one.
         utility: Expected utility with `CAUTION`, in spans of the front beyond the reference point.
         number: Of the evaluated trial that this is; None for a point that nobody evaluated.
         gain: Expected utility beyond that of the best evaluated trial; 0 where that is named.
         probability: That all constraints are kept.
+        question_errors: Standard deviations of what all models share: the study's questions are a
+            sample of those that might be asked. 0 where nothing tells which were asked.
     """
 
     params: dict[str, Any]
@@ -51,6 +54,12 @@ class Recommendation:
     number: int | None
     gain: float
     probability: float
+    question_errors: list[float]
+
+    @property
+    def fresh_deviations(self) -> list[float]:
+        """Standard deviations of the values on other questions: they say how good a model is."""
+        return list(map(math.hypot, self.deviations, self.question_errors))
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,15 @@ class Adviser:
         whole = [trial.state == TrialState.COMPLETE for trial in self.model.trials]
         likely = self.model.kept >= LIKELY
         return likely & torch.tensor(whole, dtype=torch.bool)
+
+    def question_errors(self, values: Tensor) -> Tensor:
+        """Return how far other questions may move values, for all models alike, `b x m`-dim.
+
+        Args:
+            values: A `b x m`-dim tensor, in the study's own directions.
+        """
+        sampling = self.model.sampling
+        return torch.zeros_like(values) if sampling is None else sampling.deviations(values)
 
     def of_trials(self, weights: Tensor) -> Tensor:
         """Return the expected utility of every trial and preference, `n x w`-dim."""
@@ -159,15 +177,17 @@ class Adviser:
         model = self.model
         means, deviations = model.surrogate.posterior(point[None])
         trial = None if row is None else model.trials[row]
+        values = means * self.flips
         return Recommendation(
             params=dict(trial.params) if trial else self._params(point),
-            values=(means[0] * self.flips).tolist(),
+            values=values[0].tolist(),
             deviations=deviations[0].tolist(),
             preference=weights.tolist(),
             utility=utility,
             number=None if trial is None else trial.number,
             gain=gain,
             probability=float(model.feasibility.probability(point[None])[0]),
+            question_errors=self.question_errors(values)[0].tolist(),
         )
 
     def _params(self, point: Tensor) -> dict[str, Any]:

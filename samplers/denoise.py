@@ -17,6 +17,7 @@ from ._gp import Observations, Surrogate, Trust
 from ._threads import one_thread
 from ._trials.knowledge import recall
 from ._trials.measurements import MEASURED, finite_trials, measurements, warn_of_unknown
+from ._trials.questions import QuestionSampling, question_sampling
 from ._trials.search_space import UnitCube, signs
 
 
@@ -49,6 +50,8 @@ class StudyModel:
         observations: Of the trials, maximized.
         surrogate: Fitted to them.
         feasibility: Of points of the cube.
+        sampling: How far values on other questions lie from those believed; None where nothing
+            tells which questions were asked.
     """
 
     trials: list[FrozenTrial]
@@ -56,6 +59,7 @@ class StudyModel:
     observations: Observations
     surrogate: Surrogate
     feasibility: Feasibility
+    sampling: QuestionSampling | None = None
 
     @cached_property
     def believed(self) -> tuple[Tensor, Tensor]:
@@ -110,6 +114,7 @@ def fit_study(
     study: Study,
     importance: Mapping[str, float] | None = None,
     trust: Trust | None = None,
+    same_questions: bool = False,
 ) -> StudyModel | None:
     """Fit a study's surrogate; None where there is no trial, or no parameter that all share.
 
@@ -117,6 +122,8 @@ def fit_study(
         study: With one objective or more.
         importance: See `denoise`.
         trust: The same.
+        same_questions: Whether trials that do not tell (`answers`) all answered the same
+            questions. Defaults to False: nothing is known of them.
     """
     told, told_trust = recall(study)
     importance, trust = importance or told, told_trust if trust is None else trust
@@ -137,7 +144,8 @@ def fit_study(
     )
     with one_thread():
         surrogate, feasibility = fit_beliefs(trials, observations, cube, among, trust)
-    return StudyModel(trials, cube, observations, surrogate, feasibility)
+    sampling = question_sampling(trials, known, same_questions)
+    return StudyModel(trials, cube, observations, surrogate, feasibility, sampling)
 
 
 def _as_measured(study: Study) -> Denoised:

@@ -36,6 +36,7 @@ SPEC = Path(__file__).resolve().parents[2] / "examples" / "demo.yaml"
 QUESTIONS, N_QUESTIONS = ("fixed", "rotating"), 80
 PREFERENCES = preference_weights(None, 2)
 _MARGIN, _WITHIN = 0.1, 1.96
+INTERVALS = {"own": "the search's questions", "fresh": "other questions"}
 
 Array = NDArray[np.float64]
 Params = dict[str, Any]
@@ -159,27 +160,36 @@ def _print(found: dict[tuple[str, int], Search], judge: Judge, seeds: int) -> No
     for name in ("picked", "recommended"):
         pairs = zip(regrets["rotating", name], regrets["fixed", name], strict=True)
         print(f"\nRotating less fixed, {name}: {_mean([a - b for a, b in pairs])}")
+    print("\n| questions | intervals of | hold the value on fresh questions, share | values |")
+    print("|---|---|---|---|")
     for kind in QUESTIONS:
-        within, n = _coverage([s for (k, _), s in found.items() if k == kind], judge)
-        print(
-            f"\n{kind}: {within} of {n} values of recommended models lie in their 95 % intervals"
-        )
+        searches = [search for (k, _), search in found.items() if k == kind]
+        for name in ("own", "fresh"):
+            shares, n = _coverage(searches, judge, name)
+            print(f"| {kind} | {INTERVALS[name]} | {_mean(shares)} | {n} |")
 
 
 def _choices(search: Search) -> dict[str, list[Params]]:
     return {"picked": search.picked, "recommended": [one.params for one in search.recommended]}
 
 
-def _coverage(searches: Sequence[Search], judge: Judge) -> tuple[int, int]:
-    """Return how many values of unmeasured models are as predicted, and of how many."""
-    scores: list[float] = []
+def _coverage(searches: Sequence[Search], judge: Judge, of: str) -> tuple[list[float], int]:
+    """Return how often each search's unmeasured models are as predicted, and of how many values.
+
+    The questions of a search move all of its values alike, so each search is one number.
+    """
+    shares, n = [], 0
     for search in searches:
         new = {json.dumps(one.params): one for one in search.recommended if one.number is None}
+        scores: list[float] = []
         for one in new.values():
+            deviations = one.fresh_deviations if of == "fresh" else one.deviations
             measured = judge.measure(one.params)
-            errors = np.hypot(one.deviations, measured.standard_errors)
+            errors = np.hypot(deviations, measured.standard_errors)
             scores += list(np.abs(np.subtract(measured.values, one.values)) / errors)
-    return sum(score <= _WITHIN for score in scores), len(scores)
+        shares += [fmean(score <= _WITHIN for score in scores)] if scores else []
+        n += len(scores)
+    return shares, n
 
 
 def _mean(values: Sequence[float]) -> str:

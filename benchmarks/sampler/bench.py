@@ -3,11 +3,12 @@
     python benchmarks/sampler/bench.py --out runs/sampler
 
 Every sampler gets 48 evaluations of 70 questions. Finished runs are kept in the folder and not
-repeated. `--groups tune` runs the problems that settings were chosen on; all others are held
-out.
+repeated. `--groups tune` runs the problems that the sampler's settings were chosen on;
+recommending and equating were chosen on those of `synthetic`; `fresh` was seen by neither.
 """
 
 import argparse
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
@@ -23,9 +24,13 @@ from tables import (
     print_main_table,
     print_problem_table,
     print_recommended_table,
+    print_stop_table,
 )
 
 RIVALS = ("random", "nsga2", "tpe", "gp")
+# Problems of the group `fresh` on which rivals and other importances run, too: ten of each kind
+# of questions.
+SHARED_FRESH = tuple(name for name in GROUPS["fresh"] if int(name.split("/")[2]) < 310)
 
 
 def main() -> None:
@@ -59,18 +64,25 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
     tasks = []
     for seed, problem in product(range(arguments.seeds), problems):
         tasks.append(Task(problem, "mergefront", seed=seed))
-        if problem in GROUPS["fresh"]:  # of our own sampler alone
+        if problem in GROUPS["fresh"] and problem not in SHARED_FRESH:
             continue
-        for start in get_args(Start):
+        for start in get_args(Start) if problem not in GROUPS["fresh"] else ("uniform",):
             rivals = _rivals(problem, arguments.botorch)
             tasks += [Task(problem, rival, start, seed, "none") for rival in rivals]
         if problem in GROUPS["synthetic"]:
             tasks.append(Task(problem, "sip-nehvi", seed=seed))
     told = [name for name in problems if name in GROUPS["synthetic"]]
+    for problem, kind in product(_told_fresh(problems), get_args(Importance)):
+        tasks.append(Task(problem, "mergefront", importance=kind))
     for seed, problem in product(range(arguments.importance_seeds), told):
         kinds = get_args(Importance)
         tasks += [Task(problem, "mergefront", "uniform", seed, kind) for kind in kinds]
     return list(dict.fromkeys(tasks))
+
+
+def _told_fresh(problems: Sequence[str]) -> list[str]:
+    """Return the fresh problems on which wrong importances are told."""
+    return [name for name in problems if name in SHARED_FRESH and "/rotating/" not in name]
 
 
 def _rivals(problem: str, botorch: bool) -> tuple[str, ...]:
@@ -82,6 +94,8 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
     for group in arguments.groups:
         of_group = [run for run in runs if run.task.problem in GROUPS[group]]
         of_group = [run for run in of_group if run.task.seed < arguments.seeds]
+        if group == "fresh":  # all samplers on the same problems
+            of_group = [run for run in of_group if run.task.problem in SHARED_FRESH]
         if group in ("tune", "synthetic", "fresh", "steps"):
             for noise in ("independent", "shared", "rotating"):
                 chosen = [run for run in of_group if f"/{noise}/" in run.task.problem]
@@ -90,10 +104,15 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
         else:
             print_main_table(group, of_group, pool)
     synthetic = [run for run in runs if run.task.problem in GROUPS["synthetic"]]
-    if synthetic:
-        print_importance_table(synthetic, pool)
+    told = _told_fresh(GROUPS["fresh"])
+    for members in (synthetic, [run for run in runs if run.task.problem in told]):
+        if members:
+            print_importance_table(members, pool)
     print_problem_table(runs, pool)
-    print_recommended_table([r for r in runs if r.task.problem in GROUPS["fresh"]], pool)
+    fresh = [run for run in runs if run.task.problem in GROUPS["fresh"]]
+    if fresh:
+        print_recommended_table(fresh, pool)
+        print_stop_table(fresh, pool)
     if arguments.plot:
         from plot import draw
 

@@ -17,6 +17,7 @@ from rivals import N_START, Importance, Start, make_sampler
 
 from mergefront.objectives.evaluation.rotation import Rotation
 from mergefront.samplers import uniform_levels
+from mergefront.study.budget import expected_gain
 
 BUDGET = 48
 
@@ -57,6 +58,8 @@ class Run:
         errors: Standard errors of the values.
         cpu_seconds: Of all suggestions together.
         answers: Where questions rotate: each trial's user attribute `answers`.
+        gains: What each trial was expected to gain, as a share of utility; None where the sampler
+            does not say.
     """
 
     task: Task
@@ -65,6 +68,7 @@ class Run:
     errors: list[list[float]]
     cpu_seconds: float
     answers: list[dict[str, Any]] | None = None
+    gains: list[float | None] | None = None
 
     @property
     def problem(self) -> Problem:
@@ -85,11 +89,13 @@ class Run:
             zip(self.params[:n], self.values[:n], self.errors[:n], strict=True)
         ):
             told: dict[str, Any] = {} if self.answers is None else {"answers": self.answers[k]}
+            gain = None if self.gains is None else self.gains[k]
             trial = optuna.trial.create_trial(
                 values=y,
                 params=dict(zip(names, x, strict=True)),
                 distributions=dict.fromkeys(names, weight),
                 user_attrs={"standard_errors": e, **told},
+                system_attrs={} if gain is None else {"sip:gain": gain},
             )
             study.add_trial(trial)
         return study
@@ -133,7 +139,8 @@ def _search(task: Task) -> Run:
         rows.append((x.tolist(), measured.values.tolist(), measured.errors.tolist()))
         seconds += took
     params, values, errors = map(list, zip(*rows, strict=True))
-    return Run(task, params, values, errors, seconds, answers or None)
+    gains = [expected_gain(trial) for trial in study.get_trials(deepcopy=False)]
+    return Run(task, params, values, errors, seconds, answers or None, gains)
 
 
 def _rotation(problem: Problem, seed: int) -> Rotation | None:

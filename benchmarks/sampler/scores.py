@@ -13,10 +13,11 @@ from botorch.utils.multi_objective.pareto import is_non_dominated
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from problems import Problem, hypervolume, utilities
 from problems.base import PREFERENCES, Array
-from rivals import known_importance
+from rivals import N_START, known_importance
 from runs import Run
 
 from mergefront.samplers import Recommendation, denoise, recommend
+from mergefront.study.budget import Limits
 
 # What the user reads: measured values, BoTorch's default model, or our denoised ones.
 Reported = Literal["observed", "botorch", "denoised"]
@@ -57,6 +58,14 @@ def recommendations(run: Run, n: int) -> list[Recommendation]:
     reference = run.problem.reference.tolist()
     told = _told_importance(run)
     return recommend(run.study(n), weights, reference, span=[1.0, 1.0], importance=told)
+
+
+def stopped_at(run: Run, gain: float) -> int:
+    """Return after how many evaluations `study.stop: {gain}` would have ended a search."""
+    trials = run.study(len(run.values)).get_trials(deepcopy=False)
+    limits = Limits(gain=gain)
+    whole = range(N_START, len(trials))
+    return next((n for n in whole if limits.reason(trials[:n])), len(trials))
 
 
 def selection_regret(problem: Problem, truths: Array, reported: Array) -> float:

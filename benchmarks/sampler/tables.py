@@ -1,7 +1,7 @@
 """The benchmark's tables, as Markdown on standard output."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from math import sqrt
@@ -14,9 +14,12 @@ from scores import (
     hypervolume_regret,
     recommended_regret,
     reported_regret,
+    stopped_at,
 )
 
 Score = Callable[[Run], float]
+# Expected gains below which a search is ended, as shares of utility.
+STOPS = (0.002, 0.005, 0.01, 0.02)
 
 
 def print_main_table(title: str, runs: Sequence[Run], pool: Executor) -> None:
@@ -30,10 +33,19 @@ def print_main_table(title: str, runs: Sequence[Run], pool: Executor) -> None:
     ours = groups["mergefront", "uniform"]
     print(f"\n**{title}** ({len(ours)} runs a row)\n")
     print("| sampler | start | hypervolume regret | selection regret: observed |", end="")
-    print(" own model | denoised | recommended | best choice |\n|---|---|---|---|---|---|---|---|")
-    _print_row("uniform merges alone", "", ours, pool, n=N_START)
+    print(" own model | denoised | recommended | less mergefront's | best choice |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    taken = _recommended(ours, pool)
+    _print_row("uniform merges alone", "", ours, taken, pool, n=N_START)
     for (sampler, start), members in sorted(groups.items(), key=_order):
-        _print_row(sampler, start, members, pool)
+        _print_row(sampler, start, members, taken, pool)
+
+
+def _recommended(runs: Sequence[Run], pool: Executor) -> dict[tuple[str, int], float]:
+    """Return what is lost by whoever takes what is recommended, by problem and seed."""
+    regrets = pool.map(partial(recommended_regret, n=BUDGET), runs)
+    names = [(run.task.problem, run.task.seed) for run in runs]
+    return dict(zip(names, regrets, strict=True))
 
 
 def _order(item: tuple[tuple[str, str], list[Run]]) -> tuple[int, str, str]:
@@ -43,7 +55,12 @@ def _order(item: tuple[tuple[str, str], list[Run]]) -> tuple[int, str, str]:
 
 
 def _print_row(
-    sampler: str, start: str, runs: Sequence[Run], pool: Executor, n: int = BUDGET
+    sampler: str,
+    start: str,
+    runs: Sequence[Run],
+    ours: Mapping[tuple[str, int], float],
+    pool: Executor,
+    n: int = BUDGET,
 ) -> None:
     cells = [_mean(pool.map(partial(hypervolume_regret, n=n), runs))]
     cells.append(_mean(pool.map(partial(reported_regret, n=n, reported="observed"), runs)))
@@ -52,8 +69,10 @@ def _print_row(
     cells.append(_mean(pool.map(model, runs)) if has_model else "")
     denoised = partial(reported_regret, n=n, reported="denoised")
     cells.append(_mean(pool.map(denoised, runs)) if n == BUDGET else "")
-    recommended = partial(recommended_regret, n=n)
-    cells.append(_mean(pool.map(recommended, runs)) if n == BUDGET else "")
+    taken = _recommended(runs, pool) if n == BUDGET else {}
+    cells.append(_mean(taken.values()) if taken else "")
+    less = [regret - ours[name] for name, regret in taken.items() if name in ours]
+    cells.append(_mean(less) if less and any(less) else "")
     cells.append(_mean(pool.map(partial(best_choice_regret, n=n), runs)))
     print(f"| {sampler} | {start} | " + " | ".join(cells) + " |", flush=True)
 
@@ -121,6 +140,24 @@ def print_recommended_table(runs: Sequence[Run], pool: Executor) -> None:
         worse = sum(a > b for a, b in zip(taken, uniform, strict=True))
         cells = " | ".join(_mean(values) for values in (uniform, picked, taken, less, best))
         print(f"| {noise} | {len(members)} | {cells} | {worse} |", flush=True)
+
+
+def print_stop_table(runs: Sequence[Run], pool: Executor) -> None:
+    """Print what ending a search by the expected gain saves and loses, against all evaluations."""
+    ours = [r for r in runs if r.task.sampler == "mergefront" and r.task.importance == "true"]
+    whole = _recommended(ours, pool).values()
+    print(f"\n**`study.stop: {{gain: ...}}`** ({len(ours)} searches of {BUDGET} evaluations)\n")
+    print("| gain | ended early | evaluations | recommended | less all evaluations' |", end="")
+    print(" hypervolume regret, less all evaluations' |\n|---|---|---|---|---|---|")
+    for gain in STOPS:
+        ends = [stopped_at(run, gain) for run in ours]
+        taken = list(pool.map(recommended_regret, ours, ends))
+        found = list(pool.map(hypervolume_regret, ours, ends))
+        all_found = pool.map(partial(hypervolume_regret, n=BUDGET), ours)
+        cells = [f"{100 * gain:g} %", str(sum(n < BUDGET for n in ends)), _mean(ends)]
+        cells += [_mean(taken), _mean([a - b for a, b in zip(taken, whole, strict=True)])]
+        cells.append(_mean([a - b for a, b in zip(found, all_found, strict=True)]))
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def _mean(values: Iterable[float]) -> str:

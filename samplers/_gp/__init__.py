@@ -2,7 +2,7 @@
 
 from .fit import spread_rows
 from .priors import Priors, Trust
-from .process import MOST_POINTS
+from .process import MOST_POINTS, pooled_noise
 from .surrogate import Observations, Surrogate, fit_surrogate
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "Surrogate",
     "Trust",
     "fit_surrogate",
+    "pooled_noise",
     "spread_rows",
 ]

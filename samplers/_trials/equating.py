@@ -27,10 +27,19 @@ _MOST_UNEXPLAINED = 0.05
 
 @dataclass(frozen=True)
 class Equated:
-    """Equated values and their standard errors, `n x m`-dim; errors are NaN where not equated."""
+    """Values made comparable.
+
+    Args:
+        values: An `n x m`-dim array.
+        errors: Standard errors of the differences between trials, `n x m`-dim; NaN where not
+            equated.
+        left: For every objective, what all questions together leave uncertain about others, for
+            all trials alike, as a share of a trial's own variance; 1 where not equated.
+    """
 
     values: Array
     errors: Array
+    left: Array
 
 
 @dataclass(frozen=True)
@@ -79,29 +88,40 @@ def equate(trials: Sequence[FrozenTrial], values: Array) -> Equated | None:
         trials: Measured.
         values: Of the same trials, `n x m`-dim.
     """
-    told = [_read(trial, values.shape[1]) for trial in trials]
+    told = [read_answers(trial, values.shape[1]) for trial in trials]
     if len({frozenset(answers.questions) for answers in told if answers is not None}) < 2:
         return None
     rows = [row for row, answers in enumerate(told) if answers is not None]
     strata = _strata([answers for answers in told if answers is not None])
     equated, errors = values.copy(), np.full_like(values, np.nan)
+    left = np.ones(values.shape[1])
     for j in range(values.shape[1]):
         result = _equate_column([answers.column(j) for answers in strata], values[rows, j])
         if result is not None:
-            equated[rows, j], errors[rows, j] = result
-    return Equated(equated, errors)
+            equated[rows, j], errors[rows, j], left[j] = result
+    return Equated(equated, errors, left)
 
 
 @dataclass(frozen=True)
-class _Sheet:
+class Sheet:
     """One trial's answers: ids and tasks of its questions, and a `q x m`-dim array of numbers."""
 
     questions: list[Any]
     tasks: list[Any]
     numbers: Array
 
+    def variances(self) -> Array:
+        """Return the variance of each value as a mean of independent answers, `m`-dim."""
+        tasks = np.array([str(task) for task in self.tasks])
+        parts = [self.numbers[tasks == task] for task in np.unique(tasks)]
+        total: Array = sum(
+            (part.var(axis=0, ddof=1) / len(part) for part in parts if len(part) > 1),
+            np.zeros(self.numbers.shape[1]),
+        )
+        return total
 
-def _read(trial: FrozenTrial, m: int) -> _Sheet | None:
+
+def read_answers(trial: FrozenTrial, m: int) -> Sheet | None:
     """Return a trial's answers; None if there are none, or if they are malformed."""
     told: Any = trial.user_attrs.get("answers")
     if not isinstance(told, Mapping) or not isinstance(told.get("questions"), list):
@@ -115,10 +135,10 @@ def _read(trial: FrozenTrial, m: int) -> _Sheet | None:
         return None
     if not questions or numbers.shape != (len(questions), m) or len(tasks) != len(questions):
         return None
-    return _Sheet(questions, tasks, numbers)
+    return Sheet(questions, tasks, numbers)
 
 
-def _strata(sheets: Sequence[_Sheet]) -> list[_Answers]:
+def _strata(sheets: Sequence[Sheet]) -> list[_Answers]:
     counts = [len(sheet.questions) for sheet in sheets]
     trials = np.repeat(np.arange(len(sheets)), counts)
     questions = _codes(question for sheet in sheets for question in sheet.questions)
@@ -134,21 +154,30 @@ def _codes(names: Iterable[Any]) -> NDArray[np.int64]:
     return np.fromiter((known[name] for name in names), dtype=np.int64)
 
 
-def _equate_column(strata: Sequence[_Answers], values: Array) -> tuple[Array, Array] | None:
-    """Return one objective's equated values and errors; None if it is no mean of answers."""
+def _equate_column(strata: Sequence[_Answers], values: Array) -> tuple[Array, Array, float] | None:
+    """Return one objective's equated values, their errors, and what all questions leave.
+
+    None if it is no mean of answers.
+    """
     n = len(values)
     raw, shifts, variances = np.zeros(n), np.zeros(n), np.zeros(n)
+    of_pool = of_trial = 0.0
     for answers in strata:
         if not len(answers.numbers):
             return None
         counts = np.bincount(answers.trials, minlength=n)
         raw += np.bincount(answers.trials, answers.numbers, minlength=n) / np.maximum(counts, 1)
-        effects = two_way(*answers.averaged(), n)
+        cells = answers.averaged()
+        effects = two_way(*cells, n)
         shifts, variances = shifts + effects.shifts, variances + effects.variances
+        variance = effects.of_questions + effects.rest
+        of_pool += variance / (answers.questions.max() + 1)
+        of_trial += variance * len(np.unique(cells[0])) / len(cells[0])
     unit = _unit(raw, values)
     if unit is None:
         return None
-    return values - unit * shifts, abs(unit) * np.sqrt(variances)
+    left = of_pool / of_trial if of_trial > 0 else 1.0
+    return values - unit * shifts, abs(unit) * np.sqrt(variances), min(left, 1.0)
 
 
 def _unit(raw: Array, values: Array) -> float | None:

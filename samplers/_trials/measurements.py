@@ -35,11 +35,14 @@ class Measurements:
         errors: An `n x m`-dim tensor of standard errors, a column of NaN where an objective's
             noise is to be inferred; None where all are.
         sizes: An `n`-dim tensor: questions of each trial, 1 for the usual number.
+        left: An `m`-dim tensor: what the questions of all trials together leave uncertain about
+            others, as a share of one trial's own variance; 1 where all answered the same.
     """
 
     values: Tensor
     errors: Tensor | None
     sizes: Tensor
+    left: Tensor
 
 
 def measurements(trials: Sequence[FrozenTrial]) -> Measurements:
@@ -47,11 +50,13 @@ def measurements(trials: Sequence[FrozenTrial]) -> Measurements:
     values = torch.tensor([trial.values for trial in trials], dtype=torch.double)
     errors = standard_errors(trials)
     equated = equate(trials, values.numpy())
+    left = torch.ones(values.shape[1], dtype=torch.double)
     if equated is not None:
+        left = torch.from_numpy(equated.left)
         values, told = torch.from_numpy(equated.values), torch.from_numpy(equated.errors)
         known = told if errors is None else torch.where(told.isnan(), errors, told)
         errors = _filled(known)
-    return Measurements(values, errors, _sizes(trials, errors))
+    return Measurements(values, errors, _sizes(trials, errors), left)
 
 
 def is_measured(trial: FrozenTrial) -> bool:

@@ -26,7 +26,7 @@ from ...samplers import (
     signs,
 )
 from ..first_trials import is_uniform
-from ..seeding import WARNING, importance_of
+from ..seeding import SPEC, WARNING, importance_of
 from ..spec.study_spec import StudySpec
 from .front_table import data_frame, html_table, rounded, tied_sets
 from .indicators import hypervolume as hypervolume
@@ -301,7 +301,7 @@ def _report(
     given: Sequence[float | None],
     trust: float | Literal["learned"] | None,
 ) -> FrontReport:
-    model = fit_study(study, importance_of(study), trust)
+    model = fit_study(study, importance_of(study), trust, same_questions=SPEC in study.user_attrs)
     denoised = denoise(study) if model is None else read_off(model, study)
     if not denoised.trials:
         raise StudyError(

@@ -1,11 +1,11 @@
 """Models on fresh questions, measured again or for the first time: as predicted or not."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
 from optuna.trial import FrozenTrial
 
 from ...objectives import Measurement, MergeObjective
@@ -13,6 +13,8 @@ from ...samplers import Recommendation
 from .front import FrontReport
 from .recommendations import label_of, spread_out
 
+# Standard errors within which a value is what was predicted: 95 %.
+_WITHIN = 1.96
 # A model counts as distinguishable from the uniform curve if this share of resamples agree.
 _SURE = 0.975
 
@@ -27,6 +29,7 @@ class ValidatedModel:
         in_front: Whether the search reported it.
         in_uniform: Whether it is a parent or a uniform merge that keeps to the constraints.
         measurement: On the fresh split.
+        fresh_errors: How far the values on other questions may lie from those believed.
         beyond_uniform: Share of resamples in which nothing on the uniform curve is as good in all
             objectives; None for what is not in the front.
     """
@@ -36,12 +39,18 @@ class ValidatedModel:
     in_front: bool
     in_uniform: bool
     measurement: Measurement
+    fresh_errors: list[float]
     beyond_uniform: float | None = None
 
     @property
     def number(self) -> int:
         """Of its trial."""
         return self.trial.number
+
+    @property
+    def off(self) -> list[float]:
+        """For each objective, how far the measured value lies from the believed one; see `off`."""
+        return off(self.measurement, self.trial.user_attrs["denoised"], self.fresh_errors)
 
     @property
     def distinguishable(self) -> bool:
@@ -56,14 +65,16 @@ class PredictedModel:
     Args:
         recommendation: With the predicted values.
         measurement: On the fresh questions.
-        off: For each objective, the measured value less the predicted one, in standard errors of
-            the difference: of the measurement, of the prediction, and of one measurement of the
-            search, whose questions were others and the same for all that was predicted from.
     """
 
     recommendation: Recommendation
     measurement: Measurement
-    off: list[float]
+
+    @property
+    def off(self) -> list[float]:
+        """For each objective, how far the measured value lies from the predicted one."""
+        told = self.recommendation
+        return off(self.measurement, told.values, told.fresh_deviations)
 
     @property
     def label(self) -> str:
@@ -77,7 +88,7 @@ class PredictedModel:
             "preference": self.recommendation.preference,
             "params": self.recommendation.params,
             "predicted": report.named(self.recommendation.values),
-            "deviations": report.named(self.recommendation.deviations),
+            "deviations": report.named(self.recommendation.fresh_deviations),
             "values": report.named(self.measurement.values),
             "standard_errors": report.named(self.measurement.standard_errors),
             "off": report.named(self.off),
@@ -92,31 +103,51 @@ def measure_recommended(
     for recommendation in spread_out(report.recommended):
         if recommendation.number is None:
             progress(label_of(recommendation))
-            measurement = objective.measure(recommendation.params)
-            off = _off(recommendation, measurement, _search_errors(report))
-            models.append(PredictedModel(recommendation, measurement, off))
+            models.append(PredictedModel(recommendation, objective.measure(recommendation.params)))
     return models
 
 
-def _off(
-    recommendation: Recommendation, measurement: Measurement, search_errors: list[float]
+def off(
+    measurement: Measurement, told: Sequence[float], deviations: Sequence[float]
 ) -> list[float]:
-    parts = zip(
-        measurement.values,
-        recommendation.values,
-        measurement.standard_errors,
-        recommendation.deviations,
-        search_errors,
-        strict=True,
-    )
-    return [(value - told) / math.hypot(*errors) for value, told, *errors in parts]
+    """Return measured values less predicted ones, in standard errors of the difference.
+
+    Args:
+        measurement: On other questions.
+        told: Predicted values.
+        deviations: Of the predictions on other questions.
+    """
+    parts = zip(measurement.values, told, measurement.standard_errors, deviations, strict=True)
+    return [_score(value - predicted, math.hypot(*errors)) for value, predicted, *errors in parts]
 
 
-def _search_errors(report: FrontReport) -> list[float]:
-    """Return the median standard error of the search's measurements, one an objective."""
-    told = [trial.user_attrs.get("standard_errors") for trial in report.denoised.trials]
-    known = np.array([row for row in told if row is not None], dtype=np.float64)
-    if not len(known):
-        return [0.0] * len(report.metric_names)
-    median: list[float] = np.median(known, axis=0).tolist()
-    return median
+def _score(difference: float, error: float) -> float:
+    """Return a difference in its errors, where neither may be any."""
+    if error > 0:
+        return difference / error
+    return math.copysign(math.inf, difference) if difference else 0.0
+
+
+def as_predicted(models: Iterable[PredictedModel | ValidatedModel]) -> dict[str, int] | None:
+    """Return how many values lie in their predicted 95 % intervals, and of how many.
+
+    None where there are no models.
+    """
+    scores = [score for model in models for score in model.off]
+    if not scores:
+        return None
+    return {"values": len(scores), "within": sum(abs(score) <= _WITHIN for score in scores)}
+
+
+def fresh_errors(report: FrontReport, trial: FrozenTrial) -> list[float]:
+    """Return how far a trial's values on other questions may lie from those believed.
+
+    Args:
+        report: Of the study.
+        trial: Of its `trials` or `annotated`.
+    """
+    believed, errors = trial.user_attrs["denoised"], trial.user_attrs["denoised_errors"]
+    if report.adviser is None:
+        return list(errors)
+    shared = report.adviser.question_errors(torch.tensor([believed], dtype=torch.double))[0]
+    return list(map(math.hypot, errors, shared.tolist()))

@@ -41,7 +41,9 @@ def recommend(
 
     The best convex combination of the evaluated points under the denoised surrogate; where it is
     not clearly better than the best evaluated trial, that trial is named (`.number`). Predicted
-    values have `.deviations`; `mergefront validate` measures them. Works on any Optuna study.
+    values have `.deviations`, which say which model is better, and `.fresh_deviations`, which say
+    how good it is on other questions; `mergefront validate` measures them. Works on any Optuna
+    study.
 
     Args:
         study: With one objective or more.
@@ -73,7 +75,7 @@ def _advise(
 ) -> list[Recommendation]:
     """Return what to take; what the reference point leaves open is inferred."""
     weights = preference_weights(preferences, len(study.directions))
-    model = fit_study(study, importance_of(study), trust)
+    model = fit_study(study, importance_of(study), trust, same_questions=SPEC in study.user_attrs)
     if model is None:
         return []
     means = model.believed[0] * signs(study.directions)
@@ -157,7 +159,7 @@ def as_trial(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -> F
         "label": label_of(recommendation),
         "phase": PHASE,
         "denoised": recommendation.values,
-        "denoised_errors": recommendation.deviations,
+        "denoised_errors": recommendation.fresh_deviations,
         "preference": recommendation.preference,
     }
     return create_trial(
@@ -215,6 +217,7 @@ def to_json(recommendation: Recommendation, names: Sequence[str]) -> dict[str, A
         "params": recommendation.params,
         "values": dict(zip(names, recommendation.values, strict=True)),
         "deviations": dict(zip(names, recommendation.deviations, strict=True)),
+        "fresh_deviations": dict(zip(names, recommendation.fresh_deviations, strict=True)),
         "utility": recommendation.utility,
         "number": recommendation.number,
         "gain": recommendation.gain,

@@ -23,7 +23,13 @@ from ...objectives.evaluation.paired import Criterion, compared_with_parents, ga
 from ...samplers import signs
 from ..first_trials import is_uniform
 from .front import FrontReport, hypervolume
-from .predicted import PredictedModel, ValidatedModel, measure_recommended
+from .predicted import (
+    PredictedModel,
+    ValidatedModel,
+    as_predicted,
+    fresh_errors,
+    measure_recommended,
+)
 
 _N_RESAMPLES = 1000
 _INTERVAL = (2.5, 97.5)
@@ -31,8 +37,6 @@ _INTERVAL = (2.5, 97.5)
 _SMALLEST_GAIN = 0.01
 # Points between two neighbouring uniform merges that a model is compared with.
 _N_BETWEEN = 20
-# Standard errors within which a value is what was predicted: 95 %.
-_WITHIN = 1.96
 
 Array = NDArray[np.float64]
 
@@ -92,6 +96,7 @@ class Validation:
             "interval": self.interval,
             "recommended": [model.to_json(self.report) for model in self.recommended],
             "as_predicted": self.as_predicted,
+            "front_as_predicted": self.front_as_predicted,
             "criteria": self.criteria,
             "paired": self.paired,
         }
@@ -102,10 +107,12 @@ class Validation:
 
         None if no model was recommended that nobody had measured.
         """
-        scores = [score for model in self.recommended for score in model.off]
-        if not scores:
-            return None
-        return {"values": len(scores), "within": sum(abs(s) <= _WITHIN for s in scores)}
+        return as_predicted(self.recommended)
+
+    @property
+    def front_as_predicted(self) -> dict[str, int] | None:
+        """Return the same of the front's models, which were chosen for their believed values."""
+        return as_predicted(model for model in self.models if model.in_front)
 
     def _model_json(self, model: ValidatedModel) -> dict[str, Any]:
         return {
@@ -116,6 +123,7 @@ class Validation:
             "standard_errors": self.report.named(model.measurement.standard_errors),
             "denoised": self.report.named(model.trial.user_attrs["denoised"]),
             "denoised_errors": self.report.named(model.trial.user_attrs["denoised_errors"]),
+            "fresh_errors": self.report.named(model.fresh_errors),
             # The same under its older name.
             "search": self.report.named(model.trial.user_attrs["denoised"]),
             "beyond_uniform": model.beyond_uniform,
@@ -203,7 +211,8 @@ def _measure(trial: FrozenTrial, report: FrontReport, objective: MergeObjective)
     on_front = any(trial is other for other in report.trials)
     measurement = objective.measure(trial.params)
     in_uniform = is_uniform(trial) and trial.user_attrs.get("feasible", True)
-    return ValidatedModel(_label(trial), trial, on_front, in_uniform, measurement)
+    errors = fresh_errors(report, trial)
+    return ValidatedModel(_label(trial), trial, on_front, in_uniform, measurement, errors)
 
 
 def _values(models: Sequence[ValidatedModel], objective: MergeObjective, counts: Array) -> Array:

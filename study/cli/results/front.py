@@ -103,8 +103,11 @@ def _recommended(report: "FrontReport") -> "Table":
     rows: list[Row] = []
     for one in spread_out(report.recommended):
         shown = "/".join(f"{w:.2f}" for w in one.preference[: 1 if len(names) == 2 else None])
-        values = [rounded(*pair) for pair in zip(one.values, one.deviations, strict=True)]
+        values = [rounded(*pair) for pair in zip(one.values, one.fresh_deviations, strict=True)]
         which = "a merge nobody measured" if one.number is None else f"trial {one.number}"
         rows.append(([shown, *values, which], False))
-    title = "Recommended: predicted, not measured; `mergefront validate` measures them"
+    title = (
+        "Recommended: predicted, not measured, with errors on other questions; "
+        "`mergefront validate` measures them"
+    )
     return make_table(title, [weight, *names, "<model"], rows)

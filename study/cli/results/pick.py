@@ -146,7 +146,9 @@ def _print(choice: "Choice") -> None:
         tied = ", ".join(str(chosen.trial.number) for chosen in choice.tied)
         typer.echo(f"Not to be told from it by what was measured: {tied}.")
     if choice.unmeasured is not None:
-        told = zip(names, choice.unmeasured.values, choice.unmeasured.deviations, strict=True)
+        told = zip(
+            names, choice.unmeasured.values, choice.unmeasured.fresh_deviations, strict=True
+        )
         shown = ", ".join(f"{name} {rounded(value, error)}" for name, value, error in told)
         typer.echo(f"Predicted to be better, not measured: a mixture with {shown}.")
 

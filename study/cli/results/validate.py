@@ -59,7 +59,7 @@ def _print(validation: "Validation") -> None:
 
     content = validation.to_json()
     names = validation.report.metric_names
-    columns = ["<model", *(c for name in names for c in (name, "~search")), "<beyond the curve"]
+    columns = ["<model", *(c for name in names for c in (name, "~predicted")), "<beyond the curve"]
     rows = [
         (
             [
@@ -77,6 +77,9 @@ def _print(validation: "Validation") -> None:
     print_table(make_table(title, columns, rows))
     if content["recommended"]:
         _print_recommended(content)
+    if told := content["front_as_predicted"]:
+        within = f"{told['within']} of {told['values']} values lie in their predicted"
+        typer.echo(f"models of the front: {within} 95 % intervals")
     volumes = content["hypervolume"]
     less = {"difference": "uniform", "gain": "curve"}
     known = {name: volumes["front"] - volumes[other] for name, other in less.items()}
@@ -96,7 +99,7 @@ def _print(validation: "Validation") -> None:
 def _values(model: dict[str, Any], name: str) -> tuple[str, str]:
     from ...results.front_table import rounded
 
-    kinds = (("values", "standard_errors"), ("denoised", "denoised_errors"))
+    kinds = (("values", "standard_errors"), ("denoised", "fresh_errors"))
     now, before = (rounded(model[one][name], model[other][name]) for one, other in kinds)
     return now, before
 

@@ -119,7 +119,7 @@ def _cells(
         found = None
     cells = [shown] if len(names) > 1 else []
     for place, name in enumerate(names):
-        cells.append(rounded(one.values[place], one.deviations[place]))
+        cells.append(rounded(one.values[place], one.fresh_deviations[place]))
         if fresh is not None:
             pair = (found["values"][name], found["standard_errors"][name]) if found else None
             cells.append(rounded(*pair) if pair else "")
@@ -137,7 +137,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def predicted(report: FrontReport) -> list[dict[str, Any]]:
     """Return recommended models that nobody measured, as data for the picture."""
     return [
-        {"html": label_of(one), "values": one.values, "errors": one.deviations}
+        {"html": label_of(one), "values": one.values, "errors": one.fresh_deviations}
         for one in spread_out(report.recommended)
         if one.number is None
     ]

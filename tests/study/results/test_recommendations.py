@@ -29,6 +29,8 @@ def test_the_front_names_what_to_take(finished: Path) -> None:
         assert one.keys() >= {"preference", "params", "values", "deviations"}
         assert sum(one["preference"]) == pytest.approx(1.0)
         assert one["values"].keys() == one["deviations"].keys() == {"accuracy", "tokens"}
+        for name, deviation in one["deviations"].items():  # a few questions are a sample
+            assert one["fresh_deviations"][name] > deviation > 0
         assert all(0.0 <= weight <= 1.0 for weight in one["params"].values())
     study = load_study(StudySpec.from_yaml(finished))
     assert [one.params for one in recommend(study)] == [
