@@ -5,7 +5,7 @@ from ._acqf.rerank import Rerank
 from ._gp import Trust
 from ._trials.measurements import MEASURED, is_measured
 from ._trials.search_space import signs, uniform_levels
-from .adviser import CAUTION, Adviser, Recommendation
+from .adviser import CAUTION, Adviser, Recommendation, fresh_deviations
 from .bmm_sampler import BMMSampler, BMMSettings
 from .denoise import Denoised, denoise, fit_study, read_off
 from .moead_cmaes import MoeadCmaesSampler
@@ -32,6 +32,7 @@ __all__ = [
     "Trust",
     "denoise",
     "fit_study",
+    "fresh_deviations",
     "infer_reference_point",
     "is_measured",
     "preference_weights",

@@ -59,7 +59,18 @@ class Recommendation:
     @property
     def fresh_deviations(self) -> list[float]:
         """Standard deviations of the values on other questions: they say how good a model is."""
-        return list(map(math.hypot, self.deviations, self.question_errors))
+        return fresh_deviations(self.deviations, self.question_errors)
+
+
+def fresh_deviations(deviations: Sequence[float], question_errors: Sequence[float]) -> list[float]:
+    """Return the deviations of predictions for other questions, one an objective.
+
+    Args:
+        deviations: Posterior; they are doubled (`CAUTION`).
+        question_errors: See `Recommendation`.
+    """
+    pairs = zip(deviations, question_errors, strict=True)
+    return [math.hypot(CAUTION * deviation, error) for deviation, error in pairs]
 
 
 @dataclass(frozen=True)

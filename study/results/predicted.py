@@ -9,7 +9,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from ...objectives import Measurement, MergeObjective
-from ...samplers import Recommendation
+from ...samplers import Recommendation, fresh_deviations
 from .front import FrontReport
 from .recommendations import label_of, spread_out
 
@@ -150,4 +150,4 @@ def fresh_errors(report: FrontReport, trial: FrozenTrial) -> list[float]:
     if report.adviser is None:
         return list(errors)
     shared = report.adviser.question_errors(torch.tensor([believed], dtype=torch.double))[0]
-    return list(map(math.hypot, errors, shared.tolist()))
+    return fresh_deviations(errors, shared.tolist())

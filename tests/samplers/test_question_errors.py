@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, create_trial
 from scipy.special import ndtri
 
 from mergefront.objectives.evaluation.rotation import Rotation
-from mergefront.samplers import Adviser, fit_study, preference_weights
+from mergefront.samplers import CAUTION, Adviser, fit_study, preference_weights
 from mergefront.samplers._trials.measurements import measurements
 from mergefront.samplers._trials.questions import QuestionSampling, question_sampling
 
@@ -87,11 +87,11 @@ def _scores(seed: int, asked: Asked) -> tuple[Array, Array]:
 
 @pytest.mark.parametrize("asked", ["same", "rotating"])
 def test_intervals_hold_true_values_as_often_as_they_say(asked: Asked) -> None:
-    """95 % of them do, errors of 0.03; without what the questions share it is about half."""
+    """At least 95 % of them do, ± 0.02; without what the questions share it is about half."""
     fresh, own = zip(*(_scores(seed, asked) for seed in range(16)), strict=True)
-    assert np.mean(np.abs(fresh) < 1.96) >= 0.88
+    assert np.mean(np.abs(fresh) < 1.96) >= 0.92
     assert np.mean(np.abs(own) < 1.96) <= 0.78
-    assert np.mean(np.square(fresh)) >= 0.4  # nor are they much too wide
+    assert np.mean(np.square(fresh)) >= 0.25  # nor are they twice too wide
 
 
 def _sampling(trials: list[FrozenTrial], same: bool = False) -> QuestionSampling | None:
@@ -124,7 +124,7 @@ def test_nothing_is_added_where_nothing_tells_which_questions_were_asked() -> No
     plain, knowing = (Adviser.of(m, study).recommend(WEIGHTS) for m in (model, told))
     for one, other in zip(plain, knowing, strict=True):
         assert one.question_errors == [0.0, 0.0]
-        assert one.fresh_deviations == one.deviations
+        assert one.fresh_deviations == [CAUTION * deviation for deviation in one.deviations]
         assert min(other.question_errors) > 0
         # What is better is the same for all questions.
         assert (one.params, one.utility, one.gain) == (other.params, other.utility, other.gain)
