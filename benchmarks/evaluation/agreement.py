@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     backend = _backend(arguments.backend)
-    backend.load(Models(arguments.model, (), "float32", MergeSettings(n_experts=0)))
+    backend.load(Models(arguments.model, (arguments.model,), "float32", MergeSettings()))
     ours = HarnessLM(backend, arguments.model)
     own = HFLM(pretrained=str(arguments.model), dtype="float32", batch_size=_BATCH, device="cpu")
     print("| task | chat template | questions | same answers | same scores | means |")

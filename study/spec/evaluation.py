@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ...errors import SpecError
 from ...objectives.evaluation import SCORERS, Reasoning, Sampling, TaskShare, TaskSource
@@ -226,6 +226,14 @@ class ReasoningSection(Section):
 
     markers: list[tuple[_Marker, _Marker]] | None = Field(default=None, min_length=1)
     unmarked: Unmarked = "auto"
+
+    @field_validator("markers")
+    @classmethod
+    def _check(cls, value: list[tuple[str, str]] | None) -> list[tuple[str, str]] | None:
+        opening, closing = ({pair[side] for pair in value or ()} for side in (0, 1))
+        if both := opening & closing:
+            raise ValueError(f"{min(both)!r} cannot both open reasoning and close it")
+        return value
 
     @property
     def settings(self) -> Reasoning:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -172,16 +173,25 @@ def read_file(path: Path, source: TaskSource) -> str:
 
 def _fields(line: str, place: str) -> dict[str, Any]:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise SpecError(
-            f"Every line must be a JSON object, but {place} is not: {error}."
+            f"Every line must be a JSON object, but {place} is not: {error}. Correct the line."
         ) from error
     if not isinstance(fields, dict):
         raise SpecError(
             f"Every line must be a JSON object, but {place} is {fields!r:.40}. Write one object a "
             "line; `jq -c '.[]' FILE` does it with a JSON list."
         )
+    return fields
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of a key that comes twice, JSON readers keep the last one unsaid."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
+        raise ValueError(f"the key {twice!r} comes twice")
     return fields
 
 

@@ -56,6 +56,7 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         ("study", "trails", 5, r"unknown key 'study\.trails'; did you mean 'trials'\?"),
         ("merge", "qwertz", 5, r"unknown key 'merge\.qwertz'; known keys: operator, granularity"),
         ("evaluation", "max_tokens", 5, "did you mean 'max_new_tokens'"),
+        ("evaluation", "reasoning", {"markers": [["|", "|"]]}, r"'\|' cannot both open reasoning"),
         ("study", "trials", 0, r"study\.trials: .*greater than or equal to 1, but got 0"),
         ("study", "storage", "runs.db", r"study\.storage: .* but got 'runs\.db'"),
         ("merge", "bounds", [1, 0], r"low < high, but got \[1, 0\]; write \[0, 1\]"),

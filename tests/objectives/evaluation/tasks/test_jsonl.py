@@ -132,7 +132,10 @@ def test_what_is_no_question_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ['["a"]', '"a"', "7", "null", "[" * 3000, "NaN"])
+TWICE = '{"prompt": "b", "answer": 1, "answer": 2}'
+
+
+@pytest.mark.parametrize("text", ['["a"]', '"a"', "7", "null", "[" * 3000, "NaN", TWICE])
 def test_a_line_that_is_no_object_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "q.jsonl").write_text('{"prompt": "a", "answer": 1}\n' + text)
     with pytest.raises(SpecError, match=r"must be a JSON object, but .*q\.jsonl:2 is") as caught:
