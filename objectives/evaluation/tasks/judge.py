@@ -12,7 +12,7 @@ from functools import partial
 
 from ....errors import SpecError
 from ..backends.backend import Completion, Sampling, final_answer
-from .jsonl import render
+from .lines import render
 from .task import Judge, Question, Task
 
 # What a judge is asked where a task does not say.

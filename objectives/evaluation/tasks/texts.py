@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ....errors import SpecError
 from ..backends.backend import Completion, Sampling
-from .jsonl import TaskSource, cluster_of, read_file, read_rows, reading, render
+from .jsonl import TaskSource, cluster_of, read_file, read_rows, reading
+from .lines import render
 from .task import (
     Question,
     Split,
