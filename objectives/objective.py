@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import optuna
@@ -16,7 +17,7 @@ from .evaluation.racing import Race
 from .evaluation.rotation import Hand
 from .evaluation.scored_question import ScoredQuestion
 from .measurement import Measurement
-from .merging import MergePlan
+from .merging import MergePlan, Params
 
 # Standard errors by which a constraint on texts is clearly broken.
 _CLEARLY = 2.0
@@ -100,7 +101,9 @@ class MergeObjective:
             EvaluationError: If a value is not finite; Optuna's `catch` then makes it FAIL.
         """
         ranges = self.plan.bounds(*self.bounds)
-        params = {name: trial.suggest_float(name, *range_) for name, range_ in ranges.items()}
+        choices = self.plan.settings.choices.items()
+        params: Params = {name: trial.suggest_categorical(name, c) for name, c in choices}
+        params |= {name: trial.suggest_float(name, *range_) for name, range_ in ranges.items()}
         measurement = self.measure(params)
         for key, value in measurement.attributes().items():
             trial.set_user_attr(key, value)
@@ -110,7 +113,7 @@ class MergeObjective:
 
     def measure(
         self,
-        params: Mapping[str, float],
+        params: Mapping[str, Any],
         progress: Progress | None = None,
         race: Race | Hand | None = None,
         screen: bool = False,
@@ -118,7 +121,7 @@ class MergeObjective:
         """Measure one candidate.
 
         Args:
-            params: One weight for each of the plan's parameter names.
+            params: One value for each of the plan's parameter names.
             progress: Called with the number of questions answered since the last call.
             race: Says how many questions are asked. Defaults to None: all.
             screen: Whether nothing is asked of a candidate that clearly breaks a constraint on

@@ -6,6 +6,7 @@ from ._gp import Trust
 from ._trials.measurements import MEASURED, is_measured
 from ._trials.search_space import signs, uniform_levels
 from .adviser import CAUTION, Adviser, Recommendation, fresh_deviations
+from .arm_sampler import ArmSampler
 from .bmm_sampler import BMMSampler, BMMSettings
 from .denoise import Denoised, denoise, fit_study, read_off
 from .moead_cmaes import MoeadCmaesSampler
@@ -19,6 +20,7 @@ __all__ = [
     "MEASURED",
     "AcquisitionBudget",
     "Adviser",
+    "ArmSampler",
     "BMMSampler",
     "BMMSettings",
     "Denoised",

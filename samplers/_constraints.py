@@ -102,14 +102,14 @@ def fit_feasibility(
     rows = [[row for row, trial in enumerate(whole) if _has(trial, name)] for name in names]
     pairs = zip(names, rows, strict=True)
     margins = tuple(
-        fit_surrogate(_margins(name, whole, X, observations.jumps, kept), most=most)
+        fit_surrogate(_margins(name, whole, X, observations, kept), most=most)
         for name, kept in pairs
     )
     return Feasibility(margins, tuple(torch.tensor(kept) for kept in rows))
 
 
 def _margins(
-    name: str, trials: Sequence[FrozenTrial], X: Tensor, jumps: Tensor, rows: list[int]
+    name: str, trials: Sequence[FrozenTrial], X: Tensor, known: Observations, rows: list[int]
 ) -> Observations:
     margins = [[-trials[row].constraints[name]] for row in rows]
     told = torch.tensor([_told(trials[row], name) for row in rows], dtype=torch.double)
@@ -118,7 +118,8 @@ def _margins(
     # Infinite margins are as good as large ones.
     finite = Y[torch.isfinite(Y)]
     bound = 2.0 * float(finite.abs().max()) + 1.0 if len(finite) else 1.0
-    return Observations(X[rows], Y.clamp(-bound, bound), errors, jumps=jumps)
+    margins_only = replace(known, importance=None, sizes=None)
+    return replace(margins_only, X=X[rows], Y=Y.clamp(-bound, bound), errors=errors)
 
 
 def _has(trial: FrozenTrial, name: str) -> bool:

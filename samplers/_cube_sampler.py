@@ -18,8 +18,9 @@ from torch import double
 from torch.quasirandom import SobolEngine
 
 from ._threads import one_thread
+from ._trials.arms import Arms
 from ._trials.measurements import MEASURED, finite_trials, is_measured
-from ._trials.pending import pending_params, publish
+from ._trials.pending import pending_params, publish, wishes
 from ._trials.search_space import UnitCube, uniform_levels
 
 Startup = Literal["uniform", "sobol"]
@@ -59,6 +60,7 @@ class CubeSampler(BaseSampler):
         self._levels = uniform_levels(n_startup_trials) if startup == "uniform" else None
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._search_space = dict(search_space) if search_space else None
+        self._arms: Arms | None = None
 
     @abstractmethod
     def _model_point(
@@ -96,6 +98,9 @@ class CubeSampler(BaseSampler):
         trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
         point = self._propose(study, trial, cube, trials)
         params = cube.decode(point)
+        if self._arms is not None:
+            params = self._arms.settled(params, trial.number, wishes(trial))
+            params = {name: params[name] for name in search_space}
         publish(study, trial, params)
         return params
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from ._acqf import AcquisitionBudget, climb, maximize, raw_points
+from ._acqf import AcquisitionBudget, climb, raw_points
 from ._acqf.qlognehvi import improvement, noisy_improvement
 from ._acqf.rerank import Rerank
 from ._constraints import Feasibility, Weighted, fit_feasibility
@@ -168,11 +168,12 @@ class _Pool:
         """Return the best candidate, `d`-dim: of the acquisition, or as re-ranking prefers."""
         acquisition = self._acquisition(reference, taken)
         raw = raw_points(self._X, self.means, self._budget.n_raw, rng)
-        rerank, n_steps = self._settings.rerank, self._budget.n_steps
-        if rerank is None:
-            return maximize(acquisition, raw, self._budget.n_restarts, n_steps, rng)
-        pool, gains = climb(acquisition, raw, rerank.pool, n_steps, rng)
-        scores = rerank.scores(gains, self._predict(pool), pool, self.means, taken)
+        rerank, budget = self._settings.rerank, self._budget
+        if rerank is not None:
+            budget = replace(budget, n_restarts=rerank.pool)
+        pool, scores = climb(acquisition, raw, budget, rng)
+        if rerank is not None:
+            scores = rerank.scores(scores, self._predict(pool), pool, self.means, taken)
         return pool[scores.argmax()]
 
     def _acquisition(self, reference: Tensor, taken: Tensor) -> AcquisitionFunction:

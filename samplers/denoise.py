@@ -141,6 +141,7 @@ def fit_study(
         importance_tensor(cube, importance),
         cube.jumps,
         known.sizes,
+        cube.choices,
     )
     with one_thread():
         surrogate, feasibility = fit_beliefs(trials, observations, cube, among, trust)

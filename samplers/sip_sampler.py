@@ -17,10 +17,12 @@ from ._acqf import (
     AcquisitionBudget,
     KnowledgeGradient,
     Scale,
+    best_of,
+    climb,
+    climb_arms,
     front_span,
     infer_reference_point,
     make_acquisition,
-    maximize,
     preference_grid,
     raw_points,
     worth_knowing,
@@ -28,6 +30,7 @@ from ._acqf import (
 from ._constraints import Weighted, fit_feasibility
 from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
+from ._trials.arms import Arms
 from ._trials.knowledge import remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
 from ._trials.pending import tell_gain
@@ -99,6 +102,10 @@ class SIPSampler(CubeSampler):
             completed trials share.
         budget: What one suggestion may cost. Defaults to None: `AcquisitionBudget()`.
         acquisition: "knowledge-gradient" or "qlognehvi". Defaults to "knowledge-gradient".
+        arms: Where choices fix other parameters: what each arm fixes, parameter -> value. What
+            all of them fix are the choices, the rest has no effect under the arm. One surrogate
+            learns from all arms; proposals are the best of all. Defaults to None: every
+            combination of choices is possible, and all parameters have their effect.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -116,8 +123,10 @@ class SIPSampler(CubeSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         budget: AcquisitionBudget | None = None,
         acquisition: Acquisition = "knowledge-gradient",
+        arms: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(n_startup_trials, startup, seed, search_space)
+        self._arms = None if arms is None else Arms(arms)
         _check_options(importance, trust)
         _check_acquisition(acquisition)
         self._importance = dict(importance) if importance else None
@@ -170,9 +179,13 @@ class SIPSampler(CubeSampler):
         if feasibility.margins:
             is_log = self._acquisition == "qlognehvi"
             acquisition = Weighted(acquisition, feasibility, is_log, observations.X)
-        raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
-        steps = (self._budget.n_restarts, self._budget.n_steps)
-        candidate = maximize(acquisition, raw, *steps, rng, cube.snapped)
+        if self._arms is None:
+            raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
+            ends = climb(acquisition, raw, self._budget, rng)
+        else:
+            fixed = self._arms.columns(cube)
+            ends = climb_arms(acquisition, fixed, X, surrogate.means, self._budget, rng)
+        candidate = best_of(acquisition, *ends, cube.snapped)
         if self._acquisition == "knowledge-gradient":
             with torch.no_grad():  # in percent of the utility of what is picked
                 self._gains[number] = float(acquisition(candidate[None, None])) / 100
@@ -206,6 +219,7 @@ class SIPSampler(CubeSampler):
             importance_tensor(cube, self._importance),
             cube.jumps,
             known.sizes,
+            cube.choices,
         )
 
     def _reference(self, study: Study, means: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -154,14 +155,15 @@ def export(study: Source, trial: int, out: str | Path, storage: str | None = Non
 
 def merge(
     spec: StudySpec | str | Path,
-    weights: Mapping[str, float | list[float]] | str | Path,
+    weights: Mapping[str, Any] | str | Path,
     out: str | Path,
 ) -> Path:
     """Write the merge with given weights, without a study.
 
     Args:
         spec: Names the parents and the operator; a `StudySpec`, or the path of a YAML file.
-        weights: `{"layer_000": 0.4, ...}`, `{"uniform": 0.5}`, or the path of a JSON file.
+        weights: `{"layer_000": 0.4, ...}`, `{"uniform": 0.5}`, or the path of a JSON file; with
+            `operator` and `experts` where these are searched.
         out: New or empty directory.
 
     Returns:

@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from ..objectives.merging.plan import DENSITY
+from ..objectives.merging.settings import DENSITY
 from .first_trials import first, is_uniform, search_space
 from .spec.inputs import StudyInputs
 
@@ -40,7 +40,7 @@ class Baseline:
 
     n: int
     merge: Callable[[float], Mapping[str, float]]
-    space: Mapping[str, FloatDistribution]
+    space: Mapping[str, BaseDistribution]
 
     def next(self, trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
         """Return the next uniform merge, as a running trial without a number.
@@ -57,6 +57,7 @@ class Baseline:
         if len(levels) >= self.n:
             return None
         weight = self.space[next(name for name in self.space if name != DENSITY)]
+        assert isinstance(weight, FloatDistribution), "no choices: see `check_joint`"
         level = widest_gap(curve, (weight.low, weight.high))
         if level is None:
             return None

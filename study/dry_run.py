@@ -27,6 +27,7 @@ from .opening import planned_inputs
 from .readiness import check_ready, differences
 from .results.status import price_of, quoted
 from .spec.inputs import StudyInputs
+from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study
 
@@ -89,9 +90,20 @@ def _search(inputs: StudyInputs, is_even: bool) -> str:
     shown = names if len(names) <= 3 else [names[0], "...", names[-1]]
     return (
         f"{len(names)} variables ({' '.join(shown)}), weights from {low:g} to {high:g}, operator "
-        f"{inputs.spec.merge.operator}, granularity {inputs.spec.merge.granularity}"
+        f"{_operators(inputs)}, granularity {inputs.spec.merge.granularity}"
         f"{_blocks(inputs, is_even)}"
     )
+
+
+def _operators(inputs: StudyInputs) -> str:
+    """Return the operator, or those to choose from with what they merge."""
+    if not inputs.plan.arms:
+        return inputs.plan.settings.operator
+    arms, left_out = arms_of(inputs.spec.models, inputs.spec.merge)
+    experts = {arm.label: [a.experts_label for a in arms if a.label == arm.label] for arm in arms}
+    merged = ", ".join(f"{name} of {' '.join(numbers)}" for name, numbers in experts.items())
+    missing = f"; left out: {'; '.join(left_out)}" if left_out else ""
+    return f"searched: {len(arms)} choices ({merged}){missing}"
 
 
 def _blocks(inputs: StudyInputs, is_even: bool) -> str:

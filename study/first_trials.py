@@ -1,25 +1,31 @@
 """What is measured before anything is proposed: parents, then a curve, Sobol points or a grid."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats.qmc import Sobol
 
-from ..objectives.merging import MergePlan
-from ..objectives.merging.plan import DENSITY
+from ..objectives.merging import Arm, MergePlan
+from ..objectives.merging.settings import DENSITY, NO_WEIGHTS
 from ..samplers import uniform_levels
 from .spec.study_spec import StudySpec
 
-Space = Mapping[str, FloatDistribution]
+Space = Mapping[str, BaseDistribution]
+# Arms are compared at these levels in turn; more than this share of a study is not spent on it.
+_LEVELS = uniform_levels(5)[2:]
+_FIRST_SHARE = 1 / 3
 
 
-def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, FloatDistribution]:
-    """Return one distribution a parameter, within the spec's bounds."""
+def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, BaseDistribution]:
+    """Return one distribution a parameter, within the spec's bounds; choices first."""
+    choices = plan.settings.choices.items()
+    space: dict[str, BaseDistribution] = {n: CategoricalDistribution(c) for n, c in choices}
     ranges = plan.bounds(*spec.merge.bounds)
-    return {name: FloatDistribution(*range_) for name, range_ in ranges.items()}
+    return space | {name: FloatDistribution(*range_) for name, range_ in ranges.items()}
 
 
 def first_trials(spec: StudySpec, plan: MergePlan) -> list[FrozenTrial]:
@@ -40,9 +46,50 @@ def _uniform_merges(
     """Return uniform merges at levels spread over the bounds; the parents are the first two."""
     n = min(spec.sampler.n_startup_trials - plan.settings.n_experts - 1, n_most)
     low, high = spec.merge.bounds
+    if plan.arms:
+        n = min(max(n, min(len(plan.arms), int(_FIRST_SHARE * spec.study.trials))), n_most)
+        return _uniform_merges_of_arms(plan, space, n, (low, high))
     levels = uniform_levels(n + 2)[2:] if n > 0 else []
     weights = [low + level * (high - low) for level in levels]
     return [first(space, plan.uniform(w), "uniform", f"uniform {w:.2f}") for w in weights]
+
+
+def _uniform_merges_of_arms(
+    plan: MergePlan, space: Space, n: int, bounds: tuple[float, float]
+) -> list[FrozenTrial]:
+    """Return one uniform merge an arm, as far as there are as many; then others of them."""
+    low, high = bounds
+    trials = []
+    for place, arm in enumerate(spread_arms(plan.settings.arms, n)):
+        weight = low + _LEVELS[place % len(_LEVELS)] * (high - low)
+        chosen = plan.settings.arms[arm]
+        label = f"uniform {weight:.2f}, {arm_name(chosen.label, chosen.experts_label)}"
+        trials.append(first(space, plan.uniform(weight, arm), "uniform", label))
+    return trials
+
+
+def spread_arms(arms: Sequence[Arm], n: int) -> list[int]:
+    """Return the places of `n` arms such that any first part has many operators and experts.
+
+    Each is the one whose operator and experts, together and alone, were had least so far.
+    """
+    chosen: list[int] = []
+    for _ in range(n):
+        had = [arms[place] for place in chosen]
+
+        def use(place: int, had: Sequence[Arm] = had) -> tuple[int, int, int]:
+            arm = arms[place]
+            operator = sum(other.label == arm.label for other in had)
+            experts = sum(other.experts_label == arm.experts_label for other in had)
+            return had.count(arm), operator + experts, place
+
+        chosen.append(min(range(len(arms)), key=use))
+    return chosen
+
+
+def arm_name(operator: str, experts: str) -> str:
+    """Return what an arm is called in tables: `ties of 1+2`."""
+    return " of ".join(part for part in (operator, experts) if part)
 
 
 def _sobol_points(
@@ -75,22 +122,26 @@ def _at(space: Space, point: NDArray[np.float64], phase: str, label: str) -> Fro
     params = {
         name: round(d.low + float(x) * (d.high - d.low), 4)
         for (name, d), x in zip(space.items(), point, strict=True)
+        if isinstance(d, FloatDistribution)
     }
     shown = ", ".join(f"{name} {value:.2f}" for name, value in params.items())
     return first(space, params, phase, label or shown)
 
 
-def first(space: Space, params: Mapping[str, float], phase: str, label: str) -> FrozenTrial:
+def first(space: Space, params: Mapping[str, Any], phase: str, label: str) -> FrozenTrial:
     """Return a waiting trial; where bounds leave a parent out, its own distributions reach to it.
 
     All weights have one distribution.
     """
-    weights = {name: value for name, value in params.items() if name != DENSITY}
+    weights = {name: value for name, value in params.items() if name not in NO_WEIGHTS}
     distributions: dict[str, BaseDistribution] = {}
     for name, value in params.items():
-        reach = weights.values() if name in weights else [value]
-        low, high = min(space[name].low, *reach), max(space[name].high, *reach)
-        distributions[name] = FloatDistribution(low, high)
+        distribution = space[name]
+        if isinstance(distribution, FloatDistribution):
+            reach = weights.values() if name in weights else [value]
+            low, high = min(distribution.low, *reach), max(distribution.high, *reach)
+            distribution = FloatDistribution(low, high)
+        distributions[name] = distribution
     return create_trial(
         state=TrialState.WAITING,
         params=dict(params),

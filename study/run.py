@@ -21,7 +21,7 @@ from ..objectives.evaluation.backends.transformers_backend import TransformersBa
 from ..objectives.evaluation.backends.vllm_backend import VllmBackend
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings
 from ..objectives.evaluation.cache import AnswerCache
-from ..samplers import BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
+from ..samplers import ArmSampler, BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
 from .first_trials import search_space
 from .seeding import BUDGET, FINGERPRINT, check_same_study, created, importance_of
 from .spec.inputs import StudyInputs
@@ -67,9 +67,11 @@ def make_sampler(inputs: StudyInputs, study: optuna.Study) -> optuna.samplers.Ba
         )
     if preset == "moead-cmaes":
         return MoeadCmaesSampler(n_startup_trials=n_first, seed=seed, search_space=space)
+    arms = [inputs.plan.arm_params(place) for place in range(len(inputs.plan.arms))]
     if preset not in ("mergefront", "qnehvi"):
         make = _OPTUNA_SAMPLERS.get(preset, _OPTUNA_SAMPLERS["random"])
-        return PerTrialSampler(make, seed)
+        per_trial = PerTrialSampler(make, seed)
+        return ArmSampler(per_trial, arms) if arms else per_trial
     return SIPSampler(
         importance=importance_of(study) if preset == "mergefront" else None,
         acquisition="knowledge-gradient" if preset == "mergefront" else "qlognehvi",
@@ -77,6 +79,7 @@ def make_sampler(inputs: StudyInputs, study: optuna.Study) -> optuna.samplers.Ba
         seed=seed,
         trust=spec.importance.trust,
         search_space=space,
+        arms=arms or None,
     )
 
 

@@ -7,16 +7,18 @@ tensors, files.
 
 from .blocks import find_blocks
 from .derived import check_loaded, check_operator_fits, check_towers, engine_plan, plan_of
+from .interchange import mergekit_yaml, parse_weights
 from .layers import Part, locate, locate_all
-from .mergekit_config import mergekit_yaml
 from .merger import Merger, ParentTensors, Resident, chunk_for
 from .operators import OPERATORS, Operator
-from .plan import EdgeRule, Granularity, MergePlan, MergeSettings, TowerRule, Weights
+from .plan import MergePlan, Params, Weights
 from .recipe import Recipe
+from .settings import Arm, EdgeRule, Granularity, MergeSettings, TowerRule
 from .sinks import ModuleSink, stream, write_checkpoint
 
 __all__ = [
     "OPERATORS",
+    "Arm",
     "EdgeRule",
     "Granularity",
     "MergePlan",
@@ -24,6 +26,7 @@ __all__ = [
     "Merger",
     "ModuleSink",
     "Operator",
+    "Params",
     "ParentTensors",
     "Part",
     "Recipe",
@@ -39,6 +42,7 @@ __all__ = [
     "locate",
     "locate_all",
     "mergekit_yaml",
+    "parse_weights",
     "plan_of",
     "stream",
     "write_checkpoint",

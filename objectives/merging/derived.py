@@ -18,7 +18,8 @@ from .heads import count_heads
 from .layers import Part, locate_all
 from .merger import check_finite
 from .operators import OPERATORS
-from .plan import MergePlan, MergeSettings
+from .plan import MergePlan
+from .settings import MergeSettings
 
 _SHOWN = 3
 
@@ -122,12 +123,11 @@ def check_operator_fits(base: Checkpoint, settings: MergeSettings) -> None:
     Raises:
         EvaluationError: If the live tensors are not those of the files.
     """
-    operator = OPERATORS[settings.operator]
-    if operator.elementwise and operator.sparsify is None:
-        return
-    if fused := sorted(tensor_table(base).converted):
+    operators = (OPERATORS[fixed.operator] for fixed in settings.fixed())
+    whole = [each for each in operators if not each.elementwise or each.sparsify is not None]
+    if whole and (fused := sorted(tensor_table(base).converted)):
         raise EvaluationError(
-            f"Operator {operator.name!r} works on the checkpoint's own tensors, but loading fused "
+            f"Operator {whole[0].name!r} works on the checkpoint's own tensors, but loading fused "
             f"some, e.g. {fused[0]!r}. Use an elementwise operator such as 'linear'."
         )
 

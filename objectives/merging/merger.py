@@ -76,6 +76,10 @@ class ParentTensors:
     base: Source
     experts: Sequence[Source]
 
+    def only(self, experts: Sequence[int]) -> "ParentTensors":
+        """Return the same with some experts alone, by their numbers from 1."""
+        return ParentTensors(self.name, self.base, [self.experts[k - 1] for k in experts])
+
     def __post_init__(self) -> None:
         for expert in self.experts:
             if expert.shape != self.base.shape:
@@ -162,6 +166,8 @@ class Merger:
         if isinstance(weights, Cut):
             yield from self._pieces(inputs, weights)
             return
+        if len(inputs.experts) > 1 and self.operator.max_experts == 1:
+            inputs, weights = self._chained(inputs, weights, density)
         source = self._copied(inputs, weights, density)
         active = [k for k, weight in enumerate(weights) if weight != 0.0]
         if source is not None:
@@ -179,6 +185,17 @@ class Merger:
             whole = [_whole(source) for source in (inputs.base, *inputs.experts)]
             merged = self.operator.combine(whole[0], whole[1:], weights, self.options)
             yield 0, merged.reshape(-1)
+
+    def _chained(
+        self, inputs: ParentTensors, weights: Sequence[float], density: float
+    ) -> tuple[ParentTensors, Sequence[float]]:
+        """Merge all experts but the last, one after the other, in float32; return what is left."""
+        base = inputs.base
+        for expert, weight in zip(inputs.experts[:-1], weights[:-1], strict=True):
+            merged = _whole(base)
+            self.merge(ParentTensors(inputs.name, base, [expert]), (weight,), merged, density)
+            base = Resident(merged)
+        return ParentTensors(inputs.name, base, inputs.experts[-1:]), weights[-1:]
 
     def _pieces(self, inputs: ParentTensors, cut: Cut) -> Iterator[tuple[int, Tensor]]:
         """Yield the merge of a tensor whose pieces have weights of their own."""

@@ -4,90 +4,41 @@ A `MergePlan` fixes, before anything is searched, for every tensor the one rule 
 weight: a search variable, the mean of the layers' weights, or a constant (base 0, expert 1).
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Any
 
 from ...errors import LayoutError
 from .heads import head_axis
 from .layers import Part, count_layers, is_router, locate_all
-from .merger import CHUNK, Merger
 from .operators import OPERATORS
+from .settings import ARM, DENSITY, MergeSettings
 from .sources import Axis, Cut, Piece, Source
 
-Granularity = Literal[
-    "uniform", "layer", "layer-module", "blocks", "learned-blocks", "thirds", "heads"
-]
-EdgeRule = Literal["base", "expert", "merge", "search"]
-TowerRule = Literal["equal", "base", "expert", "merge", "search"]
-
-# The search variable of a density that is searched, and what is no layer among the groups.
-DENSITY = "density"
 _EDGES = ("embeddings", "head", "router", "towers")
 _NO_LAYERS = (*_EDGES, DENSITY)
 
 # One number per expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
 Weights = tuple[float, ...]
+# The parameters of a trial: weights, and choices where the arm is searched.
+Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class MergeSettings:
-    """How the weights of a model are parametrised.
+class Candidate:
+    """A candidate as a study of its arm alone would merge it.
 
     Args:
-        operator: Name in `operators.OPERATORS`.
-        granularity: One variable for the model (`uniform`), each third of its layers, each block
-            of similar layers, each layer, each layer's attention and feed-forward module, or each
-            key/value head of each layer with its query heads, and the rest of the layer.
-        embeddings: Rule for the input embeddings: `base`, `expert` (the last one), `merge`
-            (mean layer weight) or `search` (a variable of its own).
-        head: The same for the final norm and the output matrix. In a model with tied
-            embeddings the output matrix is the embeddings, and this rule moves the norm alone.
-        router: Rule for what chooses the experts of mixture-of-experts layers: `merge` (with its
-            layer), `base`, `expert` or `search` (one variable for all layers).
-        towers: Rule for what reads images and sound in a multimodal model: `equal` (copied from
-            the base, and refused where an expert's differ), or one of the other rules.
-        n_experts: Number of experts merged into the base.
-        density: Share of each task vector that is kept: one number, one a search variable
-            with `default` for the rest, or a pair of bounds: then it is searched, as `density`.
-        parameters: Of the operator, where they differ from its defaults.
-        seed: Of random masks.
-        blocks: First layer of every block, for granularities `blocks` and `learned-blocks`; see
-            `find_blocks`.
-        n_heads: Key/value heads of a layer, for granularity `heads`; see `count_heads`.
+        plan: Of the arm.
+        groups: Weights of every search variable, one number per expert of the arm.
+        experts: Their numbers from 1, in the order in which they are merged.
     """
 
-    operator: str = "linear"
-    granularity: Granularity = "layer"
-    embeddings: EdgeRule = "merge"
-    head: EdgeRule = "merge"
-    n_experts: int = 1
-    density: float | Mapping[str, float] | tuple[float, float] = 1.0
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
-    blocks: tuple[int, ...] = ()
-    router: EdgeRule = "merge"
-    towers: TowerRule = "equal"
-    n_heads: int = 0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.density, list):  # as it comes from YAML, JSON or another process
-            object.__setattr__(self, "density", tuple(self.density))
-
-    @property
-    def density_bounds(self) -> tuple[float, float] | None:
-        """Bounds of a density that is searched; None if it is not."""
-        return self.density if isinstance(self.density, tuple) else None
-
-    def merger(self, remember: bool = False, chunk: int = CHUNK) -> Merger:
-        """Return what applies the operator to tensors; see `Merger`."""
-        operator = OPERATORS[self.operator]
-        # Every density has masks of its own: of a searched one they are not worth their memory.
-        remember = remember and self.density_bounds is None
-        return Merger(operator, operator.options(self.parameters), self.seed, remember, chunk)
+    plan: "MergePlan"
+    groups: Mapping[str, Sequence[float]]
+    experts: tuple[int, ...]
 
 
 class MergePlan:
@@ -121,14 +72,18 @@ class MergePlan:
         self._block_starts = self._starts()
         self._variables_of = {n: self._variables(n, part) for n, part in self.parts.items()}
         self.groups = self._ordered_groups()
-        self._check_pieces()
         self._shares = self._layer_shares()
+        # What each arm's study would be: the same tensors, other settings.
+        each = settings.fixed() if settings.arms else ()
+        self.arms = tuple(MergePlan.of_parts(parts, fixed) for fixed in each)
+        if not self.arms:
+            self._check_pieces()
 
     @property
     def parameter_names(self) -> list[str]:
         """Names of the study's parameters; with several experts `group@1`, `group@2`, ..."""
         searched = [DENSITY] if self.settings.density_bounds else []
-        return [*self._weight_names, *searched]
+        return [*self.settings.choices, *self._weight_names, *searched]
 
     @property
     def _weight_names(self) -> list[str]:
@@ -140,7 +95,7 @@ class MergePlan:
         return group if self.settings.n_experts == 1 else f"{group}@{expert}"
 
     def bounds(self, low: float, high: float) -> dict[str, tuple[float, float]]:
-        """Return the range of every parameter.
+        """Return the range of every parameter that is a number.
 
         Args:
             low: Of the weights.
@@ -171,8 +126,8 @@ class MergePlan:
             return source
         return Piece(source, _axis(name), variables.index(group), len(variables))
 
-    def group_weights(self, params: Mapping[str, float]) -> dict[str, Weights]:
-        """Collect a trial's parameters into one tuple a group.
+    def group_weights(self, params: Mapping[str, Any]) -> dict[str, Weights]:
+        """Collect a trial's parameters into one tuple a group, and the place of its arm.
 
         Raises:
             LayoutError: If a parameter is missing or unknown.
@@ -188,54 +143,62 @@ class MergePlan:
         n = self.settings.n_experts
         values = [float(params[name]) for name in self._weight_names]
         groups = {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
+        if self.arms:
+            groups[ARM] = (float(self.settings.arm_of(params)),)
         return groups | {name: (float(params[name]),) for name in expected if name == DENSITY}
 
-    def parse_weights(self, content: Mapping[str, object]) -> dict[str, Weights]:
-        """Read a weight file's content: one number, or a list of one per expert, for each group.
+    def at(self, groups: Mapping[str, Sequence[float]]) -> Candidate:
+        """Return a candidate as a study of its arm alone would merge it.
 
-        `{"uniform": w}` gives every group the same weights.
-
-        Raises:
-            LayoutError: If a group is missing or unknown, or a weight is not a finite number.
+        Args:
+            groups: From `group_weights`.
         """
-        content = dict(content)
-        density = self._parse_density(content.pop(DENSITY, None))
-        if set(content) == {"uniform"}:
-            content = dict.fromkeys(self.groups, content["uniform"])
-        if set(content) != set(self.groups):
-            missing = ", ".join(g for g in self.groups if g not in content) or "nothing"
-            unknown = ", ".join(sorted(content.keys() - set(self.groups))) or "nothing"
-            raise LayoutError(
-                f"A weight file must give each of {len(self.groups)} weights, or 'uniform' alone, "
-                f"but it lacks {missing}, and {unknown} is unknown."
-            )
-        return {g: self._parse_weight(g, content[g]) for g in self.groups} | density
+        if not self.arms:
+            return Candidate(self, groups, tuple(range(1, self.settings.n_experts + 1)))
+        place = int(groups[ARM][0])
+        plan, experts = self.arms[place], self.settings.arms[place].experts
+        chosen = {g: tuple(groups[g][k - 1] for k in experts) for g in self.groups}
+        if plan.settings.density_bounds is not None:
+            chosen[DENSITY] = tuple(groups[DENSITY])
+        return Candidate(plan, chosen, experts)
 
-    def _parse_density(self, value: object) -> dict[str, Weights]:
-        if self.settings.density_bounds is None and value is None:
-            return {}
-        if self.settings.density_bounds is None or not (
-            isinstance(value, int | float) and 0 < value <= 1
-        ):
-            raise LayoutError(
-                "A weight file must give `density`, in (0, 1], where `merge.density` is searched, "
-                f"and nowhere else, but got {value!r}."
-            )
-        return {DENSITY: (float(value),)}
+    def arm_params(self, arm: int) -> Params:
+        """Return what an arm fixes: its choices, and what it leaves out, which has no effect.
 
-    def _parse_weight(self, group: str, value: object) -> Weights:
-        listed = value if isinstance(value, list) else [value]
-        numbers = [
-            float(w)
-            for w in listed
-            if isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w)
-        ]
-        if len(numbers) != len(listed) or len(numbers) != self.settings.n_experts:
-            raise LayoutError(
-                f"A weight must be {self.settings.n_experts} finite number(s), one per expert, "
-                f"but {group!r} has {value!r}."
-            )
-        return tuple(numbers)
+        Experts that are not merged have weight 0; a density that is searched for other operators
+        is its upper bound.
+        """
+        chosen, params = self.settings.arms[arm], dict[str, Any](self.settings.choice(arm))
+        for k in range(1, self.settings.n_experts + 1):
+            if k not in chosen.experts:
+                params |= {self.parameter(group, k): 0.0 for group in self.groups}
+        bounds = self.settings.density_bounds
+        if bounds is not None and not isinstance(chosen.density, tuple):
+            params[DENSITY] = bounds[1]
+        return params
+
+    def under(self, params: Mapping[str, Any]) -> Params:
+        """Return a candidate's parameters as those of a study of its arm alone."""
+        if not self.arms:
+            return dict(params)
+        place = self.settings.arm_of(params)
+        names = self._renamed(place)
+        return {own: params[names[own]] for own in self.arms[place].parameter_names}
+
+    def _renamed(self, arm: int) -> dict[str, str]:
+        """Return for each parameter of an arm's own study what it is called here."""
+        plan, experts = self.arms[arm], self.settings.arms[arm].experts
+        names = {
+            plan.parameter(group, place): self.parameter(group, k)
+            for group in self.groups
+            for place, k in enumerate(experts, 1)
+        }
+        return {**names, DENSITY: DENSITY}
+
+    def _lifted(self, arm: int, params: Mapping[str, Any]) -> Params:
+        """Return parameters of an arm's own study as those of this one."""
+        names = self._renamed(arm)
+        return {**self.arm_params(arm), **{names[own]: value for own, value in params.items()}}
 
     def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights | Cut]:
         """Return the weights of every tensor, one number per expert, or those of its pieces.
@@ -256,20 +219,33 @@ class MergePlan:
             for name, variables in self._variables_of.items()
         }
 
-    def uniform(self, weight: float) -> dict[str, float]:
+    def uniform(self, weight: float, arm: int = 0) -> Params:
         """Return the parameters of the uniform merge: every weight equal, split over experts.
 
         A searched density is 1 for the base, and else its upper bound.
+
+        Args:
+            weight: Of all experts together.
+            arm: Its place, where the arm is searched.
         """
+        if self.arms:
+            return self._lifted(arm, self.arms[arm].uniform(weight))
         weights = dict.fromkeys(self._weight_names, weight / self.settings.n_experts)
         density = self.settings.density_bounds
         return weights if density is None else {**weights, DENSITY: density[1] if weight else 1.0}
 
-    def expert(self, number: int) -> dict[str, float]:
+    def expert(self, number: int) -> Params:
         """Return the parameters of expert `number`, counted from 1: all the weight is its.
 
-        A searched density is 1: the expert as it is.
+        A searched density is 1: the expert as it is. Where the arm is searched, it is the first
+        that can give the expert exactly, and merges as few others as possible.
         """
+        if self.arms:
+            found = [p for p, each in enumerate(self.settings.arms) if number in each.experts]
+            arms = self.settings.arms
+            arm = min(found, key=lambda p: (not arms[p].keeps_experts, len(arms[p].experts)))
+            place = arms[arm].experts.index(number) + 1
+            return self._lifted(arm, self.arms[arm].expert(place))
         numbers = self._unit(number - 1) * len(self.groups)
         weights = dict(zip(self._weight_names, numbers, strict=True))
         return weights if self.settings.density_bounds is None else {**weights, DENSITY: 1.0}

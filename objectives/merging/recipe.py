@@ -1,7 +1,8 @@
 """All that determines a merged checkpoint's bytes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
@@ -28,6 +29,16 @@ class Recipe:
     experts: Sequence[Checkpoint]
     plan: MergePlan
     dtype: torch.dtype
+
+    def at(
+        self, groups: Mapping[str, Sequence[float]]
+    ) -> tuple[Self, Mapping[str, Sequence[float]]]:
+        """Return recipe and weights of a candidate as a study of its arm alone has them."""
+        if not self.plan.arms:
+            return self, groups
+        found = self.plan.at(groups)
+        experts = [self.experts[k - 1] for k in found.experts]
+        return replace(self, experts=experts, plan=found.plan), found.groups
 
     def sources(self, name: str) -> list[FileTensor | LoraTensor]:
         """Return one tensor in all models, base first, cast as it is loaded for a search.

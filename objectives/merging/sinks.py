@@ -18,8 +18,9 @@ from ..checkpoints.tensor_files import DTYPE_NAMES, FileTensor
 from ..checkpoints.tensors import TensorTable
 from .derived import live_plan, live_tensors, parent_tensors
 from .merger import Merger, ParentTensors, Resident, check_finite, chunk_for
-from .plan import MergePlan, MergeSettings, Weights
+from .plan import Candidate, MergePlan, Weights
 from .recipe import Recipe
+from .settings import MergeSettings
 from .sources import Cut
 from .threads import one_thread
 
@@ -63,7 +64,9 @@ class ModuleSink:
             self.parameters = {n: t for n, t in self.parameters.items() if n in self.plan.parts}
         device = next(iter(self.parameters.values())).device
         self._on_cpu = device.type == "cpu"
-        self._merger = settings.merger(remember=True, chunk=chunk_for(device))
+        self._chunk = chunk_for(device)
+        # Masks of every arm would be too many to keep.
+        self._merger = None if settings.arms else settings.merger(True, self._chunk)
         parents = [parent_tensors(model, self.parameters) for model in (module, *experts)]
         # Loaded weights are pages of a mapped file, shared by all processes of a host. The parents
         # stay that way; only what is overwritten gets memory of its own, before the first merge.
@@ -88,16 +91,22 @@ class ModuleSink:
         Args:
             groups: The weights of every search variable, one number per expert.
         """
-        weights = self.plan.tensor_weights(groups)
+        candidate = self.plan.at(groups)
+        weights = candidate.plan.tensor_weights(candidate.groups)
+        merger = self._merger or candidate.plan.settings.merger(chunk=self._chunk)
         size = {name: tensor.numel() for name, tensor in self.parameters.items()}
+
+        def write_one(name: str) -> None:
+            self._write_one(name, weights[name], candidate, merger)
+
         with one_thread() as n_threads, torch.no_grad():
             if n_threads == 1 or not self._on_cpu or sum(size.values()) < _WORTH_THREADS:
                 for name in size:
-                    self._write_one(name, weights[name], groups)
+                    write_one(name)
                 return
             largest_first = sorted(size, key=lambda name: -size[name])
             with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(lambda n: self._write_one(n, weights[n], groups), largest_first))
+                list(pool.map(write_one, largest_first))
 
     def write_parent(self, parent: int) -> None:
         """Write a parent itself, whatever the operator: 0 the base, 1 the first expert."""
@@ -108,11 +117,13 @@ class ModuleSink:
                 parameter.copy_(source.stored(0, source.numel()).view(parameter.shape))
 
     def _write_one(
-        self, name: str, weights: Weights | Cut, groups: Mapping[str, Sequence[float]]
+        self, name: str, weights: Weights | Cut, candidate: Candidate, merger: Merger
     ) -> None:
-        out, density = self.parameters[name].detach(), self.plan.density_of(name, groups)
+        out = self.parameters[name].detach()
+        inputs = self._inputs[name].only(candidate.experts)
+        density = candidate.plan.density_of(name, candidate.groups)
         with torch.no_grad():  # a property of the thread
-            self._merger.merge(self._inputs[name], weights, out, density)
+            merger.merge(inputs, weights, out, density)
 
 
 # A tensor's weights, one per expert, and the share of its task vectors that is kept.
@@ -134,12 +145,14 @@ def stream(
         recipe: The sources and the rule of every tensor.
         groups: The weights of every search variable, one number per expert.
         names: Which tensors, in which order; all of them by default.
-        merger: Of the recipe's settings, where masks are kept between candidates.
+        merger: Of the recipe's settings, where masks are kept between candidates; none where the
+            arm is searched.
 
     Raises:
         LayoutError: If a tensor of an expert has another shape, an integer tensor differs, or a
             result is not finite.
     """
+    recipe, groups = recipe.at(groups)
     weights = recipe.plan.tensor_weights(groups)
     merger = merger or recipe.plan.settings.merger()
     for name in by_layer(recipe.plan) if names is None else names:
@@ -194,6 +207,7 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
             configuration comes last.
     """
     out.mkdir(parents=True, exist_ok=True)
+    recipe, groups = recipe.at(groups)
     weights, plan = recipe.plan.tensor_weights(groups), recipe.plan
     # What no running model has is not merged: it stays the base's.
     rest = dict.fromkeys(recipe.base.layout, ((), 1.0))

@@ -1,7 +1,8 @@
 """Acquisition: what to evaluate next."""
 
+from .arms import climb_arms
 from .knowledge_gradient import KnowledgeGradient, Scale, preference_grid, worth_knowing
-from .optimize import AcquisitionBudget, climb, maximize, raw_points
+from .optimize import AcquisitionBudget, best_of, climb, raw_points
 from .qlognehvi import make_acquisition
 from .reference_point import front_span, infer_reference_point
 
@@ -9,11 +10,12 @@ __all__ = [
     "AcquisitionBudget",
     "KnowledgeGradient",
     "Scale",
+    "best_of",
     "climb",
+    "climb_arms",
     "front_span",
     "infer_reference_point",
     "make_acquisition",
-    "maximize",
     "preference_grid",
     "raw_points",
     "worth_knowing",

@@ -34,25 +34,20 @@ class AcquisitionBudget:
     n_steps: int = 20
 
 
-def maximize(
+def best_of(
     acquisition: AcquisitionFunction,
-    raw: Tensor,
-    n_restarts: int,
-    n_steps: int,
-    rng: np.random.Generator,
-    snapped: Callable[[Tensor], Tensor] = lambda points: points,
+    climbed: Tensor,
+    scores: Tensor,
+    snapped: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Return the best point found, a `d`-dim tensor in the unit cube; see `climb`.
+    """Return the best of some points, a `d`-dim tensor in the unit cube.
 
     Args:
         acquisition: Scores a `b x 1 x d`-dim tensor.
-        raw: As for `climb`.
-        n_restarts: The same.
-        n_steps: The same.
-        rng: The same.
+        climbed: A `p x d`-dim tensor; see `climb`.
+        scores: Of the points, `p`-dim.
         snapped: Moves points to the nearest that can be evaluated, where not all can.
     """
-    climbed, scores = climb(acquisition, raw, n_restarts, n_steps, rng)
     finalists = snapped(climbed)
     if finalists is not climbed:
         with torch.no_grad():
@@ -63,30 +58,30 @@ def maximize(
 def climb(
     acquisition: AcquisitionFunction,
     raw: Tensor,
-    n_restarts: int,
-    n_steps: int,
+    budget: AcquisitionBudget,
     rng: np.random.Generator,
+    bounds: tuple[Tensor | float, Tensor | float] = (0.0, 1.0),
 ) -> tuple[Tensor, Tensor]:
     """Return where the ascents ended and where they began, and their scores.
 
     Args:
         acquisition: Scores a `b x 1 x d`-dim tensor.
         raw: An `r x d`-dim tensor of points to choose the starts from.
-        n_restarts: Starts of the gradient ascent.
-        n_steps: Its steps at most.
+        budget: How many starts and steps.
         rng: Chooses the starts.
+        bounds: Lower and upper ones, of all columns or `d`-dim. Defaults to the unit cube.
 
     Returns:
         A `p x d`-dim tensor of points in the unit cube, ends first, and a `p`-dim one.
     """
     with torch.no_grad():
         scores = acquisition(raw.unsqueeze(-2))
-    starts = raw[_choose(scores.numpy(), n_restarts, rng)]
+    starts = raw[_choose(scores.numpy(), budget.n_restarts, rng)]
     # Few steps are allowed, and utilities have kinks: an ascent rarely ends by itself. BoTorch
     # turns its warning on for good, so it can only be caught.
     with warnings.catch_warnings(record=True):
         climbed, _ = gen_candidates_scipy(
-            starts.unsqueeze(-2), acquisition, 0.0, 1.0, options={"maxiter": n_steps}
+            starts.unsqueeze(-2), acquisition, *bounds, options={"maxiter": budget.n_steps}
         )
     finalists = torch.cat([climbed.detach().squeeze(-2), starts])
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """Maximum a posteriori hyperparameters of one process."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,11 @@ _PENALTY = 1e10  # where the covariance is not positive definite
 _NOISE_STARTS = (-4.0, -1.0)
 
 
+def no_choices() -> Tensor:
+    """Return the indices of no column."""
+    return torch.zeros(0, dtype=torch.long)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column(Measured):
     """What one process is fitted to; its noise is known up to a factor, which is fitted.
@@ -38,11 +43,13 @@ class Column(Measured):
         known_noise: Whether that factor is believed to be near one.
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
+        choices: Indices of the columns that stand for a value of a choice.
     """
 
     known_noise: bool
     importance: Tensor | None
     jumps: Tensor
+    choices: Tensor = field(default_factory=no_choices)
 
 
 @dataclass(frozen=True)
@@ -82,15 +89,23 @@ class _Objective:
         self.noise = column.noise[keep]
         self.priors, self.dim = priors, column.X.shape[1]
         self.noise_prior = priors.noise_scale if column.known_noise else priors.noise
-        zeros = torch.zeros(self.dim, dtype=torch.double)
-        known = column.importance is not None
-        self.z = standardize(column.importance) if known else zeros  # type: ignore[arg-type]
+        self.numeric = torch.ones(self.dim, dtype=torch.double)
+        self.numeric[column.choices] = 0.0
+        self.z = torch.zeros(self.dim, dtype=torch.double)
+        weights = self.numeric.bool()
+        if column.importance is not None:
+            self.z[weights] = standardize(column.importance[weights])
+        centre = 0.5 * math.log(max(1, int(weights.sum())))
+        self.centres = torch.full((self.dim,), centre, dtype=torch.double)
+        self.centres[column.choices] = priors.choice[0]
+        self.widths = torch.full((self.dim,), priors.deviation, dtype=torch.double)
+        self.widths[column.choices] = priors.choice[1]
         rough = roughness(self.X, column.jumps)
         self.fixed = torch.outer(rough, rough)
 
     def lengthscales(self, theta: Tensor) -> Tensor:
         """Return the `d` lengthscales."""
-        location = 0.5 * math.log(self.dim) + theta[0] - theta[1] * SHIFT * self.z
+        location = self.centres + theta[0] * self.numeric - theta[1] * SHIFT * self.z
         return (location + theta[2 : 2 + self.dim]).exp()
 
     def __call__(self, packed: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -106,7 +121,8 @@ class _Objective:
             return _PENALTY, np.zeros_like(packed)
         H = G * smooth
         per_length = 2 * ((H.sum(1)[:, None] * scaled - H @ scaled) * scaled).sum(0)
-        common = torch.stack([per_length.sum(), -SHIFT * (per_length * self.z).sum()])
+        of_scale = (per_length * self.numeric).sum()
+        common = torch.stack([of_scale, -SHIFT * (per_length * self.z).sum()])
         ends = torch.stack([solved.sum(), (G.diagonal() * noise).sum()])
         prior, prior_gradient = self._prior(theta)
         gradient = torch.cat([common, per_length, ends]) + prior_gradient
@@ -118,11 +134,11 @@ class _Objective:
         centres = torch.tensor([p.scale[0], p.trust[0], 0.0, centre], dtype=torch.double)
         widths = torch.tensor([p.scale[1], p.trust[1], p.mean, width], dtype=torch.double)
         normal = (torch.cat([theta[:2], theta[-2:]]) - centres) / widths
-        deviations = theta[2 : 2 + self.dim] / p.deviation
+        deviations = theta[2 : 2 + self.dim] / self.widths
         tail = 1.0 + deviations.square() / p.freedom
         value = -0.5 * normal.square().sum() - 0.5 * (p.freedom + 1) * tail.log().sum()
         slopes = -normal / widths
-        of_deviations = -(p.freedom + 1) / p.freedom * deviations / tail / p.deviation
+        of_deviations = -(p.freedom + 1) / p.freedom * deviations / tail / self.widths
         return value, torch.cat([slopes[:2], of_deviations, slopes[2:]])
 
     def bounds(self, trust: Trust, known: bool) -> list[tuple[float, float]]:

@@ -10,6 +10,10 @@ The deviations are Student-t: most parameters follow their group, a few may leav
 `trust >= 0` is learned like the rest. A fixed importance cannot be switched off by data, and the
 released SIP-BMM and AP-BMM code only *initialises* lengthscales by importance, which the fit then
 forgets (97-100 % of them move).
+
+A choice has a column for each of its values. Two values of it are correlated by
+`exp(-(1 / l_a^2 + 1 / l_b^2) / 2)`: what is learned under one informs the other, the more the
+larger their lengthscales are, which depend neither on `d` nor on the common scale.
 """
 
 from dataclasses import dataclass
@@ -34,6 +38,7 @@ class Priors:
         scale: Mean and standard deviation of the common log scale `s`.
         deviation: Scale of the lengthscales' deviations.
         freedom: Degrees of freedom of the deviations' Student-t.
+        choice: Median log lengthscale of a choice's values, and the scale of their deviations.
         trust: Mean and standard deviation of the trust (a normal, cut off at 0).
         mean: Standard deviation of the constant mean, in standard deviations of the values.
         noise: Mean and standard deviation of the log noise variance, where it is inferred.
@@ -44,6 +49,7 @@ class Priors:
     scale: tuple[float, float] = (-0.25, 0.5)
     deviation: float = 0.5
     freedom: float = 4.0
+    choice: tuple[float, float] = (0.7, 0.5)
     trust: tuple[float, float] = (0.5, 1.0)
     mean: float = 1.0
     noise: tuple[float, float] = (-3.0, 1.5)

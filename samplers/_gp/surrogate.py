@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .fit import Column, Fit, fit_column, spread_rows
+from .fit import Column, Fit, fit_column, no_choices, spread_rows
 from .priors import Priors, Trust
 from .process import MOST_POINTS, pooled_noise
 
@@ -34,6 +34,7 @@ class Observations:
         jumps: A `2 x p`-dim tensor of column indices: pairs of neighbouring layers.
         sizes: An `n`-dim tensor: questions of each measurement, 1 for the usual number; None
             where all have it.
+        choices: Indices of the columns that stand for a value of a choice.
     """
 
     X: Tensor
@@ -42,6 +43,7 @@ class Observations:
     importance: Tensor | None = None
     jumps: Tensor = field(default_factory=_no_jumps)
     sizes: Tensor | None = None
+    choices: Tensor = field(default_factory=no_choices)
 
     def known_errors(self, j: int) -> Tensor | None:
         """Return the standard errors of an objective, `n`-dim; None if they are to be inferred."""
@@ -136,6 +138,7 @@ def _column(observations: Observations, j: int, most: int) -> Column:
         known_noise=errors is not None,
         importance=observations.importance,
         jumps=observations.jumps,
+        choices=observations.choices,
         location=location,
         spread=spread,
         sizes=sizes,

@@ -47,4 +47,9 @@ def pending_params(
 def known_params(trial: FrozenTrial) -> dict[str, Any]:
     """Return the parameters of a trial, written or not."""
     published = json.loads(trial.system_attrs.get(_KEY, "{}"))
-    return {**published, **trial.system_attrs.get(_ENQUEUED, {}), **trial.params}
+    return {**published, **wishes(trial), **trial.params}
+
+
+def wishes(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the values that whoever queued a trial asked for."""
+    return dict(trial.system_attrs.get(_ENQUEUED, {}))

@@ -74,6 +74,11 @@ class UnitCube:
         ]
 
     @property
+    def choices(self) -> Tensor:
+        """The same as a tensor of indices."""
+        return torch.tensor(self.categorical_columns, dtype=torch.long)
+
+    @property
     def jumps(self) -> Tensor:
         """Return the pairs of columns that are neighbours in depth, a `2 x p`-dim tensor.
 

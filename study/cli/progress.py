@@ -16,7 +16,7 @@ from ...errors import StudyError
 from ...objectives import Measurement
 from ..budget import known
 from ..results.front import FrontReport, front_report
-from ..results.front_table import rounded
+from ..results.front_table import role, rounded
 from ..results.status import Status, status_of
 from ..spec.study_spec import StudySpec
 from ..storage.connection import load_study, shown_url
@@ -221,11 +221,9 @@ class ConsoleReporter:
         self.console.print(line, markup=False, soft_wrap=True)
 
     def _title(self, trial: FrozenTrial) -> str:
-        attributes = trial.user_attrs
-        phase = attributes.get("label") or attributes.get("phase", "")
         total = known(self._spec.study.trials)
         of = "" if total is None else f" of {total}"
-        return f"trial {trial.number:3d}{of}  {phase:<12}"
+        return f"trial {trial.number:3d}{of}  {role(trial):<12}"
 
     def _close(self) -> None:
         if self._bars is not None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial
 from ...errors import SpecError, StudyError
 from ...objectives.checkpoints.configs import stop_tokens
 from ...objectives.checkpoints.hub import public_name
-from ...objectives.merging import Recipe, mergekit_yaml, write_checkpoint
+from ...objectives.merging import Recipe, mergekit_yaml, parse_weights, write_checkpoint
 from ..spec.inputs import StudyInputs
 from .beside import whole_directory
 from .front import front_report
@@ -56,18 +57,19 @@ def write_candidate(
     Raises:
         StudyError: If the trial lacks a parameter.
     """
-    groups = inputs.plan.group_weights(trial.params)
+    own, params = inputs.at(trial.params)
+    groups = own.plan.group_weights(params)
     is_new = trial.user_attrs.get("phase") == PHASE
     who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
     title = f"{study.study_name}, {who}"
     try:
         report = front_report(study, inputs.spec)
     except StudyError:  # nothing is measured yet
-        _write(inputs, groups, provenance_of(inputs, groups, title), folder)
+        _write(own, groups, provenance_of(own, groups, title), folder)
         return
     scores, picture = scores_of(study, report, trial), "front.png" if report.trials else ""
-    provenance = provenance_of(inputs, groups, title, scores, picture)
-    _write(inputs, groups, provenance, folder, plot_front(report) if picture else None)
+    provenance = provenance_of(own, groups, title, scores, picture)
+    _write(own, groups, provenance, folder, plot_front(report) if picture else None)
 
 
 def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
@@ -76,6 +78,7 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
     Raises:
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
+    inputs, params = inputs.at(trial.params)
     directories = [checkpoint.directory for checkpoint in (inputs.base, *inputs.experts)]
     public = [public_name(directory) or "" for directory in directories]
     # mergekit knows models of the hub, but not folders of a repository.
@@ -83,24 +86,24 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
         str(directory) if not name or ":" in name else name
         for name, directory in zip(public, directories, strict=True)
     ]
-    groups = inputs.plan.group_weights(trial.params)
+    groups = inputs.plan.group_weights(params)
     text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
     with whole_directory(out) as beside:
         (beside / "mergekit.yaml").write_text(text, encoding="utf-8")
     return out / "mergekit.yaml"
 
 
-def merge_weights(
-    inputs: StudyInputs, weights: Path | Mapping[str, float | list[float]], out: Path
-) -> None:
+def merge_weights(inputs: StudyInputs, weights: Path | Mapping[str, Any], out: Path) -> None:
     """Write the merge with given weights, or those of a JSON file.
 
     Raises:
         SpecError: If the file is no JSON object of numbers, or `out` is not empty.
         LayoutError: If a weight is missing or unknown.
     """
-    content = _read_weights(weights) if isinstance(weights, Path) else weights
-    groups = inputs.plan.parse_weights(content)
+    content = dict(_read_weights(weights) if isinstance(weights, Path) else weights)
+    choices = inputs.plan.settings.choices
+    inputs = inputs.of_arm({name: content.pop(name, None) for name in choices})
+    groups = parse_weights(inputs.plan, content)
     title = f"Merge with {weights.name if isinstance(weights, Path) else 'given weights'}"
     with whole_directory(out) as beside:
         _write(inputs, groups, provenance_of(inputs, groups, title), beside)

@@ -2,13 +2,15 @@
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
 from ...errors import MissingExtraError
 from ...objectives.evaluation.diagnosis import SIGNS
+from ...objectives.merging.settings import EXPERTS, OPERATOR
+from ..first_trials import arm_name, is_uniform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +30,18 @@ def rounded(value: float, error: float) -> str:
 
 
 def role(trial: FrozenTrial) -> str:
-    """Return what a trial is called beside its number: `base`, `uniform 0.50`, `search`."""
-    return str(trial.user_attrs.get("label") or trial.user_attrs.get("phase", ""))
+    """Return what a trial is called beside its number: `base`, `uniform 0.50`, `search`.
+
+    Where operator and experts are searched, they are named: `search, ties of 1+2`.
+    """
+    name = str(trial.user_attrs.get("label") or trial.user_attrs.get("phase", ""))
+    arm = "" if is_uniform(trial) else arm_of(trial.params)
+    return f"{name}, {arm}" if arm else name
+
+
+def arm_of(params: Mapping[str, Any]) -> str:
+    """Return operator and experts of a candidate, `ties of 1+2`; what is fixed is left out."""
+    return arm_name(*(str(params.get(name, "")) for name in (OPERATOR, EXPERTS)))
 
 
 def errors_of(trial: FrozenTrial) -> list[float]:

@@ -23,6 +23,7 @@ from ...objectives.evaluation.paired import Criterion, compared_with_parents, ga
 from ...samplers import signs
 from ..first_trials import is_uniform
 from .front import FrontReport, hypervolume
+from .front_table import arm_of
 from .predicted import (
     PredictedModel,
     ValidatedModel,
@@ -204,7 +205,9 @@ def _candidates(report: FrontReport) -> list[FrozenTrial]:
 
 
 def _label(trial: FrozenTrial) -> str:
-    return str(trial.user_attrs.get("label", f"trial {trial.number}"))
+    arm = arm_of(trial.params)
+    name = f"trial {trial.number}, {arm}" if arm else f"trial {trial.number}"
+    return str(trial.user_attrs.get("label", name))
 
 
 def _measure(trial: FrozenTrial, report: FrontReport, objective: MergeObjective) -> ValidatedModel:
@@ -297,13 +300,13 @@ def _compared(models: Sequence[ValidatedModel], maximized: Array) -> list[Valida
 def _curve(models: Sequence[ValidatedModel], values: Array, n_between: int) -> Array:
     """Return the uniform curve in each resample, straight between neighbouring merges.
 
-    Where uniform merges have no order (several experts), they stand for themselves.
+    Where uniform merges have no order (several experts or operators), they stand for themselves.
     """
     rows = [row for row, model in enumerate(models) if model.in_uniform]
     if not rows:
         return values[:, :0]
     levels = [list(models[row].trial.params.values()) for row in rows]
-    if any(max(level) > min(level) for level in levels):
+    if any(len(set(level)) > 1 for level in levels):
         return values[:, rows]
     rows.sort(key=lambda row: next(iter(models[row].trial.params.values())))
     points = values[:, rows]

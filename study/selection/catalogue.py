@@ -19,8 +19,7 @@ from ...objectives.checkpoints import (
 from ...objectives.merging import OPERATORS
 from ...objectives.merging.merger import CHUNK, check_finite
 from ...objectives.merging.operators import check_operator
-from ..spec.base import Section, check_choice, read_mapping
-from ..spec.explain import explain
+from ..spec.base import Section, check_choice, explain, read_mapping
 from ..spec.hashing import remembered
 from .methods import Method
 

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ...errors import MergefrontError, SpecError, StudyError
 from ...objectives import questions_of
-from ...objectives.merging.plan import DENSITY
+from ...objectives.merging.settings import DENSITY
 from ...objectives.similarity import Prompt, merge_features
 from ...samplers import is_measured
 from ...samplers.simmerge import Example, Merge, read_examples
@@ -136,6 +136,8 @@ def _merge(inputs: StudyInputs, scores: Sequence[float]) -> Merge:
     merge = inputs.spec.merge
     if not isinstance(merge.density, float):
         raise StudyError("its density is not one number.")
+    if not isinstance(merge.operator, str) or inputs.plan.arms:
+        raise StudyError("it searched over operators or experts.")
     method = Method(merge.operator, merge.density, merge.parameters)
     two_experts = len(inputs.experts) == 2
     pair = inputs.experts if two_experts else (inputs.base, inputs.experts[0])

@@ -5,7 +5,7 @@ anything is created. `presets` fills in the published methods' settings, `hashin
 their fingerprints. Imports nothing of the other rooms.
 """
 
-from .explain import explain
+from .base import explain
 from .inputs import StudyInputs, load_inputs
 from .study_spec import StudySpec
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,40 @@ class StudyInputs:
     def _merge_settings(self) -> dict[str, Any]:
         """Return how candidates are parametrised; rules that few models have, if they are used."""
         settings = self.spec.merge.model_dump(mode="json")
-        unused = {("router", "merge"), ("towers", "equal"), ("blocks", "None")}
-        return {f"merge.{k}": v for k, v in settings.items() if (k, str(v)) not in unused}
+        unused = {("router", "merge"), ("towers", "equal"), ("blocks", "None"), ("order", "None")}
+        rules = {f"merge.{k}": v for k, v in settings.items() if (k, str(v)) not in unused}
+        choose = self.spec.models.choose
+        return rules | ({} if choose is None else {"models.choose": choose.model_dump()})
+
+    def at(self, params: Mapping[str, Any]) -> tuple["StudyInputs", dict[str, Any]]:
+        """Return what a candidate is made of, and its parameters, as of a study of its arm alone.
+
+        The same inputs and parameters where operator and experts are fixed.
+
+        Raises:
+            LayoutError: If the parameters name no arm.
+        """
+        return self.of_arm(params), self.plan.under(params)
+
+    def of_arm(self, choices: Mapping[str, Any]) -> "StudyInputs":
+        """Return the inputs of a study of one arm alone; the same where there is no choice.
+
+        Args:
+            choices: Parameters that name the arm.
+
+        Raises:
+            LayoutError: If they name none.
+        """
+        if not self.plan.arms:
+            return self
+        place = self.plan.settings.arm_of(choices)
+        arm = self.plan.settings.arms[place]
+        return replace(
+            self,
+            spec=self.spec.of_arm(arm, self.stop_tokens),
+            experts=tuple(self.experts[k - 1] for k in arm.experts),
+            plan=self.plan.arms[place],
+        )
 
     def _rules(self) -> dict[str, Any]:
         """Return what turns answers into values, as far as it is not the default."""
@@ -316,7 +348,7 @@ def _plan(spec: StudySpec, base: Checkpoint, experts: tuple[Checkpoint, ...]) ->
             "Learned blocks are measured when a study is created. Begin it with `mergefront init` "
             "or `run`, or name them as merge.blocks."
         )
-    plan = plan_of(base, spec.merge.settings(len(experts), blocks))
+    plan = plan_of(base, spec.merge.settings(len(experts), blocks, spec.arms))
     _check_densities(spec, plan)
     return plan
 

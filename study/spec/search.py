@@ -1,4 +1,4 @@
-"""The spec's sections on prior knowledge, on who proposes candidates and on when that ends."""
+"""The spec's sections on budget and prior knowledge, and on who proposes candidates until when."""
 
 import re
 from importlib.util import find_spec
@@ -15,6 +15,8 @@ from .presets import Preset
 
 # Presets of BMMSampler, and keys that it alone has.
 BMM_PRESETS = ("sip-bmm", "ap-bmm", "bambo")
+# Those that search over operators and experts.
+JOINT_PRESETS = ("mergefront", "qnehvi", "gp", "tpe", "nsga2", "random")
 _BMM_KEYS = ("lengthscales", "acquisition", "rerank")
 _PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 
@@ -156,6 +158,62 @@ class StopSection(Section):
     gain: Share
 
 
+class StudySection(Section):
+    """Where the study is stored and how long it runs.
+
+    Args:
+        name: The study's name, unique in its storage.
+        storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
+        trials: How many measured trials the study has when it is finished: COMPLETE ones, and
+            PRUNED ones if there is racing or `evaluation.screen`.
+        seed: Random seed of the sampler.
+        heartbeat_seconds: Seconds between two heartbeats of a worker.
+        grace_seconds: Seconds without a heartbeat before a worker on another machine is
+            considered dead and its trial is queued again; at least twice `heartbeat_seconds`.
+        budget: What the study may use, instead of `trials`.
+        stop: When it ends earlier.
+    """
+
+    name: str = Field(min_length=1, max_length=120, pattern=r"^[\w.-]+$")
+    storage: str = Field(pattern=r"^\w+(\+\w+)?://")
+    trials: int = Field(default=UNLIMITED, ge=1)
+    seed: int = Field(default=0, ge=0)
+    heartbeat_seconds: float = Field(default=20.0, gt=0)
+    grace_seconds: float = Field(default=120.0, gt=0)
+    budget: BudgetSection | None = None
+    stop: StopSection | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_trials(cls, content: Any) -> Any:
+        """Take the trials from the budget, if that is where they are."""
+        if not isinstance(content, dict) or content.get("trials") is not None:
+            return content
+        content = {key: value for key, value in content.items() if key != "trials"}
+        budget = content.get("budget")
+        if isinstance(budget, dict) and budget.get("trials") is not None:
+            return {**content, "trials": budget["trials"]}
+        if budget is None:
+            raise ValueError(
+                "a study needs `trials`, or a `budget` of trials, tokens or gpu hours"
+            )
+        return content
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        told = None if self.budget is None else self.budget.trials
+        if told is not None and told != self.trials:
+            raise ValueError(
+                f"trials is {self.trials} and budget.trials is {told}; keep one of them"
+            )
+        if self.grace_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                "grace_seconds must be at least twice heartbeat_seconds, but got "
+                f"{self.grace_seconds:g} and {self.heartbeat_seconds:g}"
+            )
+        return self
+
+
 class CostSection(Section):
     """What computing costs.
 
@@ -196,4 +254,22 @@ def check_search(
         raise ValueError(
             "`evaluation.baseline` adds to the uniform merges of one expert that a start-up "
             f"'uniform' begins with, but got startup {sampler.startup!r} and {n_experts} experts"
+        )
+
+
+def check_joint(sampler: SamplerSection, baseline: int | None) -> None:
+    """Check who searches over operators and experts, and where it begins.
+
+    Raises:
+        ValueError: With the key that does not fit.
+    """
+    if sampler.preset not in JOINT_PRESETS:
+        raise ValueError(
+            f"operators and experts are searched by the presets {', '.join(JOINT_PRESETS)}, but "
+            f"the preset is {sampler.preset}"
+        )
+    if sampler.startup != "uniform" or baseline is not None:
+        raise ValueError(
+            "a search over operators and experts begins with uniform merges of all kinds; remove "
+            "`sampler.startup` and `evaluation.baseline`"
         )

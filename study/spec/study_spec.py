@@ -1,200 +1,34 @@
 """StudySpec: everything a study is defined by, read from YAML and checked as a whole."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, StrictInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ...errors import SpecError
 from ...objectives.evaluation import METRICS, Constraint, ObjectiveMetric
 from ...objectives.evaluation.estimators import means
 from ...objectives.evaluation.metric_table import metric_of, split_name
 from ...objectives.evaluation.paired import Criterion
-from ...objectives.merging import OPERATORS, EdgeRule, Granularity, MergeSettings, TowerRule
-from ...objectives.merging.operators import check_operator
+from ...objectives.merging import Arm
 from ..budget import UNLIMITED, Limits
-from .base import Section, check_choice, finite_number, read_mapping
+from .base import Section, check_choice, explain, finite_number, read_mapping
 from .evaluation import EvaluationSection
-from .explain import explain
+from .merge import MergeSection, ModelsSection, arms_of, check_arm
 from .presets import fill_in
 from .search import (
-    BudgetSection,
     CostSection,
     ImportanceSection,
     SamplerSection,
-    StopSection,
+    StudySection,
     check_end,
+    check_joint,
     check_search,
 )
 
 _CONSTRAINT = re.compile(r"^\s*([^\s<>=]+)\s*(<=|>=)\s*(\S+)\s*$")
-_Name = Annotated[str, Field(min_length=1)]
-Density = Annotated[float, Field(gt=0, le=1)]
-
-
-class StudySection(Section):
-    """Where the study is stored and how long it runs.
-
-    Args:
-        name: The study's name, unique in its storage.
-        storage: SQLAlchemy URL; a relative SQLite path is relative to the working directory.
-        trials: How many measured trials the study has when it is finished: COMPLETE ones, and
-            PRUNED ones if there is racing or `evaluation.screen`.
-        seed: Random seed of the sampler.
-        heartbeat_seconds: Seconds between two heartbeats of a worker.
-        grace_seconds: Seconds without a heartbeat before a worker on another machine is
-            considered dead and its trial is queued again; at least twice `heartbeat_seconds`.
-        budget: What the study may use, instead of `trials`.
-        stop: When it ends earlier.
-    """
-
-    name: str = Field(min_length=1, max_length=120, pattern=r"^[\w.-]+$")
-    storage: str = Field(pattern=r"^\w+(\+\w+)?://")
-    trials: int = Field(default=UNLIMITED, ge=1)
-    seed: int = Field(default=0, ge=0)
-    heartbeat_seconds: float = Field(default=20.0, gt=0)
-    grace_seconds: float = Field(default=120.0, gt=0)
-    budget: BudgetSection | None = None
-    stop: StopSection | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_trials(cls, content: Any) -> Any:
-        """Take the trials from the budget, if that is where they are."""
-        if not isinstance(content, dict) or content.get("trials") is not None:
-            return content
-        content = {key: value for key, value in content.items() if key != "trials"}
-        budget = content.get("budget")
-        if isinstance(budget, dict) and budget.get("trials") is not None:
-            return {**content, "trials": budget["trials"]}
-        if budget is None:
-            raise ValueError(
-                "a study needs `trials`, or a `budget` of trials, tokens or gpu hours"
-            )
-        return content
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        told = None if self.budget is None else self.budget.trials
-        if told is not None and told != self.trials:
-            raise ValueError(
-                f"trials is {self.trials} and budget.trials is {told}; keep one of them"
-            )
-        if self.grace_seconds < 2 * self.heartbeat_seconds:
-            raise ValueError(
-                "grace_seconds must be at least twice heartbeat_seconds, but got "
-                f"{self.grace_seconds:g} and {self.heartbeat_seconds:g}"
-            )
-        return self
-
-
-class ModelsSection(Section):
-    """The parents.
-
-    Args:
-        base: The model at weight 0: a directory, relative to the spec's folder, or a hub id,
-            `ORG/NAME[@REVISION][:SUBFOLDER]`.
-        experts: The models at weight 1, or LoRA adapters of the base: directories or hub ids.
-        dtype: Number format of the merged models; parents are converted when they are loaded.
-        stop_tokens: Whose tokens end an answer: `all` parents', those of `base`, `expert`,
-            `expert@2` or another model's directory, or a list of tokens or their numbers.
-        chat_template: Whose renders the prompts: that of `base`, `expert`, `expert@2`, of a
-            `.jinja` file, or of another model's directory.
-    """
-
-    base: str
-    experts: list[str] = Field(min_length=1)
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    stop_tokens: _Name | Annotated[list[StrictInt | _Name], Field(min_length=1)] = "all"
-    chat_template: _Name = "base"
-
-
-class MergeSection(Section):
-    """How candidates are merged, and which weights are searched.
-
-    Args:
-        operator: The merge formula.
-        granularity: What has a weight of its own: the model, thirds, blocks, layers, the
-            attention and the feed-forward module of each layer, or each layer's key/value heads,
-            each with its query heads, and the rest of the layer. Blocks are layers that
-            fine-tuning moved alike (`blocks`), or whose measured effects are alike
-            (`learned-blocks`).
-        bounds: Lowest and highest weight.
-        embeddings: The embeddings are the base's, the expert's, merged with the mean layer
-            weight, or searched.
-        head: The same choice for final norm and output matrix.
-        density: Share of each task vector that is kept; a mapping from search variables to
-            shares, with `default` for the others; or two bounds between which it is searched.
-        parameters: Parameters of the operator, such as `lambda`.
-        seed: Random seed of the masks of sparsifying operators.
-        n_blocks: Number of blocks for granularities `blocks` and `learned-blocks`.
-        blocks: First layer of each block for these granularities, e.g. [0, 4, 20]. Defaults to
-            None: `n_blocks` of them are found.
-        router: The routers of mixtures of experts: merged with their layers, the base's, the
-            expert's, or searched.
-        towers: Vision and audio towers: `equal` keeps the base's and refuses experts whose towers
-            differ; otherwise the base's, the expert's, merged, or searched.
-    """
-
-    operator: str = "linear"
-    granularity: Granularity = "layer"
-    bounds: tuple[float, float] = (0.0, 1.0)
-    embeddings: EdgeRule = "merge"
-    head: EdgeRule = "merge"
-    density: Density | dict[str, Density] | tuple[Density, Density] = 1.0
-    parameters: dict[str, float] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=0)
-    n_blocks: int = Field(default=6, ge=1)
-    blocks: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
-    router: EdgeRule = "merge"
-    towers: TowerRule = "equal"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_choice("operator", self.operator, list(OPERATORS))
-        low, high = self.bounds
-        if not low < high:
-            raise ValueError(
-                f"bounds must be [low, high] with low < high, but got [{low:g}, {high:g}]; write "
-                f"[{high:g}, {low:g}]"
-                if low > high
-                else f"bounds [{low:g}, {high:g}] are empty"
-            )
-        if self.blocks is not None and self.granularity not in ("blocks", "learned-blocks"):
-            raise ValueError(
-                "blocks belong to granularity blocks or learned-blocks, but it is "
-                f"{self.granularity!r}; remove them"
-            )
-        if isinstance(self.density, tuple) and not self.density[0] < self.density[1]:
-            raise ValueError(
-                "a density that is searched must be [low, high] with low < high, but got "
-                f"{list(self.density)}"
-            )
-        return self
-
-    def settings(self, n_experts: int, blocks: tuple[int, ...] = ()) -> MergeSettings:
-        """Return what the merge plan needs; `blocks` holds the first layer of each block."""
-        return MergeSettings(
-            operator=self.operator,
-            granularity=self.granularity,
-            embeddings=self.embeddings,
-            head=self.head,
-            n_experts=n_experts,
-            density=self.density,
-            parameters=self.parameters,
-            seed=self.seed,
-            blocks=blocks,
-            router=self.router,
-            towers=self.towers,
-        )
-
-    @property
-    def densities(self) -> list[float]:
-        """All densities that occur."""
-        if isinstance(self.density, dict):
-            return list(self.density.values())
-        return list(self.density) if isinstance(self.density, tuple) else [self.density]
 
 
 def _check_metric(key: str, name: str) -> None:
@@ -276,9 +110,46 @@ class StudySpec(Section):
         check_search(self.sampler, self.study.stop, self.evaluation.baseline, n_experts)
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
             raise ValueError("a grid is made for a number of trials; set `study.trials`")
-        operator = OPERATORS[self.merge.operator]
-        check_operator(operator, n_experts, self.merge.parameters, self.merge.densities)
+        if self.arms:
+            check_joint(self.sampler, self.evaluation.baseline)
+        else:
+            (operator,), numbers = self.merge.operators, tuple(range(1, n_experts + 1))
+            density = self.merge.density_of(operator)
+            check_arm(Arm(operator.name, numbers, density, operator.parameters), self.merge)
         return self
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """What candidates may be merged by; none where operator and experts are fixed."""
+        return arms_of(self.models, self.merge)[0]
+
+    def of_arm(self, arm: Arm, stop_tokens: Sequence[int]) -> Self:
+        """Return the spec of a study of one arm alone, for what is made of its candidates.
+
+        Args:
+            arm: Of the spec.
+            stop_tokens: Of the study: those of fewer parents might be others.
+        """
+        experts = self.models.experts
+        template = self.models.chat_template
+        roles = {"expert": experts[0], **{f"expert@{k}": e for k, e in enumerate(experts, 1)}}
+        models = {
+            "experts": [experts[k - 1] for k in arm.experts],
+            "choose": None,
+            "stop_tokens": list(stop_tokens),
+            "chat_template": roles.get(template, template),
+        }
+        merge = {
+            "operator": arm.operator,
+            "density": arm.density,
+            "parameters": dict(arm.parameters),
+            "order": "given" if arm.is_chain else None,
+        }
+        changed = {
+            "models": self.models.model_copy(update=models),
+            "merge": self.merge.model_copy(update=merge),
+        }
+        return self.model_copy(update=changed)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:

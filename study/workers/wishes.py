@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from ...errors import StudyError
@@ -45,10 +45,14 @@ def _check_wish(name: str, value: Any, space: Mapping[str, BaseDistribution]) ->
     if name not in space:
         hint = near_hint(name, list(space))
         raise StudyError(f"The queued trial sets {name!r}, which this study does not search{hint}")
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not _fits(value, space[name]):
+    if not _fits(value, space[name]):
         raise StudyError(f"The queued trial sets {name} to {value!r}, not within {space[name]}.")
 
 
-def _fits(value: float, distribution: BaseDistribution) -> bool:
-    return math.isfinite(value) and distribution._contains(distribution.to_internal_repr(value))
+def _fits(value: Any, distribution: BaseDistribution) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value):
+        return False
+    return distribution._contains(distribution.to_internal_repr(value))

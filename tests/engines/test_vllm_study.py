@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
+from joint_study import write_joint_spec
 from mergefront.study import StudySpec
 from mergefront.study.run import run
 from mergefront.study.spec.inputs import load_inputs
@@ -16,6 +17,10 @@ def _values(folder: Path, **evaluation: Any) -> list[list[float]]:
     path = write_spec(
         folder, study={"trials": 4}, sampler={"preset": "random"}, evaluation=evaluation
     )
+    return _measured(path)
+
+
+def _measured(path: Path) -> list[list[float]]:
     run(load_inputs(path))
     return [trial.values for trial in load_study(StudySpec.from_yaml(path)).get_trials()]
 
@@ -25,3 +30,17 @@ def test_a_study_measures_what_it_measures_with_transformers(tmp_path: Path) -> 
     ours = _values(tmp_path / "vllm", backend="vllm", engine=engine)
     assert ours == _values(tmp_path / "transformers")
     assert len(ours) == 4
+
+
+def test_a_study_over_operators_and_experts_does_so_too(tmp_path: Path) -> None:
+    values = []
+    for backend, more in (
+        ("vllm", {"engine": {"max_model_len": 120, "max_num_seqs": 16}}),
+        ("transformers", {}),
+    ):
+        folder = tmp_path / backend
+        folder.mkdir()
+        asked = {"sampler": {"preset": "random"}, "evaluation": {"backend": backend, **more}}
+        values.append(_measured(write_joint_spec(folder, 8, study={"trials": 12}, **asked)))
+    assert values[0] == values[1]
+    assert len(values[0]) == 12

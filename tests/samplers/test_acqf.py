@@ -9,11 +9,13 @@ from botorch.sampling import SobolQMCNormalSampler
 
 from mergefront.samplers import infer_reference_point
 from mergefront.samplers._acqf import (
+    AcquisitionBudget,
     KnowledgeGradient,
     Scale,
+    best_of,
+    climb,
     front_span,
     make_acquisition,
-    maximize,
     preference_grid,
     raw_points,
     worth_knowing,
@@ -85,7 +87,8 @@ def test_acquisition_is_finite_and_its_maximum_inside_the_cube(
     acquisition = make(surrogate, X)  # type: ignore[call-arg, arg-type]
     rng = np.random.default_rng(0)
     raw = raw_points(X, surrogate.posterior(X)[0], 32, rng)
-    point = maximize(acquisition, raw, 2, 10, rng)
+    budget = AcquisitionBudget(n_restarts=2, n_steps=10)
+    point = best_of(acquisition, *climb(acquisition, raw, budget, rng), lambda points: points)
     assert point.shape == (3,)
     assert bool(((point >= 0) & (point <= 1)).all())
     best_raw = acquisition(raw[:, None]).max()

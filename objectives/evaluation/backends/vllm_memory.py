@@ -171,7 +171,8 @@ def with_room_for_parents(
 
 def _kept_as_kernels_hold_them(models: Models) -> bool:
     merge = models.merge
-    return OPERATORS[merge.operator].elementwise and merge.density == 1.0
+    dense = OPERATORS[merge.operator].elementwise and merge.density == 1.0
+    return dense and not merge.arms
 
 
 def check_memory(models: Models, settings: EngineSettings, total: int | None) -> None:

@@ -60,7 +60,9 @@ class MergeExtension:
             recipe = DeviceRecipe(**vars(recipe), device=device)
         self._mergefront_recipe = recipe
         # Masks of sparsifying operators do not depend on the weights.
-        self._mergefront_merger = merge.merger(remember=True, chunk=self._mergefront_chunk())
+        # Where the operator is searched, every candidate has its own.
+        chunk = self._mergefront_chunk()
+        self._mergefront_merger = None if merge.arms else merge.merger(remember=True, chunk=chunk)
         # What a parent is depends on no rule of the search: every tensor is the parent's.
         whole = MergeSettings(granularity="uniform", n_experts=len(parents), towers="merge")
         whole_plan = plan_of(checkpoint, whole)
@@ -138,6 +140,7 @@ class MergeExtension:
         Tensors keep their addresses, and captured graphs stay valid.
         """
         start = time.perf_counter()
+        assert self._mergefront_merger is not None, "no arms: see _elementwise_reason"
         self._mergefront_write(self._mergefront_live, groups, self._mergefront_merger)
         if self._mergefront_device().type == "cuda":
             torch.cuda.synchronize()
@@ -164,7 +167,7 @@ class MergeExtension:
         return hash_tensors(_all_tensors(self._mergefront_model()))
 
     def _mergefront_stream(
-        self, recipe: Recipe, groups: Mapping[str, Sequence[float]], merger: Merger
+        self, recipe: Recipe, groups: Mapping[str, Sequence[float]], merger: Merger | None
     ) -> None:
         model = self._mergefront_model()
         sent: dict[str, Tensor] = {}
@@ -196,6 +199,8 @@ class MergeExtension:
 
 def _elementwise_reason(plan: MergePlan) -> str:
     """Say why kernels' tensors cannot be merged instead of the checkpoint's; "" if they can."""
+    if plan.arms:
+        return "operators or experts are searched"
     operator = OPERATORS[plan.settings.operator]
     if not operator.elementwise:
         return f"operator {operator.name!r} looks at whole tensors"

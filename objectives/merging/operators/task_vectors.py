@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..top_k import largest
 from ._base import Operator, Options, Parameter, Sparsify
+from ._top_k import largest
 
 
 def _combine(

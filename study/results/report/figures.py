@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metric_table import metric_of
-from ....objectives.merging.plan import DENSITY
+from ....objectives.merging.settings import DENSITY, NO_WEIGHTS
 from ...first_trials import is_uniform
 from ..front import FrontReport
+from ..front_table import arm_of
 from ..indicators import hypervolume_history
 
 matplotlib.use("Agg")
@@ -121,7 +122,7 @@ def plot_weights(report: FrontReport) -> Figure:
     """
     trials = sorted(report.trials, key=lambda trial: trial.user_attrs["denoised"][-1])
     names = in_order(set.union(*(set(trial.params) for trial in trials)))
-    weights = [name for name in names if name != DENSITY]
+    weights = [name for name in names if name not in NO_WEIGHTS]
     figure, axes = make_axes(max(8.0, 0.34 * len(names) + 3.4), max(2.6, 0.24 * len(trials) + 1.6))
     axes.grid(visible=False)
     grid = np.array([[float(t.params.get(n, np.nan)) for n in weights] for t in trials])
@@ -152,4 +153,5 @@ def _write_densities(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
 def _row_label(trial: FrozenTrial, report: FrontReport) -> str:
     pairs = zip(report.metric_names, trial.user_attrs["denoised"], strict=True)
     shown = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-    return plain(f"trial {trial.number} ({shown})")
+    arm = arm_of(trial.params)
+    return plain(f"trial {trial.number}{arm and f', {arm}'} ({shown})")

@@ -114,7 +114,7 @@ def _searched(report: FrontReport, x: int, y: int) -> go.Scatter:
 def _uniform(report: FrontReport, x: int, y: int) -> go.Scatter:
     trials = report.denoised.trials
     chosen = [i for i, trial in enumerate(trials) if is_uniform(trial)]
-    chosen.sort(key=lambda i: sum(trials[i].params.values()))
+    chosen.sort(key=lambda i: mean_weight(trials[i]))
     name = f"{report.baseline_name}: hypervolume {report.baseline:.3f}"
     line = {"color": UNIFORM, "dash": "dash"}
     points = _points(report, chosen, x, y)

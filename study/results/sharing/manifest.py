@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ...._version import __version__
 from ....errors import SpecError
 from ...seeding import FINGERPRINT
-from ...spec.explain import explain
+from ...spec.base import explain
 from ...spec.inputs import StudyInputs
 from .portable import portable_spec
 
@@ -47,17 +47,20 @@ def manifest_of(
         trial: The published one.
         folder: With the exported model.
     """
+    own, params = inputs.at(trial.params)
+    # Where operator or experts were searched, the model is made as by a study without a choice.
+    fingerprint = own.fingerprint() if inputs.plan.arms else study.user_attrs[FINGERPRINT]
     return {
         "mergefront": __version__,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "study": study.study_name,
         "trial": trial.number,
-        "params": trial.params,
+        "params": params,
         "values": dict(zip(inputs.spec.metric_names, trial.values or (), strict=False)),
         "standard_errors": trial.user_attrs.get("standard_errors"),
-        "spec": portable_spec(inputs),
+        "spec": portable_spec(own),
         # Hashes of the parents' weights and of the questions are in it.
-        "fingerprint": study.user_attrs[FINGERPRINT],
+        "fingerprint": fingerprint,
         "files": weights_of(folder),
     }
 

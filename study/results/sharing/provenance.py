@@ -42,7 +42,7 @@ def provenance_of(
     return Provenance(
         title=title,
         parents={role: _parent(checkpoint) for role, checkpoint in parents},
-        operator=spec.merge.operator,
+        operator=inputs.plan.settings.operator,
         dtype=spec.models.dtype,
         weights={g: w[0] if single else list(w) for g, w in groups.items()},
         settings={

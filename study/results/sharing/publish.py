@@ -21,11 +21,12 @@ def publish_to_folder(inputs: StudyInputs, study: optuna.Study, number: int, out
         SpecError: If a parent's licence forbids it, or `out` is not empty.
         StudyError: If the trial does not exist.
     """
-    spec = inputs.spec.models
-    names = [spec.base, *spec.experts]
-    models = zip(names, (inputs.base, *inputs.experts), strict=True)
-    check_may_be_shared([(name, licence_of(model.directory)) for name, model in models])
     trial = trial_of(study, number)
+    own = inputs.of_arm(trial.params)
+    spec = own.spec.models
+    names = [spec.base, *spec.experts]
+    models = zip(names, (own.base, *own.experts), strict=True)
+    check_may_be_shared([(name, licence_of(model.directory)) for name, model in models])
     with whole_directory(out) as beside:
         write_candidate(inputs, study, trial, beside)
         content = manifest_of(inputs, study, trial, beside)

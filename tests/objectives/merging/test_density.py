@@ -16,6 +16,7 @@ from mergefront.objectives.merging import (
     ModuleSink,
     Recipe,
     mergekit_yaml,
+    parse_weights,
     stream,
 )
 
@@ -74,11 +75,11 @@ def test_density_is_a_parameter_with_bounds_of_its_own() -> None:
 
 def test_weight_files_give_it() -> None:
     plan = _plan()
-    assert plan.parse_weights({"uniform": 0.5, "density": 0.4})["density"] == (0.4,)
+    assert parse_weights(plan, {"uniform": 0.5, "density": 0.4})["density"] == (0.4,)
     with pytest.raises(LayoutError, match="must give `density`"):
-        plan.parse_weights({"uniform": 0.5})
+        parse_weights(plan, {"uniform": 0.5})
     with pytest.raises(LayoutError, match="must give `density`"):
-        _plan(replace(SETTINGS, density=0.5)).parse_weights({"uniform": 0.5, "density": 0.4})
+        parse_weights(_plan(replace(SETTINGS, density=0.5)), {"uniform": 0.5, "density": 0.4})
 
 
 def test_mergekit_gets_the_candidates_density() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from mergefront.errors import LayoutError
-from mergefront.objectives.merging import MergePlan, MergeSettings
+from mergefront.objectives.merging import MergePlan, MergeSettings, parse_weights
 
 NAMES = [
     "model.embed_tokens.weight",
@@ -55,15 +55,15 @@ def test_a_missing_or_unknown_parameter_is_an_error() -> None:
 
 def test_a_weight_file_names_each_group_or_uniform_alone() -> None:
     plan = MergePlan(NAMES, MergeSettings(n_experts=2))
-    assert plan.parse_weights({"uniform": [0.5, 0.25]}) == dict.fromkeys(plan.groups, (0.5, 0.25))
+    assert parse_weights(plan, {"uniform": [0.5, 0.25]}) == dict.fromkeys(plan.groups, (0.5, 0.25))
     with pytest.raises(LayoutError, match="layer_001"):
-        plan.parse_weights({"layer_000": [0.5, 0.5]})
+        parse_weights(plan, {"layer_000": [0.5, 0.5]})
     with pytest.raises(LayoutError, match=r"2 finite number.*'layer_000' has 0\.5"):
-        plan.parse_weights({"layer_000": 0.5, "layer_001": [0.5, 0.5]})
+        parse_weights(plan, {"layer_000": 0.5, "layer_001": [0.5, 0.5]})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.5", True, None, [0.5, 0.5]])
 def test_a_weight_file_holds_finite_numbers(value: object) -> None:
     plan = MergePlan(NAMES, MergeSettings())
     with pytest.raises(LayoutError, match="1 finite number"):
-        plan.parse_weights({"layer_000": value, "layer_001": 0.5})
+        parse_weights(plan, {"layer_000": value, "layer_001": 0.5})

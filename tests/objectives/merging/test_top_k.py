@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mergefront.objectives.merging.top_k import largest
+from mergefront.objectives.merging.operators._top_k import largest
 
 
 @given(values=st.lists(st.integers(0, 5), min_size=1, max_size=60), share=st.floats(0, 1))

@@ -5,10 +5,10 @@ from typing import Any
 
 import yaml
 
-from ...errors import SpecError
-from .operators import OPERATORS
-from .plan import MergePlan, Weights
-from .sources import Cut
+from ....errors import SpecError
+from ..operators import OPERATORS
+from ..plan import MergePlan, Weights
+from ..sources import Cut
 
 # Operators whose formula mergekit applies with the same weights. The others draw random masks from
 # another stream, or have no weights there.
@@ -51,6 +51,12 @@ def mergekit_yaml(
         raise SpecError(
             "A mergekit configuration gives a tensor one weight, but granularity 'heads' cuts "
             "some. Export the checkpoint instead."
+        )
+    if plan.settings.n_experts > 1 and OPERATORS[name].max_experts == 1:
+        raise SpecError(
+            f"A mergekit configuration is one merge, but operator {name!r} merges "
+            f"{plan.settings.n_experts} experts one after the other. Export the checkpoint "
+            "instead."
         )
     found = plan.tensor_weights(groups)
     weights = {name: row for name, row in found.items() if not isinstance(row, Cut)}

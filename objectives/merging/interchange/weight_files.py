@@ -1,0 +1,60 @@
+"""Files of merge weights, for models that no search proposed."""
+
+import math
+from collections.abc import Mapping
+
+from ....errors import LayoutError
+from ..plan import MergePlan, Weights
+from ..settings import DENSITY, MergeSettings
+
+
+def parse_weights(plan: MergePlan, content: Mapping[str, object]) -> dict[str, Weights]:
+    """Read a weight file's content: one number, or a list of one per expert, for each group.
+
+    `{"uniform": w}` gives every group the same weights.
+
+    Args:
+        plan: Whose operator and experts are fixed.
+        content: Group -> weights.
+
+    Raises:
+        LayoutError: If a group is missing or unknown, or a weight is not a finite number.
+    """
+    content = dict(content)
+    density = _density(plan.settings, content.pop(DENSITY, None))
+    if set(content) == {"uniform"}:
+        content = dict.fromkeys(plan.groups, content["uniform"])
+    if set(content) != set(plan.groups):
+        missing = ", ".join(g for g in plan.groups if g not in content) or "nothing"
+        unknown = ", ".join(sorted(content.keys() - set(plan.groups))) or "nothing"
+        raise LayoutError(
+            f"A weight file must give each of {len(plan.groups)} weights, or 'uniform' alone, "
+            f"but it lacks {missing}, and {unknown} is unknown."
+        )
+    return {g: _weights(g, content[g], plan.settings.n_experts) for g in plan.groups} | density
+
+
+def _density(settings: MergeSettings, value: object) -> dict[str, Weights]:
+    if settings.density_bounds is None and value is None:
+        return {}
+    if settings.density_bounds is None or not (isinstance(value, int | float) and 0 < value <= 1):
+        raise LayoutError(
+            "A weight file must give `density`, in (0, 1], where `merge.density` is searched, "
+            f"and nowhere else, but got {value!r}."
+        )
+    return {DENSITY: (float(value),)}
+
+
+def _weights(group: str, value: object, n_experts: int) -> Weights:
+    listed = value if isinstance(value, list) else [value]
+    numbers = [
+        float(w)
+        for w in listed
+        if isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w)
+    ]
+    if len(numbers) != len(listed) or len(numbers) != n_experts:
+        raise LayoutError(
+            f"A weight must be {n_experts} finite number(s), one per expert, but {group!r} has "
+            f"{value!r}."
+        )
+    return tuple(numbers)

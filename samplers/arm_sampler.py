@@ -1,0 +1,80 @@
+"""Any sampler, on a study whose choices fix some of the other parameters."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from ._trials.arms import Arms
+
+
+class ArmSampler(BaseSampler):
+    """Keeps another sampler's proposals to the arms that exist; see `SIPSampler`.
+
+    A proposal whose choices belong to no arm gets those of an arm that shares most of them, and
+    what an arm fixes has its value.
+
+    Args:
+        sampler: Proposes.
+        arms: What each arm fixes: parameter -> value. Objectives suggest choices first.
+
+    Raises:
+        ValueError: As `SIPSampler` does.
+    """
+
+    def __init__(self, sampler: BaseSampler, arms: Sequence[Mapping[str, Any]]) -> None:
+        self._sampler, self._arms = sampler, Arms(arms)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """Ask the sampler."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return the sampler's proposal, as one of an arm."""
+        params = self._sampler.sample_relative(study, trial, search_space)
+        if not params:
+            return params
+        for name in self._arms.names:  # a sampler may leave some open
+            if name not in params and name in search_space:
+                params[name] = self._ask(study, trial, name, search_space[name])
+        settled = self._arms.settled(params, trial.number)
+        return {name: settled[name] for name in search_space if name in settled}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """Return what the trial's arm fixes, or ask the sampler."""
+        given = trial.params
+        if param_name in self._arms.names:
+            asked = self._ask(study, trial, param_name, param_distribution)
+            return self._arms.settled({param_name: asked}, trial.number, given)[param_name]
+        place = self._arms.place_of(given)
+        if place is not None and param_name in self._arms.fixed[place]:
+            return self._arms.fixed[place][param_name]
+        return self._ask(study, trial, param_name, param_distribution)
+
+    def _ask(
+        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler.sample_independent(study, trial, name, distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Tell the sampler."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tell the sampler."""
+        self._sampler.after_trial(study, trial, state, values)

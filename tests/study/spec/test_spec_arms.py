@@ -1,0 +1,126 @@
+"""Operators and experts to choose from: what a spec says, and what it is refused for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mergefront.errors import SpecError
+from mergefront.study import StudySpec
+from mergefront.study.first_trials import spread_arms
+
+CONTENT: dict[str, Any] = {
+    "study": {"name": "a", "storage": "sqlite:///a.db", "trials": 20},
+    "models": {"base": "b", "experts": ["e", "f", "g"]},
+    "objectives": [{"metric": "accuracy"}],
+    "evaluation": {"tasks": [{"name": "t", "path": "q.jsonl"}]},
+}
+
+
+def _spec(**changes: dict[str, Any]) -> StudySpec:
+    content = {key: {**CONTENT[key], **changes.pop(key, {})} for key in ("study", "models")}
+    evaluation = {**CONTENT["evaluation"], **changes.pop("evaluation", {})}
+    whole = {**CONTENT, **content, "evaluation": evaluation, **changes}
+    return StudySpec.parse(whole, Path())
+
+
+def _labels(spec: StudySpec) -> list[str]:
+    return [f"{arm.label} {arm.experts_label}" for arm in spec.arms]
+
+
+def test_one_operator_and_all_experts_are_no_choice() -> None:
+    assert _spec().arms == ()
+    assert _spec(merge={"operator": ["ties"], "density": 0.5}).arms == ()
+    listed = _spec(merge={"operator": [{"name": "ties", "density": 0.5}]})
+    assert listed == _spec(merge={"operator": "ties", "density": 0.5})
+
+
+def test_operators_are_paired_with_the_experts_that_they_take() -> None:
+    spec = _spec(
+        models={"choose": {"max": 2}},
+        merge={"operator": ["slerp", {"name": "ties", "density": 0.5}]},
+    )
+    one = ["slerp 1", "slerp 2", "slerp 3"]
+    two = [f"ties(density=0.5) {experts}" for experts in ("1", "2", "3", "1+2", "1+3", "2+3")]
+    assert _labels(spec) == [*one, *two]
+
+
+def test_orders_are_searched_where_they_matter() -> None:
+    spec = _spec(
+        models={"choose": {"min": 2, "max": 2}, "experts": ["e", "f"]},
+        merge={"operator": ["slerp", "linear"], "order": "search"},
+    )
+    assert _labels(spec) == ["slerp 1>2", "slerp 2>1", "linear 1+2"]
+    assert _spec(merge={"operator": "slerp", "order": "given"}).arms == ()
+    assert len(_spec(merge={"operator": "slerp", "order": "search"}).arms) == 6
+
+
+def test_density_belongs_to_operators_that_leave_something_out() -> None:
+    spec = _spec(merge={"operator": ["linear", "ties"], "density": [0.3, 0.9]})
+    assert [arm.density for arm in spec.arms] == [1.0, (0.3, 0.9)]
+
+
+def test_a_spec_with_choices_survives_being_written_and_read() -> None:
+    spec = _spec(
+        models={"choose": {"max": 2}},
+        merge={"operator": ["linear", {"name": "ties", "density": 0.5}]},
+    )
+    assert spec.with_overrides(trials=20) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"merge": {"operator": ["linear", "slrp"]}}, "list.1: .*did you mean 'slerp'"),
+        ({"merge": {"operator": ["linear", {"nme": "ties"}]}}, "did you mean 'name'"),
+        ({"merge": {"operator": ["linear", "linear"]}}, "'linear' is there twice"),
+        ({"merge": {"operator": []}}, "the list is empty"),
+        ({"merge": {"operator": ["linear", "slerp"]}}, "slerp of 3 .*at most 1"),
+        ({"merge": {"operator": ["linear", "karcher"], "density": 0.5}}, "none is listed"),
+        (
+            {"merge": {"operator": ["linear", {"name": "karcher", "density": 0.5}]}},
+            "density applies to sparsifying",
+        ),
+        (
+            {"merge": {"operator": [{"name": "ties", "density": 0.5}], "density": 0.4}},
+            "density is given twice",
+        ),
+        (
+            {"merge": {"operator": ["linear", "ties"], "parameters": {"lambda": 2}}},
+            "belong to one",
+        ),
+        ({"models": {"choose": {"min": 3}}}, "one way to merge, linear of experts 1.2.3"),
+        ({"models": {"choose": {"min": 3, "max": 2}}}, "got min 3 and max 2"),
+        ({"models": {"choose": {"max": 4}}}, "at most 3 experts"),
+        ({"merge": {"operator": ["linear", "ties"], "order": "search"}}, "there is none"),
+        (
+            {"merge": {"operator": ["linear", "ties"]}, "sampler": {"preset": "sip-bmm"}},
+            "the preset is sip-bmm",
+        ),
+        (
+            {"merge": {"operator": ["linear", "ties"]}, "sampler": {"startup": "sobol"}},
+            "begins with uniform merges",
+        ),
+        (
+            {"models": {"experts": [f"e{k}" for k in range(8)], "choose": {}}},
+            "at most 100 pairs .* but there are 255",
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        _spec(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_first_arms_have_all_operators_and_all_experts_early() -> None:
+    arms = _spec(
+        models={"choose": {"max": 2}, "experts": ["e", "f"]},
+        merge={"operator": ["linear", "ties", "karcher"]},
+    ).arms
+    first = [arms[place] for place in spread_arms(arms, 3)]
+    assert {arm.operator for arm in first} == {"linear", "ties", "karcher"}
+    assert {arm.experts for arm in first} == {(1,), (2,), (1, 2)}
+    assert sorted(spread_arms(arms, 9)) == list(range(9))

@@ -1,0 +1,162 @@
+"""One study over operators, experts and weights: resumed, reported, exported."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from optuna.trial import TrialState
+from transformers import AutoModelForCausalLM
+
+from command import invoke
+from joint_study import write_joint_spec
+from mergefront.errors import LayoutError
+from mergefront.study import StudySpec
+from mergefront.study.results.export import export_trial, merge_weights, trial_of
+from mergefront.study.results.front import front_report
+from mergefront.study.results.front_table import arm_of
+from mergefront.study.run import make_objective, run
+from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.storage.connection import load_study
+
+TRIALS = 16
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study, whose worker was killed on the way."""
+    path = write_joint_spec(tmp_path_factory.mktemp("joint"))
+    worker = subprocess.Popen([sys.executable, "-m", "mergefront", "run", str(path)])
+    spec = StudySpec.from_yaml(path)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and _n_complete(spec) < TRIALS - 4:
+        time.sleep(0.05)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    assert _n_complete(spec) < TRIALS
+    run(load_inputs(path))
+    return path
+
+
+def _n_complete(spec: StudySpec) -> int:
+    try:
+        trials = load_study(spec).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    except Exception:  # not there yet
+        return 0
+    return len(trials)
+
+
+def test_a_killed_worker_costs_nothing_and_the_budget_is_exact(joint: Path) -> None:
+    study, plan = load_study(StudySpec.from_yaml(joint)), load_inputs(joint).plan
+
+    complete = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    assert len(complete) == TRIALS
+    labels = [t.user_attrs.get("label") for t in complete[:4]]
+    assert labels == ["base", "expert 1", "expert 2", "uniform 0.50, linear of 1"]
+    for trial in complete:
+        arm = plan.settings.arm_of(trial.params)
+        if trial.user_attrs["phase"] == "search":
+            assert {**trial.params, **plan.arm_params(arm)} == trial.params
+    assert len({plan.settings.arm_of(t.params) for t in complete}) >= 6
+
+
+def test_the_front_and_the_validation_name_operators_and_experts(joint: Path) -> None:
+    shown = invoke("front", joint, "--wide")
+    assert shown.exit_code == 0, shown.stderr
+    study = load_study(StudySpec.from_yaml(joint))
+    report = front_report(study, StudySpec.from_yaml(joint))
+    searched = [t for t in report.trials if t.user_attrs["phase"] == "search"]
+    assert all(f"search, {arm_of(trial.params)}" in shown.stdout for trial in searched)
+    checked = invoke("validate", joint)
+    assert checked.exit_code == 0, checked.stderr
+    for trial in searched:
+        assert f"trial {trial.number}, {arm_of(trial.params)}" in checked.stdout
+    assert invoke("report", joint, "--out", joint.parent / "report").exit_code == 0
+    assert invoke("pick", joint).exit_code == 0
+
+
+@pytest.mark.parametrize("operator", ["linear", "ties(density=0.5)", "slerp"])
+def test_an_exported_model_is_the_measured_one(joint: Path, operator: str, tmp_path: Path) -> None:
+    inputs, study = load_inputs(joint), load_study(StudySpec.from_yaml(joint))
+    chosen = [t for t in study.trials if t.params["operator"] == operator][-1]
+    export_trial(inputs, study, chosen.number, tmp_path / "out")
+
+    objective = make_objective(inputs)
+    measurement = objective.measure(chosen.params)
+    assert list(measurement.values) == chosen.values
+    backend: object = objective.backend
+    live = dict(backend._model.named_parameters())  # type: ignore[attr-defined]
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert all(torch.equal(tensor, live[name]) for name, tensor in written.named_parameters())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"({operator.split('(')[0]}, float32)" in card
+
+
+def test_a_published_model_of_one_arm_is_made_again(joint: Path, tmp_path: Path) -> None:
+    study = load_study(StudySpec.from_yaml(joint))
+    chains = [t for t in study.trials if ">" in t.params["experts"]]
+    published = invoke("publish", joint, "--trial", chains[0].number, "--to", tmp_path / "out")
+    assert published.exit_code == 0, published.stderr
+    again = invoke("reproduce", tmp_path / "out")
+    assert again.exit_code == 0, again.stderr
+    assert "same bytes" in again.stdout
+
+
+def test_mergekit_gets_the_operator_of_the_trial_or_a_refusal(joint: Path, tmp_path: Path) -> None:
+    study = load_study(StudySpec.from_yaml(joint))
+    ties = next(t for t in study.trials if t.params["operator"].startswith("ties"))
+    out = tmp_path / "ties"
+    told = invoke("export", joint, "--trial", ties.number, "--format", "mergekit", "--out", out)
+    assert told.exit_code == 0, told.stderr
+    assert yaml.safe_load((out / "mergekit.yaml").read_text())["merge_method"] == "ties"
+    chain = next(t for t in study.trials if ">" in t.params["experts"])
+    out = tmp_path / "chain"
+    told = invoke("export", joint, "--trial", chain.number, "--format", "mergekit", "--out", out)
+    assert told.exit_code == 1
+    assert "one after the other" in told.stderr
+
+
+def test_a_weight_file_names_operator_and_experts(joint: Path, tmp_path: Path) -> None:
+    inputs = load_inputs(joint)
+    merge_weights(inputs, {"operator": "slerp", "experts": "2", "uniform": 0.4}, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    with pytest.raises(LayoutError, match="must name an operator and the experts"):
+        merge_weights(inputs, {"uniform": 0.4}, tmp_path / "other")
+
+
+def test_a_plan_of_choices_is_told_before_anything_is_created(tmp_path: Path) -> None:
+    path = write_joint_spec(tmp_path, merge={"order": None})
+    told = invoke("run", path, "--dry-run")
+    assert told.exit_code == 0, told.stderr
+    shown = " ".join(told.stdout.split())
+    assert "8 choices (linear of 1 2 1+2, ties(density=0.5) of 1 2 1+2, slerp of 1 2)" in shown
+    assert "left out: slerp of 2" in shown
+    assert not (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize("preset", ["qnehvi", "tpe", "nsga2", "gp", "random"])
+def test_other_samplers_search_the_same_space(preset: str, tmp_path: Path) -> None:
+    path = write_joint_spec(tmp_path, 4, study={"trials": 12}, sampler={"preset": preset})
+    inputs = load_inputs(path)
+    run(inputs)
+    trials = load_study(inputs.spec).trials
+    assert len(trials) == 12
+    for trial in trials[3:]:
+        arm = inputs.plan.settings.arm_of(trial.params)
+        assert {**trial.params, **inputs.plan.arm_params(arm)} == trial.params
+
+
+def test_another_choice_of_operators_is_another_study(joint: Path, tmp_path: Path) -> None:
+    spec = yaml.safe_load(joint.read_text())
+    spec["merge"]["operator"] = ["linear", "slerp"]
+    other = joint.parent / "other.yaml"
+    other.write_text(yaml.safe_dump(spec))
+    refused = invoke("run", other)
+    assert refused.exit_code == 1
+    assert "merge.operator was" in refused.stderr
+    assert trial_of(load_study(StudySpec.from_yaml(joint)), 0).params["operator"] == "linear"
