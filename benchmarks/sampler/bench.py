@@ -28,9 +28,9 @@ from tables import (
 )
 
 RIVALS = ("random", "nsga2", "tpe", "gp")
-# Problems of the group `fresh` on which rivals and other importances run, too: ten of each kind
-# of questions.
-SHARED_FRESH = tuple(name for name in GROUPS["fresh"] if int(name.split("/")[2]) < 310)
+# Of the group `fresh` rivals run on ten problems of each kind of questions; importances are told
+# on five of each kind that does not rotate.
+RIVALS_BELOW, TOLD_BELOW = 310, 305
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
     tasks = []
     for seed, problem in product(range(arguments.seeds), problems):
         tasks.append(Task(problem, "mergefront", seed=seed))
-        if problem in GROUPS["fresh"] and problem not in SHARED_FRESH:
+        if problem in GROUPS["fresh"] and _number(problem) >= RIVALS_BELOW:
             continue
         for start in get_args(Start) if problem not in GROUPS["fresh"] else ("uniform",):
             rivals = _rivals(problem, arguments.botorch)
@@ -80,9 +80,14 @@ def _tasks(arguments: argparse.Namespace) -> list[Task]:
     return list(dict.fromkeys(tasks))
 
 
+def _number(problem: str) -> int:
+    return int(problem.split("/")[2])
+
+
 def _told_fresh(problems: Sequence[str]) -> list[str]:
     """Return the fresh problems on which wrong importances are told."""
-    return [name for name in problems if name in SHARED_FRESH and "/rotating/" not in name]
+    fresh = [name for name in problems if name in GROUPS["fresh"] and "/rotating/" not in name]
+    return [name for name in fresh if _number(name) < TOLD_BELOW]
 
 
 def _rivals(problem: str, botorch: bool) -> tuple[str, ...]:
@@ -95,7 +100,7 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
         of_group = [run for run in runs if run.task.problem in GROUPS[group]]
         of_group = [run for run in of_group if run.task.seed < arguments.seeds]
         if group == "fresh":  # all samplers on the same problems
-            of_group = [run for run in of_group if run.task.problem in SHARED_FRESH]
+            of_group = [run for run in of_group if _number(run.task.problem) < RIVALS_BELOW]
         if group in ("tune", "synthetic", "fresh", "steps"):
             for noise in ("independent", "shared", "rotating"):
                 chosen = [run for run in of_group if f"/{noise}/" in run.task.problem]
