@@ -28,9 +28,9 @@ from ...samplers import (
 from ..first_trials import is_uniform
 from ..seeding import SPEC, WARNING, importance_of
 from ..spec.study_spec import StudySpec
-from .front_table import data_frame, html_table, rounded, tied_sets
+from .front_table import data_frame, html_table, rounded, tied_sets, with_interval
+from .indicators import curve_interval, hypervolume_interval
 from .indicators import hypervolume as hypervolume
-from .indicators import hypervolume_interval
 from .recommendations import knee_of, reference_of, to_json
 from .uniform_curve import LayerwiseGain, curve_values, layerwise_gain
 
@@ -145,13 +145,21 @@ class FrontReport:
             return None
         return hypervolume_interval(self.adviser, self.trials)
 
+    @cached_property
+    def hypervolume_curve_interval(self) -> tuple[float, float] | None:
+        """95 % of `hypervolume_curve`, by what is believed; None where there is no curve."""
+        return None if self.adviser is None else curve_interval(self.adviser)
+
     @property
     def shown_hypervolume(self) -> str:
         """The hypervolume as a text, with its interval if that is known."""
-        if self.hypervolume_interval is None:
-            return f"{self.hypervolume:.3f}"
-        low, high = self.hypervolume_interval
-        return f"{self.hypervolume:.3f} [{low:.3f}, {high:.3f}]"
+        return with_interval(self.hypervolume, self.hypervolume_interval)
+
+    @property
+    def shown_curve(self) -> str:
+        """The same of the uniform curve's; "" where there is no curve."""
+        volume = self.hypervolume_curve
+        return "" if volume is None else with_interval(volume, self.hypervolume_curve_interval)
 
     def recommend(self, preferences: Iterable[Preference] | None) -> list[Recommendation]:
         """Return what to take for each preference; see `recommend`.
@@ -194,7 +202,7 @@ class FrontReport:
         gain = f" ({100 * (self.hypervolume / baseline - 1):+.0f} %)" if baseline > 0 else ""
         if self.hypervolume_curve is None:
             return f"{alone}{gain}"
-        return f"uniform curve {self.hypervolume_curve:.3f}{gain}, {alone}"
+        return f"uniform curve {self.shown_curve}{gain}, {alone}"
 
     @property
     def baseline_name(self) -> str:
@@ -232,6 +240,7 @@ class FrontReport:
             "hypervolume_interval": self.hypervolume_interval,
             "hypervolume_uniform": self.hypervolume_uniform,
             "hypervolume_curve": self.hypervolume_curve,
+            "hypervolume_curve_interval": self.hypervolume_curve_interval,
             "knee": self.knee,
             "tied": self.tied,
             "warning": self.warning,

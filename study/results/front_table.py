@@ -29,6 +29,13 @@ def rounded(value: float, error: float) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # never -0.00
 
 
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """Return a hypervolume as a text, with its interval if that is known."""
+    return f"{value:.3f}" + (
+        "" if interval is None else f" [{interval[0]:.3f}, {interval[1]:.3f}]"
+    )
+
+
 def role(trial: FrozenTrial) -> str:
     """Return what a trial is called beside its number: `base`, `uniform 0.50`, `search`.
 

@@ -17,11 +17,13 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from ...samplers import Adviser, signs
-from .uniform_curve import joint_draws
+from .uniform_curve import curve_points, joint_draws
 
 # Draws of an interval; fewer of four objectives, where a volume takes long, and none of more,
 # where it takes seconds.
 _N_DRAWS, _N_SLOW, _SLOW_FROM, _MOST = 256, 64, 4, 4
+# The curve has many points: seconds from four objectives on.
+_MOST_OF_CURVES = 3
 _INTERVAL = (0.025, 0.975)
 
 Array = NDArray[np.float64]
@@ -133,10 +135,21 @@ def hypervolume_interval(
         return None
     numbers = [trial.number for trial in adviser.model.trials]
     rows = [numbers.index(trial.number) for trial in front]
-    drawn = joint_draws(adviser, adviser.model.observations.X[rows])
-    few = drawn[: _N_DRAWS if len(adviser.span) < _SLOW_FROM else _N_SLOW]
+    return _pivotal(adviser, adviser.model.observations.X[rows], adviser.model.believed[0][rows])
+
+
+def curve_interval(adviser: Adviser) -> tuple[float, float] | None:
+    """Return the same of the uniform curve's hypervolume; None where there is no curve, too."""
+    points = curve_points(adviser)
+    if points is None or not len(points) or len(adviser.span) > _MOST_OF_CURVES:
+        return None
+    return _pivotal(adviser, points, adviser.model.surrogate.means(points))
+
+
+def _pivotal(adviser: Adviser, points: Tensor, means: Tensor) -> tuple[float, float]:
+    few = joint_draws(adviser, points)[: _N_DRAWS if len(adviser.span) < _SLOW_FROM else _N_SLOW]
     low, high = np.quantile([_volume(adviser, each) for each in few], _INTERVAL)
-    volume = _volume(adviser, adviser.model.believed[0][rows])
+    volume = _volume(adviser, means)
     return max(0.0, min(volume, 2 * volume - float(high))), max(volume, 2 * volume - float(low))
 
 

@@ -113,10 +113,8 @@ def layerwise_gain(
     return LayerwiseGain(float(gains.mean()), (low, high), *_even(adviser, curve))
 
 
-def curve_values(adviser: Adviser) -> Tensor | None:
-    """Return what is believed along the uniform curve, `c x m`-dim, in the study's directions.
-
-    Points that probably break a constraint are left out.
+def curve_points(adviser: Adviser) -> Tensor | None:
+    """Return points of the uniform curve, `c x d`-dim, without those that break a constraint.
 
     Args:
         adviser: Of the study.
@@ -124,11 +122,21 @@ def curve_values(adviser: Adviser) -> Tensor | None:
     Returns:
         None where there is no curve: fewer than two uniform merges, or several experts.
     """
-    model = adviser.model
-    curve = _curve(model.trials, model.observations.X)
-    if curve is None:
-        return None
-    return model.surrogate.means(curve[model.feasibility.allows(curve)]) * adviser.flips
+    curve = _curve(adviser.model.trials, adviser.model.observations.X)
+    return None if curve is None else curve[adviser.model.feasibility.allows(curve)]
+
+
+def curve_values(adviser: Adviser) -> Tensor | None:
+    """Return what is believed along the uniform curve, `c x m`-dim, in the study's directions.
+
+    Args:
+        adviser: Of the study.
+
+    Returns:
+        None where there is no curve; see `curve_points`.
+    """
+    points = curve_points(adviser)
+    return None if points is None else adviser.model.surrogate.means(points) * adviser.flips
 
 
 def _even(

@@ -113,8 +113,8 @@ def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
     gain = (
         f"{100 * (report.hypervolume / baseline - 1):+z.0f} %" if baseline > 0 else "none measured"
     )
-    beside = [] if curve is None else [("uniform curve", curve)]
-    beside.append(("uniform merges alone", report.hypervolume_uniform))
+    beside = [] if curve is None else [("uniform curve", report.shown_curve)]
+    beside.append(("uniform merges alone", f"{report.hypervolume_uniform:.3f}"))
     pairs = zip(report.metric_names, report.reference_point, strict=True)
     reference = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
     where = (
@@ -125,7 +125,7 @@ def _volumes(report: FrontReport, validated: bool) -> list[tuple[str, str]]:
     return [
         (where, gain),
         ("hypervolume by the search's questions", report.shown_hypervolume),
-        ("; ".join(name for name, _ in beside), "; ".join(f"{v:.3f}" for _, v in beside)),
+        ("; ".join(name for name, _ in beside), "; ".join(v for _, v in beside)),
         ("reference point", reference),
     ]
 

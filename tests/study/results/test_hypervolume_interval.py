@@ -68,6 +68,12 @@ def test_the_run_screen_and_the_front_tell_it(tmp_path: Path) -> None:
     assert report.to_json()["hypervolume_interval"] == (low, high)
     shown = f"hypervolume {report.hypervolume:.3f} [{low:.3f}, {high:.3f}]"
     assert shown in report.summary()
+    assert report.hypervolume_curve is not None
+    assert report.hypervolume_curve_interval is not None
+    least, most = report.hypervolume_curve_interval
+    assert 0 <= least <= report.hypervolume_curve <= most
+    beside = f"uniform curve {report.hypervolume_curve:.3f} [{least:.3f}, {most:.3f}]"
+    assert beside in report.summary()
     status, believed = status_of(study, spec), _Believed()
     assert believed.text is None
     believed.look(study, spec, status)
