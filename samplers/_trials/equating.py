@@ -110,15 +110,16 @@ class Sheet:
     tasks: list[Any]
     numbers: Array
 
-    def variances(self) -> Array:
-        """Return the variance of each value as a mean of independent answers, `m`-dim."""
-        tasks = np.array([str(task) for task in self.tasks])
-        parts = [self.numbers[tasks == task] for task in np.unique(tasks)]
-        total: Array = sum(
-            (part.var(axis=0, ddof=1) / len(part) for part in parts if len(part) > 1),
-            np.zeros(self.numbers.shape[1]),
-        )
-        return total
+    def variances(self) -> list[float]:
+        """Return the variance of each value as a mean of independent answers."""
+        tasks = _codes(self.tasks)
+        total = np.zeros(self.numbers.shape[1])
+        for task in range(tasks.max() + 1):
+            part = self.numbers[tasks == task]
+            if len(part) > 1:
+                total += part.var(axis=0, ddof=1) / len(part)
+        variances: list[float] = total.tolist()
+        return variances
 
 
 def read_answers(trial: FrozenTrial, m: int) -> Sheet | None:

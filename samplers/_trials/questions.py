@@ -61,13 +61,17 @@ def question_sampling(
         same_questions: Whether trials without `answers` all answered the same questions.
     """
     m = known.values.shape[1]
-    sheets = [read_answers(trial, m) for trial in trials]
-    if not (same_questions or any(sheet is not None for sheet in sheets)):
+    if not (same_questions or any(read_answers(trial, m) is not None for trial in trials)):
         return None
-    of_answers = torch.tensor(
-        [[torch.nan] * m if s is None else s.variances().tolist() for s in sheets],
-        dtype=torch.double,
-    )
     told = standard_errors(trials)
-    own = of_answers if told is None else torch.where(told.isnan(), of_answers, told.square())
+    own = torch.full_like(known.values, torch.nan) if told is None else told.square()
+    if bool(own.isnan().any()):
+        own = torch.where(own.isnan(), _of_answers(trials, m), own)
     return QuestionSampling(known.values, own * known.sizes[:, None] * known.left)
+
+
+def _of_answers(trials: Sequence[FrozenTrial], m: int) -> Tensor:
+    """Return each value's variance as its answers tell it, `n x m`-dim; NaN without answers."""
+    sheets = (read_answers(trial, m) for trial in trials)
+    rows = [[torch.nan] * m if sheet is None else sheet.variances() for sheet in sheets]
+    return torch.tensor(rows, dtype=torch.double)
