@@ -117,7 +117,8 @@ def _print(runs: list[Run], arguments: argparse.Namespace, pool: ProcessPoolExec
     fresh = [run for run in runs if run.task.problem in GROUPS["fresh"]]
     if fresh:
         print_recommended_table(fresh, pool)
-        print_stop_table(fresh, pool)
+        some = [run for run in fresh if _number(run.task.problem) < RIVALS_BELOW]
+        print_stop_table(some, pool)
     if arguments.plot:
         from plot import draw
 
