@@ -29,7 +29,8 @@ class Denoised:
         trials: COMPLETE trials with finite values, and PRUNED ones with standard errors, too.
         means: An `n x m`-dim tensor, in the study's own directions.
         deviations: An `n x m`-dim tensor: posterior standard deviations.
-        relevance: For every objective, parameter -> inverse lengthscale in the unit cube.
+        relevance: For every objective, parameter -> inverse lengthscale in the unit cube; of a
+            choice the largest of its values'.
         feasible: An `n`-dim tensor: whether each trial is believed to keep to its constraints.
     """
 
@@ -103,9 +104,12 @@ def read_off(model: StudyModel, study: Study) -> Denoised:
     """Return what a model believes about its own trials."""
     means, deviations = model.believed
     names = model.cube.column_names
-    relevance = [
-        dict(zip(names, row, strict=True)) for row in model.surrogate.relevance().tolist()
-    ]
+    relevance: list[dict[str, float]] = []
+    for row in model.surrogate.relevance().tolist():
+        columns: dict[str, float] = {}
+        for name, value in zip(names, row, strict=True):  # a choice has several columns
+            columns[name] = max(value, columns.get(name, 0.0))
+        relevance.append(columns)
     feasible = model.kept >= LIKELY
     return Denoised(model.trials, means * signs(study.directions), deviations, relevance, feasible)
 

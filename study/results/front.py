@@ -28,7 +28,7 @@ from ...samplers import (
 from ..first_trials import is_uniform
 from ..seeding import SPEC, WARNING, importance_of
 from ..spec.study_spec import StudySpec
-from .front_table import data_frame, html_table, rounded, tied_sets, with_interval
+from .front_table import arm_counts, data_frame, html_table, rounded, tied_sets, with_interval
 from .indicators import curve_interval, hypervolume_interval
 from .indicators import hypervolume as hypervolume
 from .recommendations import knee_of, reference_of, to_json
@@ -247,6 +247,7 @@ class FrontReport:
             "trials": [self._trial_json(trial) for trial in self.trials],
             "layerwise": self.layerwise and self.layerwise.to_json(self.metric_names),
             "recommended": [to_json(r, self.metric_names) for r in self.recommended],
+            **({"arms": arms} if (arms := arm_counts(self.denoised.trials)) else {}),
         }
 
     def check_models(self) -> None:

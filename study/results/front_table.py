@@ -2,6 +2,7 @@
 
 import html
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ def role(trial: FrozenTrial) -> str:
 def arm_of(params: Mapping[str, Any]) -> str:
     """Return operator and experts of a candidate, `ties of 1+2`; what is fixed is left out."""
     return arm_name(*(str(params.get(name, "")) for name in (OPERATOR, EXPERTS)))
+
+
+def arm_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
+    """Return how many trials each operator with its experts has, most first; none if all are one.
+
+    Parents belong to any.
+    """
+    named = [arm_of(t.params) for t in trials if t.user_attrs.get("phase") != "parent"]
+    return dict(Counter(name for name in named if name).most_common())
 
 
 def errors_of(trial: FrozenTrial) -> list[float]:

@@ -72,6 +72,9 @@ def test_the_front_and_the_validation_name_operators_and_experts(joint: Path) ->
     report = front_report(study, StudySpec.from_yaml(joint))
     searched = [t for t in report.trials if t.user_attrs["phase"] == "search"]
     assert all(f"search, {arm_of(trial.params)}" in shown.stdout for trial in searched)
+    counts = report.to_json()["arms"]
+    assert sum(counts.values()) == TRIALS - 3
+    assert f"{next(iter(counts))} {max(counts.values())}, " in shown.stdout
     checked = invoke("validate", joint)
     assert checked.exit_code == 0, checked.stderr
     for trial in searched:

@@ -30,7 +30,8 @@ def importance(
     importance = compute_importance(inputs, signals) or {}
     columns = {_title(name, inputs.spec.importance.norm): s for name, s in signals.items()}
     columns["importance"] = importance
-    names = inputs.plan.parameter_names
+    choices = inputs.plan.settings.choices
+    names = [name for name in inputs.plan.parameter_names if name not in choices]
     if format is Format.JSON:
         print_json({n: {title: values.get(n) for title, values in columns.items()} for n in names})
         return
