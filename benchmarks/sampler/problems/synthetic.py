@@ -106,7 +106,7 @@ class Synthetic(Problem):
     def measure(
         self, x: Array, rng: np.random.Generator, hand: Sequence[int] | None = None
     ) -> Measurement:
-        """Answer 70 questions."""
+        """Answer 70 questions, or those of a hand."""
         with torch.no_grad():
             value, saved = self.truth(torch.from_numpy(x)[None])[0].tolist()
         p = float(np.clip(_LOW + _RANGE * value, 0.02, 0.98))
@@ -116,11 +116,11 @@ class Synthetic(Problem):
         correct, lengths = answers.ask(x, p, tokens)
         if hand is not None:
             correct, lengths = correct[list(hand)], lengths[list(hand)]
-        share = correct.mean()
+        share, n = correct.mean(), len(correct)
         # Agresti-Coull keeps the error above zero where all answers agree.
-        smoothed = (correct.sum() + 2) / (N_QUESTIONS + 4)
-        error = np.sqrt(smoothed * (1 - smoothed) / (N_QUESTIONS + 4))
-        length, length_error = lengths.mean(), lengths.std(ddof=1) / np.sqrt(N_QUESTIONS)
+        smoothed = (correct.sum() + 2) / (n + 4)
+        error = np.sqrt(smoothed * (1 - smoothed) / (n + 4))
+        length, length_error = lengths.mean(), lengths.std(ddof=1) / np.sqrt(n)
         told = np.stack([(correct - _LOW) / _RANGE, 1.0 - (lengths - 1.0) / _LONG])
         return Measurement(
             np.array([(share - _LOW) / _RANGE, 1.0 - (length - 1.0) / _LONG]),
