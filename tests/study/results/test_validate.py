@@ -11,6 +11,7 @@ import torch
 from optuna.artifacts import get_all_artifact_meta
 
 from mergefront.errors import StudyError
+from mergefront.samplers import CAUTION
 from mergefront.study import StudySpec
 from mergefront.study.cli.results.validate import _print
 from mergefront.study.results.front import front_report, hypervolume
@@ -75,6 +76,18 @@ def test_json_follows_the_contract_and_fits_together(
     assert difference[0] < difference[1]
     assert content["hypervolume"]["curve"] >= content["hypervolume"]["uniform"]
     assert content["interval"]["gain"][1] <= difference[1]
+
+
+def test_it_counts_what_of_the_front_was_predicted(validation: Validation) -> None:
+    content, scores = validation.to_json(), []
+    for model in content["models"]:
+        for name, error in model["fresh_errors"].items():
+            assert error > CAUTION * model["denoised_errors"][name]  # the questions' own beside it
+            off = abs(model["values"][name] - model["denoised"][name])
+            total = np.hypot(error, model["standard_errors"][name])
+            scores += [off / total] if model["in_front"] else []
+    within = sum(score <= 1.96 for score in scores)
+    assert content["front_as_predicted"] == {"values": len(scores), "within": within}
 
 
 def test_models_of_the_front_are_compared_with_the_whole_uniform_curve(
