@@ -147,7 +147,8 @@ def _rotation(problem: Problem, seed: int) -> Rotation | None:
     """Return who deals 70 questions of the pool to every candidate."""
     if problem.n_pool is None:
         return None
-    return Rotation([""] * problem.n_pool, seed=seed, share=N_QUESTIONS / problem.n_pool)
+    share = N_QUESTIONS / problem.n_pool
+    return Rotation([""] * problem.n_pool, seed=seed + problem.deal, share=share)
 
 
 def _ask(

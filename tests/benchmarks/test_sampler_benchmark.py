@@ -8,7 +8,7 @@ import torch
 from problems import GROUPS, Problem, make_problem, utilities
 from problems.synthetic import Shape, Synthetic
 from rivals import known_importance
-from runs import Run, Task, load_or_run
+from runs import Run, Task, _rotation, load_or_run
 from scores import best_choice_regret, hypervolume_regret, reported_regret, selection_regret
 
 LEVELS = torch.linspace(0, 1, 8, dtype=torch.double)[:, None]
@@ -75,3 +75,12 @@ def test_a_run_is_kept_and_scored(tmp_path: Path) -> None:
     best = best_choice_regret(run, 48)
     assert 0 <= best <= reported_regret(run, 48, "denoised")
     assert hypervolume_regret(run, 48) <= hypervolume_regret(run, 8)
+
+
+def test_problems_of_one_table_differ_in_how_questions_are_dealt() -> None:
+    hands = set()
+    for name in GROUPS["demo-rotating"]:
+        rotation = _rotation(make_problem(name), 0)
+        assert rotation is not None
+        hands.add(tuple(rotation.hand(0).blocks[0]))
+    assert len(hands) == len(GROUPS["demo-rotating"])

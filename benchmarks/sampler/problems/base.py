@@ -62,6 +62,11 @@ class Problem(ABC):
         return None
 
     @property
+    def deal(self) -> int:
+        """Which way its questions are dealt, where problems differ in nothing else."""
+        return 0
+
+    @property
     def names(self) -> list[str]:
         """The parameters' names."""
         return [f"layer_{index:03d}" for index in range(self.dim)]

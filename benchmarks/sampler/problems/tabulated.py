@@ -44,7 +44,7 @@ class Tabulated(Problem):
     """Layer-wise merges of the demo pair.
 
     Args:
-        seed: Decides the 70 questions that a search may see.
+        seed: Decides the 70 questions that a search may see, or how they are dealt.
         rotating: Whether each candidate answers its share of all instead.
     """
 
@@ -54,7 +54,7 @@ class Tabulated(Problem):
         accuracy, tokens = ends[0].mean(dim=1), ends[1].mean(dim=1)
         self._low = torch.stack([accuracy[0], -tokens[1]])
         self._range = torch.stack([accuracy[1] - accuracy[0], tokens[1] - tokens[0]])
-        n_all = ends.shape[2]
+        n_all, self._seed = ends.shape[2], seed
         self._n_all = n_all if rotating else None
         self._asked = np.random.default_rng([13, seed]).permutation(n_all)[:N_QUESTIONS]
         super().__init__(
@@ -73,6 +73,11 @@ class Tabulated(Problem):
         columns = torch.stack([correct, -tokens], dim=-1)
         means = _kernel(X, weights) @ columns[:-1] + columns[-1]
         return (means - self._low) / self._range
+
+    @property
+    def deal(self) -> int:
+        """Which way its questions are dealt."""
+        return self._seed
 
     @property
     def n_pool(self) -> int | None:
