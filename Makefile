@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-methods catalogue bench-simmerge bench-simmerge-table \
+        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-joint bench-methods catalogue bench-simmerge bench-simmerge-table \
         smollm2 bench-smollm2
 
 install: $(STAMP)
@@ -101,6 +101,11 @@ GRANULARITIES = mergefront:merge.granularity=uniform,mergefront:merge.granularit
 bench-methods: install
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/methods/on_problems.py --out runs/methods/problems
 	$(COMPARE) --presets $(METHODS),$(SWEEPS),$(PRIORS),$(GRANULARITIES)
+
+# One study over several operators, beside others; what is finished is not repeated. Three hours on one core.
+bench-joint: install
+	$(BIN)/python benchmarks/joint/joint_demo.py --out runs/joint/demo
+	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/joint/joint_ways.py --out runs/joint/problems
 
 # What should have a weight of its own; half an hour on one core.
 bench-granularities: install
