@@ -10,7 +10,7 @@ them: in place is measured in an engine whose layers were kept plain, as they ar
 the loader in that engine.
 
 A merge reads two parents and writes one model. What that moves in a second, by the time of the
-swap alone, is compared with what a plain copy moves on the same device in the same run.
+swap alone, is compared with what a plain copy moves on the same device just before.
 """
 
 import argparse
@@ -43,6 +43,8 @@ from plain_layers import plain_layers
 
 _FIRST_TOKEN = Sampling(1)
 _PROMPT = ["1a+1b+1?"]
+# Bytes of a plain copy: more than a processor's cache.
+_COPIED = 1 << 28
 # Answered together to measure tokens a second.
 _N_ANSWERS, _N_TOKENS = (64, 48) if torch.cuda.is_available() else (16, 12)
 _COLUMNS = (
@@ -50,7 +52,7 @@ _COLUMNS = (
     "seconds to the first token",
     "against the first",
     "swap, ms",
-    "of a copy's speed",
+    "of a copy's speed, %",
     "tokens/s after it",
 )
 
@@ -65,12 +67,14 @@ class Row:
         name: Printed.
         seconds: From the weights to the first token, one a candidate.
         swaps: Of the swap alone, where it can be told apart.
+        copies: Bytes that a plain copy moved in a second, before each of these.
         tokens: A second, after the last swap.
     """
 
     name: str
     seconds: list[float] = field(default_factory=list)
     swaps: list[float] = field(default_factory=list)
+    copies: list[float] = field(default_factory=list)
     tokens: float | None = None
 
 
@@ -137,6 +141,7 @@ def _swaps(backend: VllmBackend, groups: Sequence[Groups], engine: str) -> list[
         backend._overwrites = in_place
         row = Row(f"{engine}, {way}")
         for candidate in groups:
+            row.copies.append(_copied_bytes_per_second())
             start = time.perf_counter()
             row.swaps.append(backend.apply(candidate))
             backend.generate(_PROMPT, _FIRST_TOKEN)
@@ -195,6 +200,7 @@ def _in_transformers(models: Models, groups: list[Groups]) -> Row:
     backend.load(models)
     row = Row("transformers, merged in place")
     for candidate in groups:
+        row.copies.append(_copied_bytes_per_second())
         start = time.perf_counter()
         row.swaps.append(backend.apply(candidate))
         backend.generate(_PROMPT, _FIRST_TOKEN)
@@ -208,10 +214,10 @@ def _seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _copied_bytes_per_second(n_bytes: int) -> float:
-    """Return what copies of as many bytes move: each is read once and written once."""
+def _copied_bytes_per_second() -> float:
+    """Return what a plain copy moves: each byte is read once and written once."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    source = torch.zeros(n_bytes, dtype=torch.uint8, device=device)
+    source = torch.zeros(_COPIED, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
     def copy() -> None:
@@ -220,28 +226,28 @@ def _copied_bytes_per_second(n_bytes: int) -> float:
             torch.cuda.synchronize()
 
     copy()
-    return 2 * n_bytes / min(_seconds(copy) for _ in range(5))
+    return 2 * _COPIED / _seconds(copy)
 
 
 def _print(shape: str, models: Models, rows: Sequence[Row], n_bytes: int) -> None:
-    copied = _copied_bytes_per_second(n_bytes)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     size = f"{n_parameters(models) / 1e9:.3g} billion weights, {models.dtype}"
-    print(f"\n**{shape}: {size}, {device}; a copy moves {copied / 1e9:.1f} GB/s**\n")
+    print(f"\n**{shape}: {size}, {device}**\n")
     print(f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}")
     for row in rows:
         cells = [_estimate(row.seconds), f"{fmean(row.seconds) / fmean(rows[0].seconds):.1f}"]
         if row.swaps:
-            swap = fmean(row.swaps)
-            cells += [f"{1e3 * swap:.0f}", f"{3 * n_bytes / swap / copied:.0%}"]
+            pairs = zip(row.swaps, row.copies, strict=True)
+            shares = [100 * 3 * n_bytes / swap / copied for swap, copied in pairs]
+            cells += [f"{1e3 * fmean(row.swaps):.0f}", _estimate(shares, 0)]
         else:
             cells += ["", ""]
         cells.append("" if row.tokens is None else f"{row.tokens:.0f}")
         print(f"| {row.name} | {' | '.join(cells)} |", flush=True)
 
 
-def _estimate(numbers: list[float]) -> str:
-    return f"{fmean(numbers):.3f} ± {stdev(numbers) / len(numbers) ** 0.5:.3f}"
+def _estimate(numbers: list[float], digits: int = 3) -> str:
+    return f"{fmean(numbers):.{digits}f} ± {stdev(numbers) / len(numbers) ** 0.5:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -56,8 +56,13 @@ def _is_its_export(backend: VllmBackend, models: Models, out: Path) -> None:
 @pytest.fixture(scope="module", params=KINDS)
 def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Models:
     # Where a CPU has AMX, vLLM's latent attention takes 16 bits alone.
-    dtype = "bfloat16" if request.param in OTHER_KERNELS else "float32"
+    short = request.param in OTHER_KERNELS and torch.cpu._is_amx_tile_supported()
+    dtype = "bfloat16" if short else "float32"
     return write_pair(tmp_path_factory.mktemp("pair"), request.param, dtype)
+
+
+def _is_latent(models: Models) -> bool:
+    return "kv_lora_rank" in Checkpoint(models.base).config
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +71,10 @@ def backend(models: Models) -> Iterator[VllmBackend]:
     try:
         backend.load(models)  # refuses if a parent swapped in is not the parent
     except EngineError as error:
-        # vLLM 0.32 packs latent attention for AMX and cannot load into what it has packed.
-        if models.dtype == "bfloat16" and "cannot load other weights" in str(error):
+        # vLLM 0.32 packs latent attention for AMX and cannot load into what it has packed; on
+        # CPUs without AVX-512 its answers are other ones in each batch.
+        packed = models.dtype == "bfloat16" and "cannot load other weights" in str(error)
+        if packed or (_is_latent(models) and "whatever is answered with it" in str(error)):
             pytest.skip(f"refused, as it should be: {error}")
         raise
     yield backend

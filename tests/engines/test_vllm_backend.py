@@ -4,7 +4,7 @@ Run by `make test-vllm`, in an environment of its own.
 """
 
 import json
-import resource
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -254,16 +254,18 @@ def test_packed_weights_are_in_the_checksum(backend: VllmBackend) -> None:
 def test_two_hundred_swaps_leak_nothing_and_end_where_they_should(backend: VllmBackend) -> None:
     become(backend, 0.25)
     expected = backend.checksum()
-    for index in range(20):
-        become(backend, (index % 7) / 6)
-    before = _resident_bytes()
-    for index in range(200):
-        become(backend, (index % 11) / 10)
-    assert _resident_bytes() - before < 30 * 2**20
+    logging.disable(logging.CRITICAL)  # pytest keeps every record, with the tensors that it names
+    taken = [_bytes_after(backend, n_swaps) for n_swaps in (20, 100, 100)]
+    logging.disable(logging.NOTSET)
+    # A leak takes memory every time; what else the process does may take some once.
+    assert min(taken[1] - taken[0], taken[2] - taken[1]) < 15 * 2**20
     become(backend, 0.25)
     assert backend.checksum() == expected
 
 
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def _bytes_after(backend: VllmBackend, n_swaps: int) -> int:
+    """Return the memory of the process's own, files that it reads left out."""
+    for index in range(n_swaps):
+        become(backend, (index % 11) / 10)
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])

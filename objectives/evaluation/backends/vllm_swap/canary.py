@@ -33,9 +33,10 @@ PROMPTS = (
 N_TOKENS = 24
 # Below it a difference of a token's log-probability is rounding, above it another model.
 _ROUNDING = 1e-3
-# What a token may fall short of transformers' best one, as a difference of logits. Other kernels
-# round otherwise; another model is off by several units.
-_SHORTFALL = {"float32": 0.02, "bfloat16": 0.6, "float16": 0.2}
+# What a token may fall short of transformers' best one, as a difference of logits, and by what its
+# log-probability may depend on the answers generated with it. Other kernels round otherwise;
+# another model, or a wrong kernel, is off by more.
+_OTHER_ROUNDING = {"float32": 0.02, "bfloat16": 0.6, "float16": 0.2}
 
 # Of one rank's tensors, by name: dtype, shape and hash.
 Hashes = dict[str, str]
@@ -97,16 +98,22 @@ class Repeatability:
         n_answers: That were asked for twice.
         n_again: That differed when they were asked for again.
         n_reordered: That differed when they were asked for in another order.
+        largest: Difference between log-probabilities of a token behind the same text.
     """
 
     n_answers: int
     n_again: int
     n_reordered: int
+    largest: float = 0.0
 
     @property
     def exact(self) -> bool:
         """Whether every answer was the same each time."""
         return self.n_again + self.n_reordered == 0
+
+    def is_rounding(self, dtype: str) -> bool:
+        """Whether what differs can come from rounding in another order."""
+        return self.largest <= _OTHER_ROUNDING[dtype]
 
     def __str__(self) -> str:
         return (
@@ -148,7 +155,16 @@ def repeatability(first: Sequence[Answered], *others: Sequence[Answered]) -> Rep
     again, reordered = (
         sum(a.tokens != b.tokens for a, b in zip(first, other, strict=True)) for other in others
     )
-    return Repeatability(len(first), again, reordered)
+    largest = max(_rift(a, b) for other in others for a, b in zip(first, other, strict=True))
+    return Repeatability(len(first), again, reordered, largest)
+
+
+def _rift(ours: Answered, theirs: Answered) -> float:
+    """Return by how much log-probabilities differ as far as two answers are the same text."""
+    pairs = zip(ours.tokens, theirs.tokens, strict=True)
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(ours.tokens))
+    told = zip(ours.logprobs[: same + 1], theirs.logprobs[: same + 1], strict=True)
+    return max(abs(a - b) for a, b in told)
 
 
 def fresh_canary(
@@ -214,6 +230,6 @@ def shortfall(
             logits = model(torch.tensor([ids])).logits[0, -len(answer.tokens) - 1 : -1].float()
         taken = logits.gather(1, torch.tensor(answer.tokens)[:, None])[:, 0]
         worst = max(worst, float((logits.max(1).values - taken).max()))
-    if worst <= _SHORTFALL[dtype]:
+    if worst <= _OTHER_ROUNDING[dtype]:
         return None
     return f"a decoded token's logit is {worst:.2g} below the best one in transformers"

@@ -86,7 +86,11 @@ class SelfTest:
         return hashlib.sha256(repr(hashes).encode()).hexdigest()
 
     def _look_fresh(self, engine: Engine) -> Canary:
-        """Look at an engine that has swapped nothing, and at how far it repeats itself."""
+        """Look at an engine that has swapped nothing, and at how far it repeats itself.
+
+        Raises:
+            EngineError: If an answer depends on those generated with it by more than rounding.
+        """
         before = engine.hashes()
         first = ask(engine, self._chat)
         after = engine.hashes()
@@ -94,6 +98,13 @@ class SelfTest:
         again = ask(engine, self._chat)
         reordered = ask(engine, self._chat, range(len(PROMPTS))[::-1])
         self.repeatability = repeatability(first, again, reordered)
+        if not self.repeatability.is_rounding(self._models.dtype):
+            raise EngineError(
+                "vLLM must answer a prompt alike whatever is answered with it, but before any "
+                f"swap a token's log-probability differs by {self.repeatability.largest:.2g} "
+                "behind the same text: its kernels for this model are wrong on this machine. "
+                "Set evaluation.backend to transformers."
+            )
         return fresh_canary(after, first, again)
 
     def _look(self, engine: Engine) -> Canary:

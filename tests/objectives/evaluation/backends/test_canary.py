@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from mergefront.objectives.evaluation.backends.vllm_swap.canary import (
     Answered,
     Canary,
@@ -70,3 +72,15 @@ def test_what_is_not_repeated_is_counted() -> None:
     assert (found.n_again, found.n_reordered, found.exact) == (0, 1, False)
     assert str(found).startswith("of 2 answers 0 differed when they were asked for again, 1 ")
     assert repeatability(FIRST, FIRST, FIRST).exact
+
+
+def test_answers_of_other_batches_may_differ_by_rounding_and_no_more() -> None:
+    # The second tokens differ: nearly as probable is rounding. What follows is another text.
+    near = _answers((5, 9), -0.1, -2.01)
+    far = _answers((5, 9), -0.1, -2.15)
+    assert repeatability(FIRST, FIRST, near).largest == pytest.approx(0.01)
+    assert repeatability(FIRST, FIRST, near).is_rounding("float32")
+    assert not repeatability(FIRST, FIRST, far).is_rounding("float32")
+    assert repeatability(FIRST, FIRST, far).is_rounding("bfloat16")
+    behind = _answers((6, 9), -0.1, -9.0)
+    assert repeatability(FIRST, FIRST, behind).largest == 0.0
