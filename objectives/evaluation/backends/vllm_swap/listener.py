@@ -38,6 +38,10 @@ class Listener:
         """Leave the model as it was."""
         del self._model.compute_logits
 
+    def forget(self) -> None:
+        """Forget what parents made of earlier prompts."""
+        self._kept.clear()
+
     def keep(self, parent: int, place: int, ids: Sequence[int], n: int) -> None:
         """Keep what the live model, which is a parent now, made of a prompt.
 
@@ -72,7 +76,8 @@ class Listener:
 
     def _take(self, ids: Sequence[int], n: int) -> Tensor:
         first = len(ids) - n - 1
-        rows = torch.cat(self._heard)[first : first + n]
+        # A copy: a view would keep what was made of the context.
+        rows = torch.cat(self._heard)[first : first + n].clone()
         self._heard.clear()
         return rows
 

@@ -56,6 +56,7 @@ def readings(
     engine.call("mergefront_listen")
     try:
         for batch in _batches(asked, len(parents) * engine.n_words):
+            engine.call("mergefront_listener", "forget")
             for parent in parents:
                 become(parent)
                 for place, window in enumerate(batch):
