@@ -132,6 +132,15 @@ class MergePlan:
         Raises:
             LayoutError: If a parameter is missing or unknown.
         """
+        expected = self._checked_names(params)
+        n = self.settings.n_experts
+        values = [float(params[name]) for name in self._weight_names]
+        groups = {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
+        if self.arms:
+            groups[ARM] = (float(self.settings.arm_of(params)),)
+        return groups | {name: (float(params[name]),) for name in expected if name == DENSITY}
+
+    def _checked_names(self, params: Mapping[str, Any]) -> list[str]:
         expected = self.parameter_names
         if set(params) != set(expected):
             missing = sorted(set(expected) - set(params))
@@ -140,12 +149,7 @@ class MergePlan:
                 f"A candidate must give exactly the {len(expected)} parameters of its plan, but "
                 f"{missing=} and {unknown=}."
             )
-        n = self.settings.n_experts
-        values = [float(params[name]) for name in self._weight_names]
-        groups = {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
-        if self.arms:
-            groups[ARM] = (float(self.settings.arm_of(params)),)
-        return groups | {name: (float(params[name]),) for name in expected if name == DENSITY}
+        return expected
 
     def at(self, groups: Mapping[str, Sequence[float]]) -> Candidate:
         """Return a candidate as a study of its arm alone would merge it.
@@ -178,7 +182,12 @@ class MergePlan:
         return params
 
     def under(self, params: Mapping[str, Any]) -> Params:
-        """Return a candidate's parameters as those of a study of its arm alone."""
+        """Return a candidate's parameters as those of a study of its arm alone.
+
+        Raises:
+            LayoutError: If a parameter is missing or unknown, or they name no arm.
+        """
+        self._checked_names(params)
         if not self.arms:
             return dict(params)
         place = self.settings.arm_of(params)

@@ -62,13 +62,14 @@ def write_candidate(
     is_new = trial.user_attrs.get("phase") == PHASE
     who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
     title = f"{study.study_name}, {who}"
+    told = trial.params if inputs.plan.arms else {}
     try:
         report = front_report(study, inputs.spec)
     except StudyError:  # nothing is measured yet
-        _write(own, groups, provenance_of(own, groups, title), folder)
+        _write(own, groups, provenance_of(own, groups, title, parameters=told), folder)
         return
     scores, picture = scores_of(study, report, trial), "front.png" if report.trials else ""
-    provenance = provenance_of(own, groups, title, scores, picture)
+    provenance = provenance_of(own, groups, title, scores, picture, told)
     _write(own, groups, provenance, folder, plot_front(report) if picture else None)
 
 

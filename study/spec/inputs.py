@@ -31,6 +31,7 @@ from ...objectives.evaluation.backends.backend import Kind
 from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import (
+    Arm,
     MergePlan,
     MergeSettings,
     check_operator_fits,
@@ -70,6 +71,8 @@ class StudyInputs:
         stop_tokens: Ids that end an answer.
         chat_template: Its source. Defaults to None: the base's.
         has_measured: Whether blocks of layers were measured for it, and its spec named none.
+        arm: Whose study alone it is, with the whole study's numbers of experts. Defaults to None:
+            it is the whole study.
     """
 
     spec: StudySpec
@@ -80,6 +83,7 @@ class StudyInputs:
     stop_tokens: tuple[int, ...] = ()
     chat_template: str | None = None
     has_measured: bool = False
+    arm: Arm | None = None
 
     @classmethod
     def of(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "StudyInputs":
@@ -195,6 +199,7 @@ class StudyInputs:
             spec=self.spec.of_arm(arm, self.stop_tokens),
             experts=tuple(self.experts[k - 1] for k in arm.experts),
             plan=self.plan.arms[place],
+            arm=arm,
         )
 
     def _rules(self) -> dict[str, Any]:

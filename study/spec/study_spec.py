@@ -126,6 +126,9 @@ class StudySpec(Section):
     def of_arm(self, arm: Arm, stop_tokens: Sequence[int]) -> Self:
         """Return the spec of a study of one arm alone, for what is made of its candidates.
 
+        Experts have other numbers in it than in the study, so it measures nothing: no metric may
+        silently mean another expert.
+
         Args:
             arm: Of the spec.
             stop_tokens: Of the study: those of fewer parents might be others.
@@ -148,6 +151,7 @@ class StudySpec(Section):
         changed = {
             "models": self.models.model_copy(update=models),
             "merge": self.merge.model_copy(update=merge),
+            **{key: [] for key in ("objectives", "constraints", "criteria")},
         }
         return self.model_copy(update=changed)
 

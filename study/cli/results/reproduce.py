@@ -140,7 +140,8 @@ def _make(inputs: "StudyInputs", content: dict[str, Any], out: Path | None) -> l
 
     with TemporaryDirectory(prefix="mergefront-reproduce-") as temporary:
         made = out or Path(temporary) / "model"
-        merge_weights(inputs, _weights(inputs, content["params"]), made)
+        own, params = inputs.at(content["params"])
+        merge_weights(own, _weights(own, params), made)
         found = weights_of(made)
     if found != content["files"]:
         raise StudyError(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -22,16 +22,18 @@ class Provenance:
 
     Args:
         title: First heading of the card.
-        parents: Role (`base`, `expert 1`, ...) -> name and hash of the weights; `source` is what
+        parents: Role (`base`, `expert 1`, ..., numbers as in the study) -> name and hash of the weights; `source` is what
             the spec names, `licence` what the parent's card says, both where they are known.
         operator: Of the merge.
         dtype: Of the merge's inputs and output.
-        weights: Search variable -> one number per expert.
+        weights: Search variable -> one number per expert, in the order of `parents`.
         settings: What else decides the bytes: granularity, rules of embeddings and head, density,
             parameters, seed.
         scores: Heading -> scores; what is worth most comes first. Empty for an unmeasured merge.
         mergekit: The same merge as a configuration of mergekit; empty if it has none.
         picture: File of the front's picture beside the card; empty if there is none.
+        arm: Operator and experts as the study names them; empty if it searched neither.
+        parameters: Of the trial in such a study; empty if no trial made it.
     """
 
     title: str
@@ -43,6 +45,8 @@ class Provenance:
     scores: Mapping[str, Scores]
     mergekit: str = ""
     picture: str = ""
+    arm: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recipe_yaml(provenance: Provenance) -> str:
@@ -53,6 +57,8 @@ def recipe_yaml(provenance: Provenance) -> str:
         "dtype": provenance.dtype,
         "settings": dict(provenance.settings),
         "weights": dict(provenance.weights),
+        **({"arm": provenance.arm} if provenance.arm else {}),
+        **({"study_parameters": dict(provenance.parameters)} if provenance.parameters else {}),
     }
     return str(yaml.safe_dump(content, sort_keys=False))
 
@@ -69,6 +75,7 @@ def model_card(provenance: Provenance) -> str:
             "",
             f"A layer-wise merge ({provenance.operator}, {provenance.dtype}) made by "
             "[MergeFront](https://github.com/mergefront/mergefront).",
+            *_arm(provenance),
             "",
             *_scores(provenance),
             *([picture] if provenance.picture else []),
@@ -83,7 +90,8 @@ def model_card(provenance: Provenance) -> str:
             "",
             "## Weights",
             "",
-            "Weight 0 is the base, 1 the expert. `recipe.yaml` holds the exact numbers.",
+            "Weight 0 is the base, 1 the expert; of several experts each has one, in the order "
+            "of the table above. `recipe.yaml` holds the exact numbers.",
             "",
             "| variable | weight |",
             "|---|---|",
@@ -92,6 +100,14 @@ def model_card(provenance: Provenance) -> str:
             *_mergekit(provenance),
         ]
     )
+
+
+def _arm(provenance: Provenance) -> list[str]:
+    if not provenance.arm:
+        return []
+    return [
+        f"It is what its study calls `{provenance.arm}`, and its experts have the study's numbers."
+    ]
 
 
 _USAGE = [

@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...._version import __version__
 from ....errors import SpecError
+from ....objectives.merging.settings import EXPERTS, OPERATOR
+from ...first_trials import arm_name
 from ...seeding import FINGERPRINT
 from ...spec.base import explain
 from ...spec.inputs import StudyInputs
@@ -24,16 +26,24 @@ _CHUNK = 1 << 22
 
 
 class Manifest(BaseModel):
-    """What `reproduce` reads of a manifest."""
+    """What `reproduce` reads of a manifest; `params` are numbers, and texts that name the arm."""
 
     model_config = ConfigDict(extra="allow")
 
     spec: dict[str, Any]
-    params: dict[str, float]
+    params: dict[str, float | str]
     values: dict[str, float] = Field(default_factory=dict)
     standard_errors: list[float] | None = None
     fingerprint: dict[str, Any]
     files: dict[str, str]
+
+    @field_validator("params")
+    @classmethod
+    def _only_arms_are_texts(cls, params: dict[str, float | str]) -> dict[str, float | str]:
+        texts = {name for name, value in params.items() if isinstance(value, str)}
+        if wrong := sorted(texts - {OPERATOR, EXPERTS}):
+            raise ValueError(f"{wrong[0]} must be a number, but got {params[wrong[0]]!r}")
+        return params
 
 
 def manifest_of(
@@ -41,26 +51,28 @@ def manifest_of(
 ) -> dict[str, Any]:
     """Return the manifest of a trial's exported model.
 
+    Spec, parameters and fingerprint are the whole study's, also where an arm leaves experts out:
+    numbers of experts, in weights and in metrics, then mean what they mean in the study.
+
     Args:
         inputs: What the study was made of.
         study: Of the trial.
         trial: The published one.
         folder: With the exported model.
     """
-    own, params = inputs.at(trial.params)
-    # Where operator or experts were searched, the model is made as by a study without a choice.
-    fingerprint = own.fingerprint() if inputs.plan.arms else study.user_attrs[FINGERPRINT]
+    arm = inputs.of_arm(trial.params).arm
     return {
         "mergefront": __version__,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "study": study.study_name,
         "trial": trial.number,
-        "params": params,
+        **({} if arm is None else {"arm": arm_name(arm.label, arm.experts_label)}),
+        "params": trial.params,
         "values": dict(zip(inputs.spec.metric_names, trial.values or (), strict=False)),
         "standard_errors": trial.user_attrs.get("standard_errors"),
-        "spec": portable_spec(own),
+        "spec": portable_spec(inputs),
         # Hashes of the parents' weights and of the questions are in it.
-        "fingerprint": fingerprint,
+        "fingerprint": study.user_attrs[FINGERPRINT],
         "files": weights_of(folder),
     }
 

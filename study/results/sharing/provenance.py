@@ -11,6 +11,7 @@ from ....objectives.checkpoints import Checkpoint
 from ....objectives.checkpoints.hub import public_name
 from ....objectives.evaluation import SPLITS
 from ....objectives.merging import mergekit_yaml
+from ...first_trials import arm_name
 from ...spec.hashing import cached_hash
 from ...spec.inputs import StudyInputs
 from ..front import FrontReport
@@ -25,6 +26,7 @@ def provenance_of(
     title: str,
     scores: Mapping[str, Scores] | None = None,
     picture: str = "",
+    parameters: Mapping[str, Any] | None = None,
 ) -> Provenance:
     """Return what a merge of a spec's models is made of.
 
@@ -34,9 +36,12 @@ def provenance_of(
         title: First heading of the card.
         scores: From `scores_of`. Defaults to None: an unmeasured merge.
         picture: File of the front's picture beside the card.
+        parameters: Of the trial in its study, where that searched the arm. Defaults to None: no
+            trial made it.
     """
-    spec = inputs.spec
-    roles = ["base", *(f"expert {k}" for k in range(1, len(inputs.experts) + 1))]
+    spec, arm = inputs.spec, inputs.arm
+    numbers = range(1, len(inputs.experts) + 1) if arm is None else arm.experts
+    roles = ["base", *(f"expert {k}" for k in numbers)]
     parents = zip(roles, (inputs.base, *inputs.experts), strict=True)
     single = len(inputs.experts) == 1
     return Provenance(
@@ -52,6 +57,8 @@ def provenance_of(
         scores=scores or {},
         mergekit=_mergekit(inputs, groups),
         picture=picture,
+        arm="" if arm is None else arm_name(arm.label, arm.experts_label),
+        parameters=parameters or {},
     )
 
 
