@@ -60,7 +60,7 @@ def test_a_manifest_whose_parameters_name_no_arm_is_refused(joint: Path, tmp_pat
     out = tmp_path / "out"
     assert invoke("publish", joint, "--trial", 3, "--to", out).exit_code == 0
     whole = json.loads((out / "manifest.json").read_text())
-    odd = [
+    odd: list[tuple[dict[str, object], str]] = [
         ({"experts": "7"}, "must name"),
         ({"layer_000@1": "x"}, "must be a number"),
         ({"layer_999": 0.5}, "unknown"),
