@@ -22,8 +22,9 @@ class Provenance:
 
     Args:
         title: First heading of the card.
-        parents: Role (`base`, `expert 1`, ..., numbers as in the study) -> name and hash of the weights; `source` is what
-            the spec names, `licence` what the parent's card says, both where they are known.
+        parents: Role (`base`, `expert 1`, ..., numbers as in the study) -> name and hash of the
+            weights; `source` is what the spec names, `licence` what the parent's card says, both
+            where they are known.
         operator: Of the merge.
         dtype: Of the merge's inputs and output.
         weights: Search variable -> one number per expert, in the order of `parents`.
