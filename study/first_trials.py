@@ -9,6 +9,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats.qmc import Sobol
 
+from ..errors import SpecError
 from ..objectives.merging import Arm, MergePlan
 from ..objectives.merging.settings import DENSITY, NO_WEIGHTS
 from ..samplers import uniform_levels
@@ -29,7 +30,12 @@ def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, BaseDistribution
 
 
 def first_trials(spec: StudySpec, plan: MergePlan) -> list[FrozenTrial]:
-    """Return the parents, then uniform merges, Sobol points, or a grid over all parameters."""
+    """Return the parents, then uniform merges, Sobol points, or a grid over all parameters.
+
+    Raises:
+        SpecError: If candidates leave out experts and the bounds leave out 0.
+    """
+    _check_left_out(spec, plan)
     n_experts, space = plan.settings.n_experts, search_space(spec, plan)
     trials = [first(space, plan.uniform(0.0), "parent", "base")]
     for expert in range(1, n_experts + 1):
@@ -38,6 +44,23 @@ def first_trials(spec: StudySpec, plan: MergePlan) -> list[FrozenTrial]:
     makers = {"uniform": _uniform_merges, "sobol": _sobol_points, "grid": _grid}
     trials += makers[spec.sampler.startup](spec, plan, space, spec.study.trials - len(trials))
     return trials
+
+
+def _check_left_out(spec: StudySpec, plan: MergePlan) -> None:
+    """Check that experts that an arm leaves out can have the weight that says so.
+
+    Raises:
+        SpecError: If the bounds do not hold it.
+    """
+    low, high = spec.merge.bounds
+    left_out = [arm for arm in plan.settings.arms if len(arm.experts) < plan.settings.n_experts]
+    if left_out and not low <= 0.0 <= high:
+        name = arm_name(left_out[0].label, left_out[0].experts_label)
+        raise SpecError(
+            f"`merge.bounds` must hold 0 where a candidate can leave out experts ({name}), which "
+            f"then have weight 0, but got [{low:g}, {high:g}]; write [{min(low, 0):g}, "
+            f"{max(high, 0):g}], or merge all experts in every candidate."
+        )
 
 
 def _uniform_merges(

@@ -35,7 +35,7 @@ def screen(
     """
     free = fixed.isnan()
     moved = torch.where(free, X, fixed)
-    own = X[(free | (fixed == X)).all(dim=1)]
+    own = X[(free | (fixed == X)).all(dim=1)].clamp(0.0, 1.0)
     raw = raw_points(moved, means(moved), n, rng)[len(X) :]
     return torch.cat([own, torch.where(free, raw, fixed)])
 

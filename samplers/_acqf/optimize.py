@@ -101,10 +101,11 @@ def raw_points(X: Tensor, means: Tensor, n: int, rng: np.random.Generator) -> Te
 
     A half of `n` are front points with a few columns moved, a quarter lie on the lines between
     neighbours on the front, an eighth on the diagonal of uniform merges, an eighth anywhere; the
-    evaluated points come on top, because measuring one again may be worth most.
+    evaluated points come on top, because measuring one again may be worth most. Where bounds leave
+    out what was measured, such as the parents, the nearest points within take its place.
 
     Args:
-        X: An `n x d`-dim tensor of evaluated points.
+        X: An `n x d`-dim tensor of evaluated points, those outside the cube included.
         means: Their posterior means, `n x m`-dim.
         n: How many.
         rng: Draws them.
@@ -118,7 +119,7 @@ def raw_points(X: Tensor, means: Tensor, n: int, rng: np.random.Generator) -> Te
         left = torch.from_numpy(rng.integers(len(front) - 1, size=n // 4))
         share = torch.from_numpy(rng.random((n // 4, 1)))
         groups.append(front[left] * (1 - share) + front[left + 1] * share)
-    return torch.cat(groups)
+    return torch.cat(groups).clamp(0.0, 1.0)
 
 
 def _moved(front: Tensor, n: int, rng: np.random.Generator) -> Tensor:

@@ -23,6 +23,7 @@ from mergefront.study.results.front_table import arm_of
 from mergefront.study.run import make_objective, run
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
+from small_study import write_spec
 
 TRIALS = 16
 
@@ -140,6 +141,29 @@ def test_a_plan_of_choices_is_told_before_anything_is_created(tmp_path: Path) ->
     assert "8 choices (linear of 1 2 1+2, ties(density=0.5) of 1 2 1+2, slerp of 1 2)" in shown
     assert "left out: slerp of 2" in shown
     assert not (tmp_path / "study.db").exists()
+
+
+def test_bounds_that_leave_out_the_weight_of_a_missing_expert_are_refused(tmp_path: Path) -> None:
+    path = write_joint_spec(tmp_path, merge={"bounds": [0.2, 0.8]})
+    for command in ([], ["--dry-run"]):
+        told = invoke("run", path, *command)
+        assert told.exit_code == 1
+        shown = " ".join(told.stderr.split())
+        assert "`merge.bounds` must hold 0 where a candidate can leave out experts" in shown
+        assert "(linear of 1)" in shown
+        assert "write [0, 0.8]" in shown
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_bounds_may_leave_out_the_parents(tmp_path: Path) -> None:
+    merge = {"bounds": [0.2, 0.8], "operator": ["linear", "slerp"], "order": None}
+    path = write_spec(tmp_path, 4, merge=merge, study={"trials": 10})
+    run(load_inputs(path))
+    trials = load_study(StudySpec.from_yaml(path)).trials
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 10
+    for trial in trials[2:]:
+        weights = [value for value in trial.params.values() if isinstance(value, float)]
+        assert all(0.2 <= weight <= 0.8 for weight in weights)
 
 
 @pytest.mark.parametrize("preset", ["qnehvi", "tpe", "nsga2", "gp", "random"])
