@@ -72,6 +72,11 @@ class Arm:
         return operator.exact_ends or (operator.on_deltas and plain)
 
 
+def _text(choice: object) -> object:
+    """Return a choice as it is named: JSON files may say the number of an expert alone, `1`."""
+    return str(choice) if isinstance(choice, int) and not isinstance(choice, bool) else choice
+
+
 @dataclass(frozen=True)
 class MergeSettings:
     """How the weights of a model are parametrised.
@@ -149,15 +154,22 @@ class MergeSettings:
         Raises:
             LayoutError: If there is no such arm.
         """
-        wanted = {name: params.get(name) for name in self.choices}
+        wanted = {name: _text(params.get(name)) for name in self.choices}
         for place in range(len(self.arms)):
             if self.choice(place) == wanted:
                 return place
-        known = ", ".join(f"{arm.label} of {arm.experts_label}" for arm in self.arms)
         raise LayoutError(
-            f"A candidate must name an operator and the experts that it merges ({known}), but "
-            f"got {wanted}."
+            f"A candidate must name an operator and the experts that it merges: "
+            f"{self._why_none(wanted)}."
         )
+
+    def _why_none(self, wanted: Mapping[str, object]) -> str:
+        """Return which choice is none; where each is one, which experts the operator merges."""
+        for name, values in self.choices.items():
+            if wanted[name] not in values:
+                return f"{name!r} must be one of {', '.join(values)}, but got {wanted[name]!r}"
+        of = [arm.experts_label for arm in self.arms if arm.label == wanted[OPERATOR]]
+        return f"{wanted[OPERATOR]} merges {', '.join(of)}, but {EXPERTS!r} is {wanted[EXPERTS]!r}"
 
     def fixed(self) -> Sequence["MergeSettings"]:
         """Return the settings of every arm, as those of a study of it alone."""

@@ -279,6 +279,7 @@ class FrontReport:
             "standard_errors": self.named(attributes.get("standard_errors")),
             "denoised": self.named(attributes["denoised"]),
             "denoised_errors": self.named(attributes["denoised_errors"]),
+            "deviations": self.named(attributes["denoised_errors"]),
             "params": trial.params,
             "user_attrs": attributes,
         }

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from ...objectives import Measurement, MergeObjective
 from ...samplers import Recommendation, fresh_deviations
 from .front import FrontReport
-from .recommendations import label_of, spread_out
+from .recommendations import full_label, spread_out
 
 # Standard errors within which a value is what was predicted: 95 %.
 _WITHIN = 1.96
@@ -29,7 +29,7 @@ class ValidatedModel:
         in_front: Whether the search reported it.
         in_uniform: Whether it is a parent or a uniform merge that keeps to the constraints.
         measurement: On the fresh split.
-        fresh_errors: How far the values on other questions may lie from those believed.
+        fresh_deviations: How far the values on other questions may lie from those believed.
         beyond_uniform: Share of resamples in which nothing on the uniform curve is as good in all
             objectives; None for what is not in the front.
     """
@@ -39,7 +39,7 @@ class ValidatedModel:
     in_front: bool
     in_uniform: bool
     measurement: Measurement
-    fresh_errors: list[float]
+    fresh_deviations: list[float]
     beyond_uniform: float | None = None
 
     @property
@@ -50,7 +50,7 @@ class ValidatedModel:
     @property
     def off(self) -> list[float]:
         """For each objective, how far the measured value lies from the believed one; see `off`."""
-        return off(self.measurement, self.trial.user_attrs["denoised"], self.fresh_errors)
+        return off(self.measurement, self.trial.user_attrs["denoised"], self.fresh_deviations)
 
     @property
     def distinguishable(self) -> bool:
@@ -78,8 +78,8 @@ class PredictedModel:
 
     @property
     def label(self) -> str:
-        """Such as `recommended 0.50`."""
-        return label_of(self.recommendation)
+        """Such as `recommended 0.50`, with the arm where it is searched."""
+        return full_label(self.recommendation)
 
     def to_json(self, report: FrontReport) -> dict[str, Any]:
         """Return what `validate --format json` prints of it."""
@@ -88,7 +88,8 @@ class PredictedModel:
             "preference": self.recommendation.preference,
             "params": self.recommendation.params,
             "predicted": report.named(self.recommendation.values),
-            "deviations": report.named(self.recommendation.fresh_deviations),
+            "deviations": report.named(self.recommendation.deviations),
+            "fresh_deviations": report.named(self.recommendation.fresh_deviations),
             "values": report.named(self.measurement.values),
             "standard_errors": report.named(self.measurement.standard_errors),
             "off": report.named(self.off),
@@ -102,7 +103,7 @@ def measure_recommended(
     models = []
     for recommendation in spread_out(report.recommended):
         if recommendation.number is None:
-            progress(label_of(recommendation))
+            progress(full_label(recommendation))
             models.append(PredictedModel(recommendation, objective.measure(recommendation.params)))
     return models
 
@@ -139,7 +140,7 @@ def as_predicted(models: Iterable[PredictedModel | ValidatedModel]) -> dict[str,
     return {"values": len(scores), "within": sum(abs(score) <= _WITHIN for score in scores)}
 
 
-def fresh_errors(report: FrontReport, trial: FrozenTrial) -> list[float]:
+def fresh_deviations_of(report: FrontReport, trial: FrozenTrial) -> list[float]:
     """Return how far a trial's values on other questions may lie from those believed.
 
     Args:

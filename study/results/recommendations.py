@@ -20,8 +20,10 @@ from ...samplers import (
     preference_weights,
     signs,
 )
+from ..first_trials import is_uniform
 from ..seeding import SPEC, importance_of
 from ..spec.study_spec import StudySpec
+from .front_table import arm_of, role
 
 # How far beyond the worse parent the reference point lies, as a share of the parents' range.
 _MARGIN = 0.1
@@ -147,6 +149,26 @@ def label_of(recommendation: Recommendation) -> str:
     return f"{PHASE} {'/'.join(f'{weight:.2f}' for weight in shown)}"
 
 
+def full_label(recommendation: Recommendation) -> str:
+    """Return the same with operator and experts where they are searched."""
+    arm = arm_of(recommendation.params)
+    return f"{label_of(recommendation)}, {arm}" if arm else label_of(recommendation)
+
+
+def which_model(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -> str:
+    """Return what is recommended: `trial 0, base`, `a merge nobody measured, ties of 1+2`.
+
+    Args:
+        recommendation: Of a study.
+        trials: Measured ones of it.
+    """
+    number, arm = recommendation.number, arm_of(recommendation.params)
+    name = "a merge nobody measured" if number is None else f"trial {number}"
+    trial = next((t for t in trials if t.number == number), None)
+    told = role(trial) if trial is not None and is_uniform(trial) else arm
+    return f"{name}, {told}" if told else name
+
+
 def as_trial(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -> FrozenTrial:
     """Return a recommended model as a trial that has not been measured.
 
@@ -159,7 +181,8 @@ def as_trial(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -> F
         "label": label_of(recommendation),
         "phase": PHASE,
         "denoised": recommendation.values,
-        "denoised_errors": recommendation.fresh_deviations,
+        "denoised_errors": recommendation.deviations,
+        "fresh_deviations": recommendation.fresh_deviations,
         "preference": recommendation.preference,
     }
     return create_trial(

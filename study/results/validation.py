@@ -28,7 +28,7 @@ from .predicted import (
     PredictedModel,
     ValidatedModel,
     as_predicted,
-    fresh_errors,
+    fresh_deviations_of,
     measure_recommended,
 )
 
@@ -124,8 +124,9 @@ class Validation:
             "standard_errors": self.report.named(model.measurement.standard_errors),
             "denoised": self.report.named(model.trial.user_attrs["denoised"]),
             "denoised_errors": self.report.named(model.trial.user_attrs["denoised_errors"]),
-            "fresh_errors": self.report.named(model.fresh_errors),
-            # The same under its older name.
+            "deviations": self.report.named(model.trial.user_attrs["denoised_errors"]),
+            "fresh_deviations": self.report.named(model.fresh_deviations),
+            # The same as `denoised` under its older name.
             "search": self.report.named(model.trial.user_attrs["denoised"]),
             "beyond_uniform": model.beyond_uniform,
             "distinguishable": model.distinguishable if model.in_front else None,
@@ -214,7 +215,7 @@ def _measure(trial: FrozenTrial, report: FrontReport, objective: MergeObjective)
     on_front = any(trial is other for other in report.trials)
     measurement = objective.measure(trial.params)
     in_uniform = is_uniform(trial) and trial.user_attrs.get("feasible", True)
-    errors = fresh_errors(report, trial)
+    errors = fresh_deviations_of(report, trial)
     return ValidatedModel(_label(trial), trial, on_front, in_uniform, measurement, errors)
 
 

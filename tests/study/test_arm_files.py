@@ -1,6 +1,8 @@
 """Files of one arm's model: numbers of experts mean what they mean in its study."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,17 @@ from optuna.trial import FrozenTrial
 
 from command import invoke
 from joint_study import write_joint_spec
+from mergefront.errors import LayoutError
+from mergefront.objectives import Measurement
+from mergefront.objectives.merging import write_checkpoint
 from mergefront.study import StudySpec
+from mergefront.study.results.export import merge_weights, recipe_of
+from mergefront.study.results.front import front_report
+from mergefront.study.results.predicted import PredictedModel
+from mergefront.study.results.recommendations import as_trial, full_label, spread_out, which_model
+from mergefront.study.results.report.advice import advice
+from mergefront.study.results.sharing.manifest import weights_of
+from mergefront.study.results.sharing.provenance import scores_of
 from mergefront.study.run import run
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -87,6 +99,85 @@ def test_card_and_recipe_keep_the_studys_numbers(joint: Path, tmp_path: Path) ->
     assert "| expert 2 | half |" in card
     assert f"`{arm}`" in card
     assert "expert 1" not in card
+
+
+def test_recommended_models_name_their_arm_and_their_kind_of_error(
+    joint: Path, tmp_path: Path
+) -> None:
+    spec = StudySpec.from_yaml(joint)
+    report = front_report(load_study(spec), spec)
+    arms = [one.params["operator"] + " of " + one.params["experts"] for one in report.recommended]
+    names = [which_model(one, report.denoised.trials) for one in report.recommended]
+    for one, arm, name in zip(report.recommended, arms, names, strict=True):
+        assert full_label(one).endswith(f", {arm}")
+        if one.number is None:
+            assert name == f"a merge nobody measured, {arm}"
+        elif one.number < 3:  # parents belong to any arm
+            label = report.denoised.trials[one.number].user_attrs["label"]
+            assert name == f"trial {one.number}, {label}"
+    shown = advice(report, (), str(joint))
+    assert all(
+        which_model(one, report.denoised.trials) in shown for one in spread_out(report.recommended)
+    )
+    one = dataclasses.replace(report.recommended[0], number=None)
+    predicted = PredictedModel(one, Measurement((0.5, 3.0), (0.1, 0.2), (), 0.0, 0.0)).to_json(
+        report
+    )
+    assert predicted["label"] == full_label(one)
+    assert predicted["deviations"] == report.named(one.deviations)
+    assert predicted["fresh_deviations"] == report.named(one.fresh_deviations)
+    told = scores_of(load_study(spec), report, as_trial(one, report.denoised.trials))
+    assert list(told) == ["predicted, errors on other questions"]
+    errors = [error for _, error in told["predicted, errors on other questions"].values()]
+    assert errors == one.fresh_deviations
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"operator": "slerp", "experts": "2>1", "uniform": 0.4},
+            r"such as \[0.4, 0.4\], but 'uniform' has 0.4",
+        ),
+        (
+            {"operator": "slerp", "experts": "1+2", "uniform": 0.4},
+            "slerp merges 1, 2, 1>2, 2>1, but",
+        ),
+        (
+            {"operator": "slrp", "experts": 1, "uniform": 0.4},
+            r"'operator' must be one of linear, ties",
+        ),
+        (
+            {"operator": "slerp", "experts": 7, "uniform": 0.4},
+            "'experts' must be one of 1, 2, 1.2,",
+        ),
+    ],
+)
+def test_a_weight_file_is_refused_by_what_its_user_wrote(
+    joint: Path, content: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LayoutError, match=message) as caught:
+        merge_weights(load_inputs(joint), content, tmp_path / "out")
+    assert len(str(caught.value)) < 300
+
+
+def test_lists_of_a_weight_file_are_in_the_order_of_its_experts(
+    joint: Path, tmp_path: Path
+) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "experts.md").read_text()
+    content = json.loads(re.findall(r'`(\{"operator": .*?\})`', docs)[0])
+    assert (content["experts"], content["uniform"]) == ("2>1", [0.4, 0.3])
+    inputs = load_inputs(joint)
+    merge_weights(inputs, content, tmp_path / "file")
+    params = {"operator": "slerp", "experts": "2>1"}
+    for group in inputs.plan.groups:
+        params |= {f"{group}@2": 0.4, f"{group}@1": 0.3}
+    own, renamed = inputs.at(params)
+    write_checkpoint(recipe_of(own), own.plan.group_weights(renamed), tmp_path / "trial")
+    assert weights_of(tmp_path / "file") == weights_of(tmp_path / "trial")
+    recipe = yaml.safe_load((tmp_path / "file" / "recipe.yaml").read_text())
+    assert list(recipe["parents"]) == ["base", "expert 2", "expert 1"]
+    merge_weights(inputs, {"operator": "slerp", "experts": 1, "uniform": 0.4}, tmp_path / "one")
 
 
 def test_the_spec_of_an_arm_alone_measures_nothing(joint: Path) -> None:

@@ -11,7 +11,8 @@ from ..settings import DENSITY, MergeSettings
 def parse_weights(plan: MergePlan, content: Mapping[str, object]) -> dict[str, Weights]:
     """Read a weight file's content: one number, or a list of one per expert, for each group.
 
-    `{"uniform": w}` gives every group the same weights.
+    `{"uniform": w}` gives every group the same weights. Lists are in the order in which the plan's
+    experts are merged.
 
     Args:
         plan: Whose operator and experts are fixed.
@@ -23,6 +24,7 @@ def parse_weights(plan: MergePlan, content: Mapping[str, object]) -> dict[str, W
     content = dict(content)
     density = _density(plan.settings, content.pop(DENSITY, None))
     if set(content) == {"uniform"}:
+        _weights("uniform", content["uniform"], plan.settings.n_experts)
         content = dict.fromkeys(plan.groups, content["uniform"])
     if set(content) != set(plan.groups):
         missing = ", ".join(g for g in plan.groups if g not in content) or "nothing"
@@ -53,8 +55,9 @@ def _weights(group: str, value: object, n_experts: int) -> Weights:
         if isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w)
     ]
     if len(numbers) != len(listed) or len(numbers) != n_experts:
+        like = "0.4" if n_experts == 1 else str([0.4] * n_experts)
         raise LayoutError(
-            f"A weight must be {n_experts} finite number(s), one per expert, but {group!r} has "
-            f"{value!r}."
+            f"A weight must be {n_experts} finite number(s), one per expert, such as {like}, but "
+            f"{group!r} has {value!r}."
         )
     return tuple(numbers)

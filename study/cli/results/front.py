@@ -98,8 +98,8 @@ def _cells(report: "FrontReport", measured: bool) -> "tuple[list[str], list[Row]
 
 def _recommended(report: "FrontReport") -> "Table":
     """Return what to take, from one end of the front to the other."""
-    from ...results.front_table import arm_of, rounded
-    from ...results.recommendations import spread_out
+    from ...results.front_table import rounded
+    from ...results.recommendations import spread_out, which_model
     from ..tables import make_table
 
     names = report.metric_names
@@ -108,8 +108,7 @@ def _recommended(report: "FrontReport") -> "Table":
     for one in spread_out(report.recommended):
         shown = "/".join(f"{w:.2f}" for w in one.preference[: 1 if len(names) == 2 else None])
         values = [rounded(*pair) for pair in zip(one.values, one.fresh_deviations, strict=True)]
-        which = "a merge nobody measured" if one.number is None else f"trial {one.number}"
-        which = f"{which}, {arm}" if (arm := arm_of(one.params)) else which
+        which = which_model(one, report.denoised.trials)
         rows.append(([shown, *values, which], False))
     title = (
         "Recommended: predicted, not measured, with errors on other questions; "

@@ -99,7 +99,7 @@ def _print(validation: "Validation") -> None:
 def _values(model: dict[str, Any], name: str) -> tuple[str, str]:
     from ...results.front_table import rounded
 
-    kinds = (("values", "standard_errors"), ("denoised", "fresh_errors"))
+    kinds = (("values", "standard_errors"), ("denoised", "fresh_deviations"))
     now, before = (rounded(model[one][name], model[other][name]) for one, other in kinds)
     return now, before
 
@@ -115,7 +115,7 @@ def _print_recommended(content: dict[str, Any]) -> None:
         cells = [model["label"]]
         for name in names:
             cells.append(rounded(model["values"][name], model["standard_errors"][name]))
-            cells.append(rounded(model["predicted"][name], model["deviations"][name]))
+            cells.append(rounded(model["predicted"][name], model["fresh_deviations"][name]))
         rows.append((cells, False))
     title = (
         f"Recommended, now measured: {told['within']} of {told['values']} values "

@@ -8,7 +8,7 @@ from typing import Any
 from ....samplers import Recommendation
 from ..front import FrontReport
 from ..front_table import rounded
-from ..recommendations import label_of, spread_out
+from ..recommendations import full_label, spread_out, which_model
 
 Validations = Sequence[Mapping[str, Any]]
 
@@ -93,14 +93,14 @@ def advice(report: FrontReport, validations: Validations, spec: str) -> str:
     if not chosen:
         return '<p class="note">None: the trials share no parameter.</p>\n'
     fresh = {m["label"]: m for v in validations for m in v.get("recommended", ())}
-    seen = any(label_of(one) in fresh and one.number is None for one in chosen)
+    seen = any(full_label(one) in fresh and one.number is None for one in chosen)
     split = html.escape(validations[-1]["split"]) if seen else ""
     names = report.metric_names
     heads = [f"weight of {names[0]}"] if len(names) == 2 else ["weights"] * (len(names) > 2)
     for name in names:
         heads += [f"{name}, predicted", *([f"{name}, {split}"] if seen else [])]
     heads.append("model")
-    rows = [_cells(one, names, fresh if seen else None) for one in chosen]
+    rows = [_cells(one, report, fresh if seen else None) for one in chosen]
     example = ",".join(f"{w:.2f}" for w in chosen[len(chosen) // 2].preference)
     commands = (
         f"<code>mergefront export {html.escape(spec)} --preference {example} --out merged</code> "
@@ -110,11 +110,11 @@ def advice(report: FrontReport, validations: Validations, spec: str) -> str:
 
 
 def _cells(
-    one: Recommendation, names: Sequence[str], fresh: Mapping[str, Mapping[str, Any]] | None
+    one: Recommendation, report: FrontReport, fresh: Mapping[str, Mapping[str, Any]] | None
 ) -> list[str]:
+    names = report.metric_names
     shown = "/".join(f"{w:.2f}" for w in one.preference[: 1 if len(names) == 2 else None])
-    which = "a merge nobody measured" if one.number is None else f"trial {one.number}"
-    found = fresh.get(label_of(one)) if fresh and one.number is None else None
+    found = fresh.get(full_label(one)) if fresh and one.number is None else None
     if found and found["params"] != one.params:  # of an earlier state of the study
         found = None
     cells = [shown] if len(names) > 1 else []
@@ -123,7 +123,7 @@ def _cells(
         if fresh is not None:
             pair = (found["values"][name], found["standard_errors"][name]) if found else None
             cells.append(rounded(*pair) if pair else "")
-    return [*cells, which]
+    return [*cells, which_model(one, report.denoised.trials)]
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -137,7 +137,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def predicted(report: FrontReport) -> list[dict[str, Any]]:
     """Return recommended models that nobody measured, as data for the picture."""
     return [
-        {"html": label_of(one), "values": one.values, "errors": one.fresh_deviations}
+        {"html": full_label(one), "values": one.values, "errors": one.fresh_deviations}
         for one in spread_out(report.recommended)
         if one.number is None
     ]

@@ -126,5 +126,8 @@ def _believed(report: FrontReport, trial: FrozenTrial) -> dict[str, Scores]:
     attributes = known.get(trial.number, trial).user_attrs
     if "denoised" not in attributes:
         return {}
-    pairs = zip(attributes["denoised"], attributes["denoised_errors"], strict=True)
-    return {"noise-corrected": dict(zip(report.metric_names, pairs, strict=True))}
+    title, errors = "noise-corrected, errors on the study's questions", "denoised_errors"
+    if "fresh_deviations" in attributes:  # a recommended model
+        title, errors = "predicted, errors on other questions", "fresh_deviations"
+    pairs = zip(attributes["denoised"], attributes[errors], strict=True)
+    return {title: dict(zip(report.metric_names, pairs, strict=True))}

@@ -102,7 +102,8 @@ def test_fresh_questions_come_first_on_the_card(tmp_path: Path) -> None:
     mergefront.export(study, validated.number, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     heads = next(line for line in card.splitlines() if line.startswith("| metric |"))
-    assert heads.startswith("| metric | 24 fresh questions (`validation`) | noise-corrected |")
+    noise = "noise-corrected, errors on the study's questions"
+    assert heads.startswith(f"| metric | 24 fresh questions (`validation`) | {noise} |")
     value, error = validated.measurement.values[0], validated.measurement.standard_errors[0]
     assert f"| accuracy | {value:.4g} ± {error:.2g} | " in card
 

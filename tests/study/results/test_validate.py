@@ -81,8 +81,8 @@ def test_json_follows_the_contract_and_fits_together(
 def test_it_counts_what_of_the_front_was_predicted(validation: Validation) -> None:
     content, scores = validation.to_json(), []
     for model in content["models"]:
-        for name, error in model["fresh_errors"].items():
-            assert error > CAUTION * model["denoised_errors"][name]  # the questions' own beside it
+        for name, error in model["fresh_deviations"].items():
+            assert error > CAUTION * model["deviations"][name]  # the questions' own beside it
             off = abs(model["values"][name] - model["denoised"][name])
             total = np.hypot(error, model["standard_errors"][name])
             scores += [off / total] if model["in_front"] else []
