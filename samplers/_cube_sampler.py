@@ -4,6 +4,7 @@ import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch.quasirandom import SobolEngine
 from ._threads import one_thread
 from ._trials.arms import Arms
 from ._trials.measurements import MEASURED, finite_trials, is_measured
-from ._trials.pending import pending_params, publish, wishes
+from ._trials.pending import given_params, pending_params, publish
 from ._trials.search_space import UnitCube, uniform_levels
 
 Startup = Literal["uniform", "sobol"]
@@ -70,6 +71,7 @@ class CubeSampler(BaseSampler):
         cube: UnitCube,
         measured: list[FrozenTrial],
         pending: list[dict[str, Any]],
+        given: Mapping[str, Any],
     ) -> NDArray[np.float64]:
         """Return the point of trial `number`, `d`-dim in the unit cube.
 
@@ -79,6 +81,7 @@ class CubeSampler(BaseSampler):
             cube: Over the search space.
             measured: At least one trial, all with finite values and every parameter.
             pending: Parameters of the trials in flight.
+            given: Parameters of this trial that are not to be chosen: it was queued with them.
         """
 
     def infer_relative_search_space(
@@ -96,10 +99,14 @@ class CubeSampler(BaseSampler):
             return {}
         cube = UnitCube(search_space)
         trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
+        if self._arms is not None:
+            self._arms.check(search_space)
+            if self._search_space is None:
+                self._arms.check_trials(trial for trial in trials if trial.state in MEASURED)
         point = self._propose(study, trial, cube, trials)
         params = cube.decode(point)
         if self._arms is not None:
-            params = self._arms.settled(params, trial.number, wishes(trial))
+            params = self._arms.settled(params, trial.number, given_params(trial))
             params = {name: params[name] for name in search_space}
         publish(study, trial, params)
         return params
@@ -111,7 +118,19 @@ class CubeSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return a value for one parameter: the start-up level, or a random one."""
+        """Return a value for one parameter: the start-up level, or a random one.
+
+        Where there are arms, it is one that an arm allows with what the trial has already.
+        """
+        if self._arms is None:
+            return self._alone(trial, param_name, param_distribution)
+        self._arms.check({param_name: param_distribution})
+        ask = partial(self._alone, trial, param_name, param_distribution)
+        return self._arms.alone(param_name, trial.number, given_params(trial), ask)
+
+    def _alone(
+        self, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
         cube = UnitCube({param_name: param_distribution})
         stream = zlib.crc32(param_name.encode())
         point = self._rng(trial.number, stream).uniform(size=cube.dim)
@@ -135,7 +154,9 @@ class CubeSampler(BaseSampler):
             return self._sobol_point(trial.number, cube)
         pending = pending_params(trials, cube, trial.number)
         with one_thread(), manual_seed(self._torch_seed(trial.number)):
-            return self._model_point(study, trial.number, cube, measured, pending)
+            return self._model_point(
+                study, trial.number, cube, measured, pending, given_params(trial)
+            )
 
     def _startup_point(self, number: int, cube: UnitCube) -> NDArray[np.float64]:
         point = self._sobol_point(number, cube)

@@ -1,6 +1,7 @@
 """Any sampler, on a study whose choices fix some of the other parameters."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from optuna import Study
@@ -9,13 +10,16 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from ._trials.arms import Arms
+from ._trials.measurements import MEASURED
+from ._trials.pending import given_params
 
 
 class ArmSampler(BaseSampler):
     """Keeps another sampler's proposals to the arms that exist; see `SIPSampler`.
 
     A proposal whose choices belong to no arm gets those of an arm that shares most of them, and
-    what an arm fixes has its value.
+    what an arm fixes has its value. A trial that was queued with some of its parameters gets an arm
+    that allows them.
 
     Args:
         sampler: Proposes.
@@ -28,6 +32,11 @@ class ArmSampler(BaseSampler):
     def __init__(self, sampler: BaseSampler, arms: Sequence[Mapping[str, Any]]) -> None:
         self._sampler, self._arms = sampler, Arms(arms)
 
+    @property
+    def arms(self) -> Arms:
+        """The arms."""
+        return self._arms
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -37,14 +46,20 @@ class ArmSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the sampler's proposal, as one of an arm."""
+        """Return the sampler's proposal, as one of an arm that allows what the trial has.
+
+        Raises:
+            ValueError: If no arm does, or an arm fixes what its parameter cannot be.
+        """
+        self._arms.check(search_space)
+        self._arms.check_trials(study.get_trials(deepcopy=False, states=MEASURED))
         params = self._sampler.sample_relative(study, trial, search_space)
         if not params:
             return params
         for name in self._arms.names:  # a sampler may leave some open
             if name not in params and name in search_space:
                 params[name] = self._ask(study, trial, name, search_space[name])
-        settled = self._arms.settled(params, trial.number)
+        settled = self._arms.settled(params, trial.number, given_params(trial))
         return {name: settled[name] for name in search_space if name in settled}
 
     def sample_independent(
@@ -54,15 +69,14 @@ class ArmSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Return what the trial's arm fixes, or ask the sampler."""
-        given = trial.params
-        if param_name in self._arms.names:
-            asked = self._ask(study, trial, param_name, param_distribution)
-            return self._arms.settled({param_name: asked}, trial.number, given)[param_name]
-        place = self._arms.place_of(given)
-        if place is not None and param_name in self._arms.fixed[place]:
-            return self._arms.fixed[place][param_name]
-        return self._ask(study, trial, param_name, param_distribution)
+        """Return what the trial's arm fixes, or ask the sampler.
+
+        Raises:
+            ValueError: As `sample_relative` does.
+        """
+        self._arms.check({param_name: param_distribution})
+        ask = partial(self._ask, study, trial, param_name, param_distribution)
+        return self._arms.alone(param_name, trial.number, given_params(trial), ask)
 
     def _ask(
         self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution

@@ -113,6 +113,7 @@ class BMMSampler(SIPSampler):
         cube: UnitCube,
         measured: list[FrozenTrial],
         pending: list[dict[str, Any]],
+        given: Mapping[str, Any],
     ) -> NDArray[np.float64]:
         observations = self._observations(study, cube, measured)
         taken = cube.encode(pending) if pending else observations.X[:0]

@@ -55,6 +55,7 @@ class MoeadCmaesSampler(CubeSampler):
         cube: UnitCube,
         measured: list[FrozenTrial],
         pending: list[dict[str, Any]],
+        given: Mapping[str, Any],
     ) -> Array:
         X = cube.encode([trial.params for trial in measured]).numpy().clip(0.0, 1.0)
         values = torch.tensor([trial.values for trial in measured]).double()

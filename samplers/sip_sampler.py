@@ -105,10 +105,13 @@ class SIPSampler(CubeSampler):
         arms: Where choices fix other parameters: what each arm fixes, parameter -> value. What
             all of them fix are the choices, the rest has no effect under the arm. One surrogate
             learns from all arms; proposals are the best of all. Defaults to None: every
-            combination of choices is possible, and all parameters have their effect.
+            combination of choices is possible, and all parameters have their effect. A trial
+            that was queued with some of its parameters gets an arm that allows them.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of its range. While a study runs: if an arm fixes what is
+            no parameter, or a value that its parameter cannot have, or if no arm allows what a
+            trial was queued with.
     """
 
     def __init__(  # noqa: PLR0913 - an Optuna sampler's options are its constructor's keywords
@@ -127,6 +130,9 @@ class SIPSampler(CubeSampler):
     ) -> None:
         super().__init__(n_startup_trials, startup, seed, search_space)
         self._arms = None if arms is None else Arms(arms)
+        if self._arms is not None and self._search_space is not None:
+            self._arms.check(self._search_space)
+            self._arms.check_names(self._search_space)
         _check_options(importance, trust)
         _check_acquisition(acquisition)
         self._importance = dict(importance) if importance else None
@@ -136,13 +142,19 @@ class SIPSampler(CubeSampler):
         self._acquisition = acquisition
         self._gains: dict[int, float] = {}
 
+    @property
+    def arms(self) -> Arms | None:
+        """The arms; None where there are none."""
+        return self._arms
+
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return one value for every parameter of the space, and publish them as pending.
 
         Raises:
-            ValueError: If `reference_point` does not have one value per objective.
+            ValueError: If `reference_point` does not have one value per objective, or something
+                does not fit the arms.
         """
         params = super().sample_relative(study, trial, search_space)
         if (gain := self._gains.pop(trial.number, None)) is not None:
@@ -160,6 +172,7 @@ class SIPSampler(CubeSampler):
         cube: UnitCube,
         measured: list[FrozenTrial],
         pending: list[dict[str, Any]],
+        given: Mapping[str, Any],
     ) -> NDArray[np.float64]:
         observations = self._observations(study, cube, measured)
         X_pending = cube.encode(pending) if pending else None
@@ -183,7 +196,7 @@ class SIPSampler(CubeSampler):
             raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
             ends = climb(acquisition, raw, self._budget, rng)
         else:
-            fixed = self._arms.columns(cube)
+            fixed = self._arms.columns(cube, given)
             ends = climb_arms(acquisition, fixed, X, surrogate.means, self._budget, rng)
         candidate = best_of(acquisition, *ends, cube.snapped)
         if self._acquisition == "knowledge-gradient":

@@ -1,12 +1,17 @@
 """Arms: choices that are made together, and the parameters that each of them fixes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from .search_space import UnitCube
+
+Params = Mapping[str, Any]
+_FREE = object()
 
 
 class Arms:
@@ -17,14 +22,20 @@ class Arms:
             the choices, which tell arms apart; others have no effect under the arm.
 
     Raises:
-        ValueError: If there are fewer than two, or two have the same choices.
+        ValueError: If there are fewer than two, they fix nothing in common, or two have the same
+            choices.
     """
 
-    def __init__(self, fixed: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, fixed: Sequence[Params]) -> None:
         self.fixed = [dict(arm) for arm in fixed]
         if len(self.fixed) < 2:
             raise ValueError(f"arms must be two at least, but got {len(self.fixed)}.")
         self.names = [name for name in self.fixed[0] if all(name in arm for arm in self.fixed)]
+        if not self.names:
+            raise ValueError(
+                "arms must all fix the choices that tell them apart, but no parameter is fixed by "
+                f"every arm: {'; '.join(', '.join(arm) or 'nothing' for arm in self.fixed[:5])}."
+            )
         self._keys = [self._key(arm) for arm in self.fixed]
         twice = next((key for key in self._keys if self._keys.count(key) > 1), None)
         if twice is not None:
@@ -36,46 +47,163 @@ class Arms:
     def __len__(self) -> int:
         return len(self.fixed)
 
-    def place_of(self, params: Mapping[str, Any]) -> int | None:
+    def check(self, space: Mapping[str, BaseDistribution]) -> None:
+        """Check what arms fix against distributions, as far as these say.
+
+        Raises:
+            ValueError: At the first value that its parameter cannot have.
+        """
+        for arm in self.fixed:
+            for name, value in arm.items():
+                if name in space and not _fits(value, space[name]):
+                    raise ValueError(
+                        f"Arm ({self._shown(arm)}) fixes {name} to {value!r}, which is not within "
+                        f"{space[name]}; correct `arms`."
+                    )
+
+    def check_names(self, known: Iterable[str]) -> None:
+        """Check that what arms fix is a parameter.
+
+        Raises:
+            ValueError: At the first that is none of them.
+        """
+        names = list(known)
+        for arm in self.fixed:
+            if unknown := [name for name in arm if name not in names]:
+                raise ValueError(
+                    f"Arm ({self._shown(arm)}) fixes {unknown[0]!r}, which is no parameter of the "
+                    f"study ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}); correct "
+                    "`arms`."
+                )
+
+    def check_trials(self, trials: Iterable[FrozenTrial]) -> None:
+        """Check that what an arm fixes is a parameter, once one of its trials is known.
+
+        Raises:
+            ValueError: At the first that no trial has.
+        """
+        seen, places = dict[str, None](), set[int]()
+        for trial in trials:
+            seen.update(dict.fromkeys(trial.params))
+            places |= {place} if (place := self.place_of(trial.params)) is not None else set()
+        if places and any(name not in seen for place in places for name in self.fixed[place]):
+            self.check_names(seen)
+
+    def place_of(self, params: Params) -> int | None:
         """Return which arm parameters belong to; None for none."""
         key = self._key(params)
         return self._keys.index(key) if key in self._keys else None
 
-    def settled(
-        self, params: Mapping[str, Any], number: int, given: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def allowed(self, given: Params) -> list[int]:
+        """Return the places of the arms that fix nothing otherwise than it is given."""
+        return [place for place, arm in enumerate(self.fixed) if not _contradicted(arm, given)]
+
+    def refusal(self, given: Params) -> str | None:
+        """Return in one sentence why no arm allows what is given; None if one does."""
+        if self.allowed(given):
+            return None
+        wished = {name: given[name] for name in self.names if name in given}
+        near = min(
+            self.fixed,
+            key=lambda arm: (len(_contradicted(arm, wished)), len(_contradicted(arm, given))),
+        )
+        against = _contradicted(near, given)
+        asked = {n: given[n] for n in [*self.names, *against] if n in given}
+        fixes = {n: near[n] for n in against if n not in self.names}
+        return (
+            f"no arm allows {_listed(asked)}; the nearest is {self._shown(near)}"
+            f"{f', which fixes {_listed(fixes)}' if fixes else ''}."
+        )
+
+    def settled(self, params: Params, number: int, given: Params | None = None) -> dict[str, Any]:
         """Return parameters of an arm that exists, with what it fixes.
 
-        It is the arm that has most of what is given, and then most of the choices; of several,
-        one by the trial's number.
+        It is one that allows all that is given, and of these the one that has most of the choices;
+        of several, one by the trial's number.
 
         Args:
             params: With some of the choices, or all.
             number: Of the trial.
             given: What cannot be changed any more. Defaults to None: nothing.
+
+        Raises:
+            ValueError: If no arm allows what is given.
         """
-        given = given or {}
-        shared = [
-            (_n_shared(arm, self.names, given), _n_shared(arm, self.names, params))
-            for arm in self.fixed
-        ]
-        best = [arm for arm, n in zip(self.fixed, shared, strict=True) if n == max(shared)]
-        return {**params, **best[number % len(best)]}
+        arms = self._allowed_arms(given or {})
+        shared = [_n_shared(arm, self.names, params) for arm in arms]
+        best = [arm for arm, n in zip(arms, shared, strict=True) if n == max(shared)]
+        return {**params, **(given or {}), **best[number % len(best)]}
 
-    def columns(self, cube: UnitCube) -> Tensor:
-        """Return what each arm fixes in the unit cube, `arms x d`-dim; NaN where it is free."""
-        return torch.stack([_column_values(cube, arm) for arm in self.fixed])
+    def alone(self, name: str, number: int, given: Params, ask: Callable[[], Any]) -> Any:
+        """Return the value of one parameter that is suggested alone.
 
-    def _key(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        Args:
+            name: Of the parameter.
+            number: Of the trial.
+            given: What the trial has, or was queued with.
+            ask: Returns a sampler's value.
+
+        Raises:
+            ValueError: If no arm allows what is given.
+        """
+        if name in self.names:
+            return self.settled({name: ask()}, number, given)[name]
+        values = [arm.get(name, _FREE) for arm in self._allowed_arms(given)]
+        return ask() if _FREE in values else values[number % len(values)]
+
+    def columns(self, cube: UnitCube, given: Params | None = None) -> Tensor:
+        """Return what each arm fixes in the unit cube, `arms x d`-dim; NaN where it is free.
+
+        Args:
+            cube: Over the search space.
+            given: What cannot be changed any more: the rows are of the arms that allow it, and it
+                is fixed in all of them. Defaults to None: nothing.
+        """
+        wished = {
+            name: value
+            for name, value in (given or {}).items()
+            if name in cube.search_space
+            and UnitCube({name: cube.search_space[name]}).holds({name: value})
+        }
+        arms = self._allowed_arms(given or {})
+        return torch.stack([_column_values(cube, {**wished, **arm}) for arm in arms]).clamp(0, 1)
+
+    def _allowed_arms(self, given: Params) -> list[dict[str, Any]]:
+        if (reason := self.refusal(given)) is not None:
+            raise ValueError(reason[0].upper() + reason[1:])
+        return [self.fixed[place] for place in self.allowed(given)]
+
+    def _key(self, params: Params) -> tuple[Any, ...]:
         return tuple(params.get(name) for name in self.names)
 
+    def _shown(self, arm: Params) -> str:
+        return _listed({name: arm[name] for name in self.names})
 
-def _column_values(cube: UnitCube, arm: Mapping[str, Any]) -> Tensor:
+
+def _listed(params: Params) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in params.items())
+
+
+def _fits(value: Any, distribution: BaseDistribution) -> bool:
+    numeric = not isinstance(distribution, CategoricalDistribution)
+    if numeric and (not isinstance(value, int | float) or isinstance(value, bool)):
+        return False
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (TypeError, ValueError):
+        return False
+
+
+def _contradicted(arm: Params, given: Params) -> list[str]:
+    return [name for name, value in arm.items() if name in given and given[name] != value]
+
+
+def _column_values(cube: UnitCube, arm: Params) -> Tensor:
     known = {name: d for name, d in cube.search_space.items() if name in arm}
     values = iter(UnitCube(known).encode([arm])[0].tolist())
     row = [next(values) if name in known else torch.nan for name in cube.column_names]
     return torch.tensor(row, dtype=torch.double)
 
 
-def _n_shared(arm: Mapping[str, Any], names: Sequence[str], params: Mapping[str, Any]) -> int:
+def _n_shared(arm: Params, names: Sequence[str], params: Params) -> int:
     return sum(arm[name] == params[name] for name in names if name in params)

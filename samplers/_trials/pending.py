@@ -47,9 +47,14 @@ def pending_params(
 def known_params(trial: FrozenTrial) -> dict[str, Any]:
     """Return the parameters of a trial, written or not."""
     published = json.loads(trial.system_attrs.get(_KEY, "{}"))
-    return {**published, **wishes(trial), **trial.params}
+    return {**published, **given_params(trial)}
 
 
 def wishes(trial: FrozenTrial) -> dict[str, Any]:
     """Return the values that whoever queued a trial asked for."""
     return dict(trial.system_attrs.get(_ENQUEUED, {}))
+
+
+def given_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters of a trial that no sampler has a say in any more."""
+    return {**wishes(trial), **trial.params}

@@ -57,6 +57,9 @@ class _DraftStorage:
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self.draft if trial_id == _DRAFT_ID else self._storage.get_trial(trial_id)
 
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self.get_trial(trial_id).system_attrs  # samplers read there what is wished for
+
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         return False  # the queue is not the draft's: `ask` finds nothing in it
 

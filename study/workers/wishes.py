@@ -31,13 +31,18 @@ def completed(
         None for a trial that has them all.
 
     Raises:
-        StudyError: If it names what the study does not search.
+        StudyError: If it names what the study does not search, or what no operator does with the
+            experts that it names or gives weights.
     """
-    if space.keys() <= trial.params.keys():
-        return None
     fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
-    for name, value in fixed.items():
+    whole = space.keys() <= trial.params.keys()
+    for name, value in fixed.items() if not whole else ():
         _check_wish(name, value, space)
+    arms = getattr(study.sampler, "arms", None)
+    if arms is not None and (reason := arms.refusal(fixed)) is not None:
+        raise StudyError(f"The queued trial cannot be merged: {reason}")
+    if whole:
+        return None
     return propose(study, space, trials, fixed)
 
 

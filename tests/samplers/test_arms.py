@@ -1,13 +1,14 @@
 """Studies whose choices fix other parameters."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from mergefront.samplers import ArmSampler, SIPSampler, denoise
 from mergefront.samplers._acqf import AcquisitionBudget
@@ -50,20 +51,24 @@ def _sip(**options: Any) -> SIPSampler:
     )
 
 
-@pytest.mark.parametrize(
-    "sampler",
-    [
-        _sip(),
-        _sip(acquisition="qlognehvi"),
-        ArmSampler(TPESampler(seed=0, n_startup_trials=4), ARMS),
-        ArmSampler(TPESampler(seed=0, n_startup_trials=4, multivariate=True), ARMS),
-        ArmSampler(NSGAIISampler(seed=0, population_size=4), ARMS),
-        ArmSampler(RandomSampler(seed=0), ARMS),
-    ],
-)
-def test_every_proposal_is_of_an_arm_with_what_it_fixes(sampler: BaseSampler) -> None:
+SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
+    "sip": _sip,
+    "sip-qlognehvi": lambda: _sip(acquisition="qlognehvi"),
+    "sip-without-space": lambda: SIPSampler(seed=0, n_startup_trials=6, arms=ARMS, budget=SMALL),
+    "tpe": lambda: ArmSampler(TPESampler(seed=0, n_startup_trials=4), ARMS),
+    "tpe-multivariate": lambda: ArmSampler(
+        TPESampler(seed=0, n_startup_trials=4, multivariate=True), ARMS
+    ),
+    "nsga2": lambda: ArmSampler(NSGAIISampler(seed=0, population_size=4), ARMS),
+    "gp": lambda: ArmSampler(GPSampler(seed=0, n_startup_trials=6), ARMS),
+    "random": lambda: ArmSampler(RandomSampler(seed=0), ARMS),
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_proposal_is_of_an_arm_with_what_it_fixes(sampler: str) -> None:
     arms = Arms(ARMS)
-    for trial in _study(sampler, 14).trials:
+    for trial in _study(SAMPLERS[sampler](), 14).trials:
         place = arms.place_of(trial.params)
         assert place is not None
         assert {**trial.params, **ARMS[place]} == trial.params
@@ -100,6 +105,85 @@ def test_wishes_are_completed_within_an_arm() -> None:
     assert params == {"operator": "b", "experts": "2", "x@1": 0.0, "x@2": 0.5}
 
 
+@pytest.mark.parametrize("start", [0, 8])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_queued_trial_gets_an_arm_that_allows_all_that_was_fixed(
+    sampler: str, start: int
+) -> None:
+    study, arms = _study(SAMPLERS[sampler](), start), Arms(ARMS)
+    asked: list[dict[str, Any]] = [
+        {"operator": "b"},
+        {"x@1": 0.7},
+        {"x@2": 0.25},
+        {"experts": "1", "x@1": 0.3},
+        {"operator": "a", "experts": "1+2", "x@1": 0.1, "x@2": 0.2},
+    ]
+    for wish in asked:
+        study.enqueue_trial(wish)
+    study.optimize(_objective, n_trials=len(asked))
+    for wish, trial in zip(asked, study.trials[start:], strict=True):
+        place = arms.place_of(trial.params)
+        assert place is not None
+        assert {**trial.params, **ARMS[place], **wish} == trial.params
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("wish", [{"experts": "1", "x@2": 0.7}, {"operator": "b", "x@1": 0.7}])
+def test_a_queued_trial_that_no_arm_allows_is_refused_before_it_is_measured(
+    sampler: str, wish: dict[str, Any]
+) -> None:
+    study = _study(SAMPLERS[sampler](), 7)
+    study.enqueue_trial(wish)
+    with pytest.raises(ValueError, match=r"^No arm allows .*=0\.7; the nearest is .* fixes x@"):
+        study.optimize(_objective, n_trials=1)
+    assert study.trials[-1].values is None
+
+
+def test_why_no_arm_allows_something_is_one_sentence() -> None:
+    told = Arms(ARMS).refusal({"operator": "b", "experts": "1+2"})
+    assert told is not None
+    assert told.startswith("no arm allows operator='b', experts='1+2'; the nearest is operator=")
+    assert Arms(ARMS).refusal({"x@1": 0.7, "other": 3}) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"experts": "3"},
+            r"Arm \(operator='a', experts='3'\) fixes experts to '3', which is not",
+        ),
+        (
+            {"x@2": -0.5},
+            r"Arm \(operator='a', experts='1'\) fixes x@2 to -0.5, which is not within",
+        ),
+        ({"x@2": "0"}, "fixes x@2 to '0', which is not within"),
+        ({"x@3": 0.0}, "fixes 'x@3', which is no parameter of the study .*; correct `arms`"),
+    ],
+)
+@pytest.mark.parametrize("sampler", ["given-space", "sip", "tpe", "multivariate", "random"])
+def test_a_mistake_in_an_arm_is_told_once_the_space_is_known(
+    sampler: str, wrong: dict[str, Any], told: str
+) -> None:
+    arms = [{**ARMS[0], **wrong}, *ARMS[1:]]
+    makers: dict[str, Callable[[], BaseSampler]] = {
+        "given-space": lambda: SIPSampler(seed=0, search_space=SPACE, arms=arms),
+        "sip": lambda: SIPSampler(seed=0, arms=arms),
+        "tpe": lambda: ArmSampler(TPESampler(seed=0), arms),
+        "multivariate": lambda: ArmSampler(TPESampler(seed=0, multivariate=True), arms),
+        "random": lambda: ArmSampler(RandomSampler(seed=0), arms),
+    }
+    study = None
+    with pytest.raises(ValueError, match=told):
+        study = _study(makers[sampler](), 0)
+        study.enqueue_trial({"operator": "a"} | ({} if "experts" in wrong else {"experts": "1"}))
+        study.optimize(_objective, n_trials=3)
+    assert (study is None) == (sampler == "given-space")
+    if study is not None:  # a name is unknown once a trial of its arm lacks it
+        places = [Arms(ARMS).place_of(t.params) for t in study.trials if t.values is not None]
+        assert places.count(0) == ("x@3" in wrong)
+
+
 def test_what_is_learned_of_one_arm_informs_the_others() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     levels = np.linspace(0, 1, 9)
@@ -115,6 +199,8 @@ def test_what_is_learned_of_one_arm_informs_the_others() -> None:
 def test_arms_must_differ_in_their_choices() -> None:
     with pytest.raises(ValueError, match="two at least"):
         SIPSampler(arms=ARMS[:1])
+    with pytest.raises(ValueError, match=r"no parameter is fixed by every arm: x; y\."):
+        SIPSampler(arms=[{"x": 0.0}, {"y": 0.0}])
     with pytest.raises(ValueError, match="two have"):
         SIPSampler(arms=[{"k": "a", "x": 0.0}, {"k": "a", "y": 0.0}])
 

@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from transformers import AutoModelForCausalLM
 
 from command import invoke
 from joint_study import write_joint_spec
 from mergefront.errors import LayoutError
 from mergefront.study import StudySpec
+from mergefront.study.first_trials import search_space
 from mergefront.study.results.export import export_trial, merge_weights, trial_of
 from mergefront.study.results.front import front_report
 from mergefront.study.results.front_table import arm_of
 from mergefront.study.run import make_objective, run
+from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
 from small_study import write_spec
@@ -164,6 +166,38 @@ def test_bounds_may_leave_out_the_parents(tmp_path: Path) -> None:
     for trial in trials[2:]:
         weights = [value for value in trial.params.values() if isinstance(value, float)]
         assert all(0.2 <= weight <= 0.8 for weight in weights)
+
+
+@pytest.mark.parametrize("preset", ["mergefront", "tpe"])
+def test_queued_merges_are_what_was_asked_for_or_refused(preset: str, tmp_path: Path) -> None:
+    path = write_joint_spec(tmp_path, 4, study={"trials": 11}, sampler={"preset": preset})
+    inputs = load_inputs(path)
+    study = init_study(inputs)
+    weight, first = "layer_000@1", len(study.trials)
+    for wish in (
+        {weight: 0.7},
+        {"operator": "slerp", "experts": "1+2"},
+        {"experts": "2", weight: 0.7},
+        {"operator": "ties(density=0.5)", weight: 0.2},
+    ):
+        study.enqueue_trial(wish)
+    whole = dict(study.trials[0].params) | {"operator": "slerp", "experts": "2", weight: 0.7}
+    distributions = search_space(inputs.spec, inputs.plan)
+    study.add_trial(
+        create_trial(state=TrialState.WAITING, params=whole, distributions=distributions)
+    )
+    run(inputs)
+    found = load_study(inputs.spec).trials[first : first + 5]
+    assert [t.state.name for t in found] == ["COMPLETE", "FAIL", "FAIL", "COMPLETE", "FAIL"]
+    for trial, wished in ((found[0], 0.7), (found[3], 0.2)):
+        arm = inputs.plan.settings.arm_of(trial.params)
+        assert {**trial.params, **inputs.plan.arm_params(arm), weight: wished} == trial.params
+    assert found[3].params["operator"] == "ties(density=0.5)"
+    for trial in (found[1], found[2], found[4]):
+        told = trial.user_attrs["failure"]
+        assert told.startswith("The queued trial cannot be merged: no arm allows ")
+        assert "worker" not in trial.user_attrs
+    assert f"which fixes {weight}=0.0." in found[2].user_attrs["failure"]
 
 
 @pytest.mark.parametrize("preset", ["qnehvi", "tpe", "nsga2", "gp", "random"])
