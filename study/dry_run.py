@@ -20,12 +20,13 @@ from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, c
 from ..objectives.evaluation.clusters import Components
 from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
 from ..samplers import MEASURED
-from .budget import UNLIMITED
+from .budget import UNLIMITED, known
 from .first_trials import first_trials
 from .importance import check_importance
 from .opening import planned_inputs
 from .readiness import check_ready, differences
 from .results.status import price_of, quoted
+from .seeding import check_same_settings
 from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
@@ -50,12 +51,14 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
     Raises:
         SpecError: At the first thing that is missing or does not fit.
         EvaluationError: If GPUs of this machine cannot hold a model.
+        StudyError: If the study exists, with other settings.
     """
     with TemporaryDirectory() as folder:
         inputs, is_even = planned_inputs(spec, partial(outline_model, into=Path(folder)))
         warning = inputs.greedy_warning
         check_ready(inputs)
         check_importance(inputs)
+        _check_existing(inputs)
         return [
             ("models", _models(inputs)),
             *(("parents differ", line) for line in differences(inputs)),
@@ -69,7 +72,17 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
             *_repeats(inputs),
             ("memory", _memory(inputs)),
             *([("warning", warning)] if warning else []),
+            *_few_trials(inputs),
         ]
+
+
+def _check_existing(inputs: StudyInputs) -> None:
+    """Refuse what `run` would refuse, as far as settings tell: weights are not read."""
+    try:
+        study = load_study(inputs.spec)
+    except StudyError:  # there is none
+        return
+    check_same_settings(study, inputs, inputs.settings_print())
 
 
 def _models(inputs: StudyInputs) -> str:
@@ -119,7 +132,8 @@ def _trials(inputs: StudyInputs) -> str:
     titles = {"parent": "parents", "uniform": "uniform merges", "startup": "start-up points"}
     first = [f"{n} {titles[phase]}" for phase, n in phases.items()]
     if spec.study.trials == UNLIMITED:
-        return f"as many as the budget allows: {', '.join(first)}, then proposals"
+        paid = _paid(inputs)
+        return f"as many as the budget allows{paid}: {', '.join(first)}, then proposals"
     left = spec.study.trials - sum(phases.values())
     more = min(left, max(0, (spec.evaluation.baseline or 0) - phases["uniform"]))
     first += [f"{more} more where the uniform curve bends"] if more else []
@@ -157,18 +171,42 @@ def _visible(inputs: StudyInputs) -> str:
 
 def _answers(inputs: StudyInputs) -> str:
     asked, spec = _asked(inputs), inputs.spec
-    drawn = [q.sampling or inputs.sampling for q in asked]
     rotation = spec.evaluation.rotation([scored.task for scored in asked], spec.study.seed)
     dealt = f", dealt from {rotation.n_pool} questions" if rotation else ""
-    share = rotation.n_asked / len(asked) if rotation else 1.0
-    most = round(share * sum(sampling.repeats * sampling.max_new_tokens for sampling in drawn))
-    trials, n = spec.study.trials, round(share * sum(sampling.repeats for sampling in drawn))
+    (n, most), trials = _at_most(inputs), spec.study.trials
     if trials == UNLIMITED:
         return f"{n} a candidate{dealt}, {_count(most)} tokens at most"
     return (
         f"{n} a candidate{dealt}, {_count(most)} tokens at most; {n * trials} in all, "
         f"{_count(most * trials)} tokens at most"
     )
+
+
+def _at_most(inputs: StudyInputs) -> tuple[int, int]:
+    """Return how many answers a candidate gives, and how many tokens they have at most."""
+    asked, spec = _asked(inputs), inputs.spec
+    drawn = [q.sampling or inputs.sampling for q in asked]
+    rotation = spec.evaluation.rotation([scored.task for scored in asked], spec.study.seed)
+    share = rotation.n_asked / len(asked) if rotation else 1.0
+    most = sum(sampling.repeats * sampling.max_new_tokens for sampling in drawn)
+    return round(share * sum(sampling.repeats for sampling in drawn)), round(share * most)
+
+
+def _paid(inputs: StudyInputs) -> str:
+    """Return how many candidates a budget of tokens pays for in any case."""
+    tokens, (_, most) = inputs.spec.ends.tokens, _at_most(inputs)
+    return "" if tokens is None or most == 0 else f", {int(tokens // most)} in any case"
+
+
+def _few_trials(inputs: StudyInputs) -> list[tuple[str, str]]:
+    """Return a warning where there are more choices of operator and experts than trials."""
+    trials, n_arms = known(inputs.spec.study.trials), len(inputs.plan.arms)
+    n_parents = inputs.plan.settings.n_experts + 1
+    if trials is None or trials - n_parents >= n_arms:
+        return []
+    left = max(0, trials - n_parents)
+    told = f"{n_arms} choices of operator and experts, but after the parents {left} trials: some "
+    return [("warning", f"{told}are never measured. Raise study.trials, or list fewer")]
 
 
 def _price(spec: StudySpec) -> str:

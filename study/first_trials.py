@@ -13,10 +13,12 @@ from ..errors import SpecError
 from ..objectives.merging import Arm, MergePlan
 from ..objectives.merging.settings import DENSITY, NO_WEIGHTS
 from ..samplers import uniform_levels
+from .budget import known
 from .spec.study_spec import StudySpec
 
 Space = Mapping[str, BaseDistribution]
-# Arms are compared at these levels in turn; more than this share of a study is not spent on it.
+# Arms are compared at these levels in turn; more than this share of a study is not spent on it. Of
+# a study whose number of trials is not known, what was asked for is.
 _LEVELS = uniform_levels(5)[2:]
 _FIRST_SHARE = 1 / 3
 
@@ -70,7 +72,8 @@ def _uniform_merges(
     n = min(spec.sampler.n_startup_trials - plan.settings.n_experts - 1, n_most)
     low, high = spec.merge.bounds
     if plan.arms:
-        n = min(max(n, min(len(plan.arms), int(_FIRST_SHARE * spec.study.trials))), n_most)
+        share = int(_FIRST_SHARE * (known(spec.study.trials) or 0))
+        n = min(max(n, min(len(plan.arms), share)), n_most)
         return _uniform_merges_of_arms(plan, space, n, (low, high))
     levels = uniform_levels(n + 2)[2:] if n > 0 else []
     weights = [low + level * (high - low) for level in levels]

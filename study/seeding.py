@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
@@ -15,6 +17,7 @@ from ..errors import StudyError
 from ..objectives.checkpoints.configs import config_hash, stop_tokens
 from ..objectives.evaluation.backends.vllm_swap.version import check_version
 from ..objectives.merging import MergePlan
+from ..objectives.merging.settings import other_than_default
 from .first_trials import first_trials
 from .importance import check_importance, compute_importance
 from .opening import with_stored_blocks
@@ -48,6 +51,13 @@ FOLDER = "mergefront:folder"
 WARNING = "mergefront:warning"
 # Measured trials at the end, as last asked for; absent while it is the spec's.
 BUDGET = "mergefront:trials"
+
+
+# Fields of the fingerprint that models are read for.
+_WEIGHTS = {"models.base", "models.experts", "models.tokenizer", "models.config"}
+_CHOOSE = "models.choose"
+# Characters of a value that are shown, and of them before the first that differs.
+_SHOWN, _BEFORE = 60, 20
 
 
 def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
@@ -175,15 +185,27 @@ def check_same_study(study: optuna.Study, inputs: StudyInputs) -> None:
     Raises:
         StudyError: With the differing fields and both values.
     """
-    ours = json.loads(json.dumps(inputs.fingerprint()))
-    stored = {**_unsaid(inputs), **study.user_attrs[FINGERPRINT]}
+    check_same_settings(study, inputs, inputs.fingerprint())
+
+
+def check_same_settings(
+    study: optuna.Study, inputs: StudyInputs, settings: Mapping[str, object]
+) -> None:
+    """Check the same of some settings, as they stand in the fingerprint of `inputs`.
+
+    Raises:
+        StudyError: With the differing fields and both values.
+    """
+    n = len(inputs.experts)
+    ours = canonical(json.loads(json.dumps(settings)), n)
+    stored = canonical({**_unsaid(inputs), **study.user_attrs[FINGERPRINT]}, n)
+    if ours.keys().isdisjoint(_WEIGHTS):
+        stored = {key: value for key, value in stored.items() if key not in _WEIGHTS}
     differing = [
         key for key in sorted(stored.keys() | ours.keys()) if stored.get(key) != ours.get(key)
     ]
     if differing:
-        shown = "; ".join(
-            f"{k} was {_short(stored.get(k))}, is {_short(ours.get(k))}" for k in differing
-        )
+        shown = "; ".join(_difference(k, stored.get(k), ours.get(k)) for k in differing)
         raise StudyError(
             f"Study {study.study_name!r} was made with other settings: {shown}. Give this one "
             "another `study.name`, or restore the settings."
@@ -202,9 +224,42 @@ def _unsaid(inputs: StudyInputs) -> dict[str, object]:
     }
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def canonical(fingerprint: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
+    """Return a fingerprint in which one choice of operators and experts has one spelling."""
+    result = dict(fingerprint)
+    if chosen := result.pop(_CHOOSE, None):
+        sizes = [chosen["min"], chosen["max"] or n_experts]
+        result |= {} if sizes == [n_experts, n_experts] else {_CHOOSE: sizes}
+    listed = result.get("merge.operator")
+    if isinstance(listed, list):
+        result["merge.operator"] = [
+            {**each, "parameters": other_than_default(each["name"], each["parameters"])}
+            for each in listed
+        ]
+    return result
+
+
+def _difference(key: str, old: object, new: object) -> str:
+    """Return what was and what is, around the first place where the two differ."""
+    if isinstance(old, list) and isinstance(new, list) and _sorted(old) == _sorted(new):
+        return f"{key} has the same entries in another order, and it decides what is proposed"
+    texts = [json.dumps(value, sort_keys=True) for value in (old, new)]
+    pairs = enumerate(zip(*texts, strict=False))
+    differ = next((place for place, (a, b) in pairs if a != b), min(map(len, texts)))
+    start = max(0, differ - _BEFORE)
+    was, now = (_short(text, start) for text in texts)
+    return f"{key} was {was}, is {now}"
+
+
+def _sorted(entries: list[Any]) -> list[str]:
+    return sorted(json.dumps(entry, sort_keys=True) for entry in entries)
+
+
+def _short(text: str, start: int) -> str:
+    if len(text) <= _SHOWN:
+        return text
+    end = start + _SHOWN
+    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"
 
 
 def fingerprint_of(study: optuna.Study) -> str:

@@ -23,6 +23,12 @@ NO_WEIGHTS = (DENSITY, OPERATOR, EXPERTS)
 ARM = "arm"
 
 
+def other_than_default(operator: str, given: Mapping[str, float]) -> dict[str, float]:
+    """Return an operator's parameters without those that have their default."""
+    defaults = {parameter.name: parameter.default for parameter in OPERATORS[operator].parameters}
+    return {name: value for name, value in given.items() if value != defaults.get(name)}
+
+
 @dataclass(frozen=True)
 class Arm:
     """An operator with its settings, and the experts that it merges.
@@ -44,6 +50,7 @@ class Arm:
         object.__setattr__(self, "experts", tuple(self.experts))
         if isinstance(self.density, list):  # as it comes from another process
             object.__setattr__(self, "density", tuple(self.density))
+        object.__setattr__(self, "parameters", other_than_default(self.operator, self.parameters))
 
     @property
     def label(self) -> str:

@@ -180,7 +180,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    place = ".".join(str(part) for part in detail["loc"])
+    # Kinds of a value that may be several are named <so> by pydantic; users write none.
+    place = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("<"))
     if detail["type"] == "extra_forbidden":
         known = _known_keys(detail["loc"][:-1], model)
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.6)
@@ -188,6 +189,9 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown key {place!r}; {hint}"
     if detail["type"] == "missing":
         return f"{place!r} is missing; add it."
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        keys = ", ".join(_known_keys(detail["loc"], model))
+        return f"{place} must be a mapping with the keys {keys}, but got {detail['input']!r:.60}."
     if detail["type"] == "literal_error":
         return f"{place}: {_choice(detail)}"
     message = detail["msg"].removeprefix("Value error, ").removesuffix(".")

@@ -144,12 +144,18 @@ class StudyInputs:
 
         Batch size is not among them: it changes how fast the same greedy answers come.
         """
-        evaluation = self.spec.evaluation
-        return {
+        weights = {
             "models.base": cached_hash(self.base),
             "models.experts": [cached_hash(expert) for expert in self.experts],
             "models.tokenizer": self.base.tokenizer_hash(),
             "models.config": config_hash(self.base.directory),
+        }
+        return weights | self.settings_print()
+
+    def settings_print(self) -> dict[str, Any]:
+        """Return the fields of the fingerprint that no model has to be read for."""
+        evaluation = self.spec.evaluation
+        return {
             "models.stop_tokens": list(self.stop_tokens),
             "models.dtype": self.spec.models.dtype,
             **self._merge_settings(),

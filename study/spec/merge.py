@@ -1,9 +1,10 @@
 """The spec's sections on what is merged, and how: models, operators, and arms to choose from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations, permutations
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import Discriminator, Field, StrictInt, Tag, model_validator
 
 from ...errors import SpecError
@@ -99,8 +100,8 @@ class OperatorSection(Section):
 
 # Told apart before they are read, so that a mistake is told once.
 _Operators = Annotated[
-    Annotated[str, Tag("name")] | Annotated[list[OperatorSection], Tag("list")],
-    Discriminator(lambda value: "list" if isinstance(value, list) else "name"),
+    Annotated[str, Tag("<name>")] | Annotated[list[OperatorSection], Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list) else "<name>"),
 ]
 
 
@@ -154,9 +155,17 @@ class MergeSection(Section):
     def _one_is_no_choice(cls, content: Any) -> Any:
         """Take an operator out of a list of it alone, and read names as operators."""
         listed = content.get("operator") if isinstance(content, dict) else None
+        if isinstance(listed, dict):
+            raise ValueError(
+                "operator must be a name, or a list to give one settings of its own: write "
+                f"operator: [{_flow(listed)}]"
+            )
+        if not isinstance(listed, list | str | type(None)):
+            raise ValueError(f"operator must be a name or a list of them, but got {listed!r:.60}")
         if not isinstance(listed, list) or not listed:
             return content
         only = listed[0]
+        _check_entries(listed)
         if len(listed) > 1:
             named = [{"name": each} if isinstance(each, str) else each for each in listed]
             return {**content, "operator": named}
@@ -248,6 +257,46 @@ class MergeSection(Section):
         return self.density if sparse or isinstance(self.operator, str) else 1.0
 
 
+def _check_entries(listed: list[Any]) -> None:
+    """Refuse what is neither a name nor settings, or searches one operator's density.
+
+    Raises:
+        ValueError: With what to write.
+    """
+    for each in listed:
+        nameless = isinstance(each, dict) and "name" not in each and len(listed) == 1
+        if nameless or not isinstance(each, str | dict):
+            raise ValueError(
+                "operator must be a list of names, or of {name: ..., density: ..., parameters: "
+                f"...}}, but {each!r} is in it"
+            )
+        density = each.get("density") if isinstance(each, dict) else None
+        if isinstance(density, list | dict) and len(listed) > 1:
+            raise ValueError(
+                f"the density of one of several operators must be one number, but got {density}; "
+                "write it beside the list, as merge.density: it is searched, or given by "
+                "variable, for all operators that have one"
+            )
+
+
+def _flow(section: dict[Any, Any]) -> str:
+    """Return a mapping as it may stand in a YAML file."""
+    return yaml.safe_dump(section, default_flow_style=True, sort_keys=False, width=1000).strip()
+
+
+def check_order(arms: Iterable[Arm], merge: MergeSection) -> None:
+    """Refuse an order where nothing is merged one after the other.
+
+    Raises:
+        ValueError: If it has no effect.
+    """
+    if merge.order and not any(arm.is_chain for arm in arms):
+        raise ValueError(
+            "`order` is for operators that take one expert, merging several, but there is none; "
+            "remove it"
+        )
+
+
 def arms_of(models: ModelsSection, merge: MergeSection) -> tuple[tuple[Arm, ...], list[str]]:
     """Return what a candidate may be merged by, and which operators do not take which experts.
 
@@ -273,6 +322,7 @@ def _arms_of_one(
     section: OperatorSection, models: ModelsSection, merge: MergeSection
 ) -> tuple[list[Arm], list[str]]:
     density, arms, left_out = merge.density_of(section), list[Arm](), list[str]()
+    reasons: list[str] = []
     for n in models.sizes:
         groups = list(_groups(section, n, len(models.experts), merge))
         given = [Arm(section.name, group, density, section.parameters) for group in groups]
@@ -280,11 +330,17 @@ def _arms_of_one(
             check_arm(given[0], merge)
         except SpecError as error:
             reason = str(error).split(". ")[0]
-            left_out.append(f"{given[0].label} of {n} ({reason})")
+            left_out.append(f"{given[0].label} of {n} expert{'s' * (n > 1)} ({reason})")
+            reasons.append(str(error).removesuffix("."))
             continue
         arms += given
+    if not arms and len({*reasons}) == 1:
+        raise ValueError(reasons[0])
     if not arms:
-        raise ValueError(f"an operator merges no number of experts asked for: {left_out[0]}")
+        raise ValueError(
+            f"{section.name} merges none of the numbers of experts asked for: "
+            f"{'; '.join(left_out)}. Remove it, or change models.choose"
+        )
     return arms, left_out
 
 
@@ -327,10 +383,6 @@ def _check_arms(arms: list[Arm], merge: MergeSection) -> None:
             f"at most {_MOST_ARMS} pairs of an operator and experts can be searched, but there "
             f"are {len(arms)}; list fewer operators, or lower `models.choose.max`"
         )
-    if merge.order and not any(arm.is_chain for arm in arms):
-        raise ValueError(
-            "`order` is for operators that take one expert, merging several, but there is none; "
-            "remove it"
-        )
+    check_order(arms, merge)
     if merge.density != 1.0 and all(arm.density == 1.0 for arm in arms):
         raise ValueError("density belongs to sparsifying operators, but none is listed; remove it")

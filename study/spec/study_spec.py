@@ -16,7 +16,7 @@ from ...objectives.merging import Arm
 from ..budget import UNLIMITED, Limits
 from .base import Section, check_choice, explain, finite_number, read_mapping
 from .evaluation import EvaluationSection
-from .merge import MergeSection, ModelsSection, arms_of, check_arm
+from .merge import MergeSection, ModelsSection, arms_of, check_arm, check_order
 from .presets import fill_in
 from .search import (
     CostSection,
@@ -115,7 +115,9 @@ class StudySpec(Section):
         else:
             (operator,), numbers = self.merge.operators, tuple(range(1, n_experts + 1))
             density = self.merge.density_of(operator)
-            check_arm(Arm(operator.name, numbers, density, operator.parameters), self.merge)
+            only = Arm(operator.name, numbers, density, operator.parameters)
+            check_arm(only, self.merge)
+            check_order([only], self.merge)
         return self
 
     @property

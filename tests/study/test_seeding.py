@@ -1,16 +1,20 @@
 """Creating a study, once."""
 
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from mergefront.errors import StudyError
+from mergefront.examples.demo import EXPERT
 from mergefront.objectives.merging import MergePlan, MergeSettings
 from mergefront.study import StudySpec
+from mergefront.study.dry_run import plan_study
+from mergefront.study.first_trials import first_trials
 from mergefront.study.seeding import importance_of, init_study, queue_seeds
-from mergefront.study.spec.inputs import load_inputs
+from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from small_study import write_spec
 
 
@@ -84,3 +88,70 @@ def test_every_expert_is_a_parent(tmp_path: Path) -> None:
 def test_no_more_seeds_than_trials(tmp_path: Path) -> None:
     assert len(_seeds(write_spec(tmp_path, study={"trials": 5}))) == 5
     assert len(_seeds(write_spec(tmp_path, study={"trials": 1}))) == 2  # the parents always
+
+
+OPERATORS = ["linear", {"name": "ties", "density": 0.5}, {"name": "dare_ties", "density": 0.5}]
+
+
+def _joint(folder: Path, choose: dict[str, int], operators: list[Any]) -> StudyInputs:
+    models = {"experts": [str(EXPERT), str(EXPERT)], "choose": choose}
+    merge = {"operator": operators, "granularity": "uniform"}
+    return load_inputs(write_spec(folder, 4, models=models, merge=merge))
+
+
+def test_one_choice_in_another_spelling_is_the_same_study(tmp_path: Path) -> None:
+    init_study(_joint(tmp_path, {}, OPERATORS))
+    ties = {"name": "ties", "density": 0.5, "parameters": {"lambda": 1.0}}
+    study = init_study(_joint(tmp_path, {"min": 1, "max": 2}, ["linear", ties, OPERATORS[2]]))
+    assert study.get_trials()
+    with pytest.raises(StudyError, match=r"models.choose was \[1, 2\], is null"):
+        init_study(_joint(tmp_path, {"min": 2}, OPERATORS))
+
+
+def test_what_differs_in_a_long_list_is_shown(tmp_path: Path) -> None:
+    init_study(_joint(tmp_path, {}, OPERATORS))
+    changed = [*OPERATORS[:2], {"name": "dare_ties", "density": 0.7}]
+    with pytest.raises(StudyError) as caught:
+        init_study(_joint(tmp_path, {}, changed))
+    was, now = str(caught.value).split(", is ...")
+    assert '"density": 0.5, "name": "dare_ties"' in was
+    assert '"density": 0.7, "name": "dare_ties"' in now
+    with pytest.raises(StudyError, match=r"merge\.operator has the same entries in another order"):
+        init_study(_joint(tmp_path, {}, OPERATORS[::-1]))
+
+
+def test_a_budget_of_tokens_is_not_spent_on_uniform_merges(tmp_path: Path) -> None:
+    study = {"trials": None, "budget": {"tokens": 3000}}
+    models = {"experts": [str(EXPERT), str(EXPERT), str(EXPERT)], "choose": {}}
+    merge = {"operator": [*OPERATORS, "sce", "task_arithmetic"]}
+    path = write_spec(
+        tmp_path, 4, study=study, models=models, merge=merge, sampler={"n_startup_trials": 6}
+    )
+    inputs = load_inputs(path)
+    assert len(inputs.plan.arms) > 30
+    assert len(first_trials(inputs.spec, inputs.plan)) == 6
+    told = dict(plan_study(inputs.spec))
+    assert told["trials"] == (
+        "as many as the budget allows, 15 in any case: 4 parents, 2 uniform merges, then proposals"
+    )
+
+
+def test_the_dry_run_says_what_a_run_would_refuse(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, 4)
+    init_study(load_inputs(path))
+    assert plan_study(StudySpec.from_yaml(path))
+    changed = StudySpec.from_yaml(write_spec(tmp_path, 4, merge={"granularity": "thirds"}))
+    with pytest.raises(StudyError, match=r'merge\.granularity was "layer", is "thirds"'):
+        plan_study(changed)
+
+
+def test_the_dry_run_warns_of_more_choices_than_trials(tmp_path: Path) -> None:
+    models = {"experts": [str(EXPERT), str(EXPERT)], "choose": {}}
+    for trials, warned in ((12, False), (11, True), (2, True)):
+        study = {"trials": trials}
+        merge = {"operator": [*OPERATORS[:2], "sce"]}
+        spec = StudySpec.from_yaml(
+            write_spec(tmp_path, 4, study=study, models=models, merge=merge)
+        )
+        told = [text for title, text in plan_study(spec) if title == "warning"]
+        assert any("choices of operator and experts, but" in text for text in told) == warned

@@ -77,7 +77,7 @@ class Operator:
             if name not in known:
                 raise SpecError(
                     f"Operator {self.name!r} takes the parameters {sorted(known)}, but got "
-                    f"{name!r}. Remove it from `merge.parameters`."
+                    f"{name!r}. Remove it from the operator's `parameters`."
                 )
             low, high = known[name].low, known[name].high
             if not low <= value <= high:

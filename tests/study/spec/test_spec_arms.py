@@ -71,11 +71,43 @@ def test_a_spec_with_choices_survives_being_written_and_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"merge": {"operator": ["linear", "slrp"]}}, "list.1: .*did you mean 'slerp'"),
+        ({"merge": {"operator": ["linear", "slrp"]}}, "merge.operator.1: .*did you mean 'slerp'"),
         ({"merge": {"operator": ["linear", {"nme": "ties"}]}}, "did you mean 'name'"),
         ({"merge": {"operator": ["linear", "linear"]}}, "'linear' is there twice"),
         ({"merge": {"operator": []}}, "the list is empty"),
-        ({"merge": {"operator": ["linear", "slerp"]}}, "slerp of 3 .*at most 1"),
+        ({"merge": {"operator": ["linear", 3]}}, "of names, or of .name: .* but 3 is in it"),
+        ({"merge": {"operator": [{"density": 0.5}]}}, "of names, or of .name: .* is in it"),
+        ({"merge": {"operator": 5}}, "a name or a list of them, but got 5"),
+        (
+            {"merge": {"operator": {"name": "ties", "density": 0.5}}},
+            r"write operator: \[{name: ties, density: 0.5}\]",
+        ),
+        ({"models": {"choose": 2}}, "models.choose must be a mapping with the keys min, max"),
+        (
+            {"merge": {"operator": ["linear", {"name": "linear", "parameters": {"scale": 1}}]}},
+            "^spec: Operator 'linear' takes the parameters .* but got 'scale'",
+        ),
+        (
+            {"merge": {"operator": ["linear", {"name": "ties", "density": [0.3, 0.9]}]}},
+            "one number, but got .*; write it beside the list, as merge.density",
+        ),
+        (
+            {
+                "merge": {
+                    "operator": ["ties", {"name": "ties", "parameters": {"lambda": 1.0}}, "sce"]
+                }
+            },
+            "'ties' is there twice",
+        ),
+        ({"merge": {"operator": "linear", "order": "given"}}, "`order` is for operators"),
+        (
+            {"merge": {"operator": "slerp", "order": "given"}, "models": {"experts": ["e"]}},
+            "`order` is for operators",
+        ),
+        (
+            {"merge": {"operator": ["linear", "slerp"]}},
+            "'slerp' merges at most 1 expert.s., but got 3",
+        ),
         ({"merge": {"operator": ["linear", "karcher"], "density": 0.5}}, "none is listed"),
         (
             {"merge": {"operator": ["linear", {"name": "karcher", "density": 0.5}]}},
