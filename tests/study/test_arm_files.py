@@ -16,6 +16,8 @@ from mergefront.errors import LayoutError
 from mergefront.objectives import Measurement
 from mergefront.objectives.merging import write_checkpoint
 from mergefront.study import StudySpec
+from mergefront.study.cli.results.pick import _print
+from mergefront.study.results.choice import Wish, choose
 from mergefront.study.results.export import merge_weights, recipe_of
 from mergefront.study.results.front import front_report
 from mergefront.study.results.predicted import PredictedModel
@@ -111,9 +113,8 @@ def test_recommended_models_name_their_arm_and_their_kind_of_error(joint: Path) 
         assert full_label(one).endswith(f", {arm}")
         if one.number is None:
             assert name == f"a merge nobody measured, {arm}"
-        elif one.number < 3:  # parents belong to any arm
-            label = report.denoised.trials[one.number].user_attrs["label"]
-            assert name == f"trial {one.number}, {label}"
+    first = dataclasses.replace(report.recommended[0], number=0)
+    assert which_model(first, report.denoised.trials) == "trial 0, base"  # of any arm
     shown = advice(report, (), str(joint))
     for one in spread_out(report.recommended):
         assert f"<td>{html.escape(which_model(one, report.denoised.trials))}</td>" in shown
@@ -127,6 +128,19 @@ def test_recommended_models_name_their_arm_and_their_kind_of_error(joint: Path) 
     assert list(told) == ["predicted, errors on other questions"]
     errors = [error for _, error in told["predicted, errors on other questions"].values()]
     assert errors == one.fresh_deviations
+
+
+def test_a_pick_names_the_arm_of_what_is_predicted_to_be_better(
+    joint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = StudySpec.from_yaml(joint)
+    choice = choose(front_report(load_study(spec), spec), Wish({}, {}))
+    better = dataclasses.replace(choice.report.recommended[0], number=None)
+    _print(dataclasses.replace(choice, unmeasured=better))
+    shown = capsys.readouterr().out
+    arm = f"{better.params['operator']} of {better.params['experts']}"
+    assert f"not measured: a mixture, {arm}, with accuracy" in " ".join(shown.split())
+    assert "on other questions" in shown
 
 
 @pytest.mark.parametrize(
