@@ -18,8 +18,8 @@ class ArmSampler(BaseSampler):
     """Keeps another sampler's proposals to the arms that exist; see `SIPSampler`.
 
     A proposal whose choices belong to no arm gets those of an arm that shares most of them, and
-    what an arm fixes has its value. A trial that was queued with some of its parameters gets an arm
-    that allows them.
+    what an arm fixes has its value. A trial that was queued with some of its parameters gets an
+    arm that allows them.
 
     Args:
         sampler: Proposes.

@@ -1,6 +1,7 @@
 """SIPSampler: Bayesian optimization of merge weights with a structural importance prior."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ._acqf import (
     AcquisitionBudget,
+    Choices,
     KnowledgeGradient,
     Scale,
     best_of,
@@ -31,7 +33,7 @@ from ._constraints import Weighted, fit_feasibility
 from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._trials.arms import Arms
-from ._trials.knowledge import remember
+from ._trials.knowledge import check_told, last_parameters, remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
 from ._trials.pending import tell_gain
 from ._trials.search_space import UnitCube, signs
@@ -107,6 +109,12 @@ class SIPSampler(CubeSampler):
             learns from all arms; proposals are the best of all. Defaults to None: every
             combination of choices is possible, and all parameters have their effect. A trial
             that was queued with some of its parameters gets an arm that allows them.
+        same: Of arms: pairs of what points have in common that are all one model, and the
+            parameters that stand for them. `({"x": 0.0}, {"operator": "a", "x": 0.0})`: at x 0 all
+            operators give the base. The surrogate takes them for one point, and that alone is
+            proposed. Defaults to (): no two are.
+        repeats: Of arms: whether another measurement of a point tells anything new. If not, what
+            was measured or is in flight is not proposed. Defaults to True.
 
     Raises:
         ValueError: If an option is out of its range. While a study runs: if an arm fixes what is
@@ -127,13 +135,16 @@ class SIPSampler(CubeSampler):
         budget: AcquisitionBudget | None = None,
         acquisition: Acquisition = "knowledge-gradient",
         arms: Sequence[Mapping[str, Any]] | None = None,
+        same: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
+        repeats: bool = True,
     ) -> None:
         super().__init__(n_startup_trials, startup, seed, search_space)
-        self._arms = None if arms is None else Arms(arms)
+        self._arms = None if arms is None else Arms(arms, same)
+        self._repeats = repeats
         if self._arms is not None and self._search_space is not None:
             self._arms.check(self._search_space)
             self._arms.check_names(self._search_space)
-        _check_options(importance, trust)
+        check_told(importance, trust)
         _check_acquisition(acquisition)
         self._importance = dict(importance) if importance else None
         self._reference_point = None if reference_point is None else list(reference_point)
@@ -161,7 +172,7 @@ class SIPSampler(CubeSampler):
             tell_gain(study, trial, gain)
         if params:
             remember(study, self._importance, self._trust)
-            known = {*search_space, *(self._search_space or {}), *_last_parameters(study)}
+            known = {*search_space, *(self._search_space or {}), *last_parameters(study)}
             warn_of_unknown(self._importance or (), known)
         return params
 
@@ -175,7 +186,7 @@ class SIPSampler(CubeSampler):
         given: Mapping[str, Any],
     ) -> NDArray[np.float64]:
         observations = self._observations(study, cube, measured)
-        X_pending = cube.encode(pending) if pending else None
+        X_pending = self._joined(cube, cube.encode(pending)) if pending else None
         among = study.get_trials(deepcopy=False, states=MEASURED)
         surrogate = fit_surrogate(observations, self._trust, most=_MOST_LOOKED_AT)
         feasibility = fit_feasibility(measured, observations, cube, among, _MOST_LOOKED_AT)
@@ -195,14 +206,35 @@ class SIPSampler(CubeSampler):
         if self._arms is None:
             raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
             ends = climb(acquisition, raw, self._budget, rng)
+            candidate = best_of(acquisition, *ends, cube.snapped)
         else:
-            fixed = self._arms.columns(cube, given)
-            ends = climb_arms(acquisition, fixed, X, surrogate.means, self._budget, rng)
-        candidate = best_of(acquisition, *ends, cube.snapped)
+            choices = self._choices(cube, given, observations.X, X_pending)
+            ends = climb_arms(acquisition, choices, X, surrogate.means, self._budget, rng)
+            candidate = best_of(
+                acquisition,
+                *ends,
+                lambda points: choices.joined(cube.snapped(points)),
+                choices.known,
+            )
         if self._acquisition == "knowledge-gradient":
             with torch.no_grad():  # in percent of the utility of what is picked
                 self._gains[number] = float(acquisition(candidate[None, None])) / 100
         return np.round(candidate.numpy(), ROUNDED)
+
+    def _joined(self, cube: UnitCube, points: Tensor) -> Tensor:
+        return points if self._arms is None else self._arms.joined(cube, points)
+
+    def _choices(
+        self, cube: UnitCube, given: Mapping[str, Any], X: Tensor, pending: Tensor | None
+    ) -> Choices:
+        assert self._arms is not None
+        known = X if pending is None else torch.cat([X, pending])
+        return Choices(
+            self._arms.columns(cube, given),
+            # What is asked for is not exchanged for its like under another arm.
+            (lambda points: points) if given else partial(self._joined, cube),
+            None if self._repeats else known,
+        )
 
     def _acquire(
         self,
@@ -226,7 +258,7 @@ class SIPSampler(CubeSampler):
     ) -> Observations:
         known = measurements(measured)
         return Observations(
-            cube.encode([trial.params for trial in measured]),
+            self._joined(cube, cube.encode([trial.params for trial in measured])),
             known.values * signs(study.directions),
             known.errors,
             importance_tensor(cube, self._importance),
@@ -247,22 +279,8 @@ class SIPSampler(CubeSampler):
         return given * signs(study.directions)
 
 
-def _last_parameters(study: Study) -> Iterable[str]:
-    """Return the names of the last measured trial's parameters, those with one value included."""
-    trials = study.get_trials(deepcopy=False, states=MEASURED)
-    return trials[-1].params if trials else ()
-
-
 def _check_acquisition(acquisition: str) -> None:
     if acquisition not in get_args(Acquisition):
         raise ValueError(
             f"acquisition must be one of {get_args(Acquisition)}, but got {acquisition!r}."
         )
-
-
-def _check_options(importance: Mapping[str, float] | None, trust: Trust) -> None:
-    if trust != "learned" and not 0 <= trust <= 1:
-        raise ValueError(f"trust must be 'learned' or within [0, 1], but got {trust}.")
-    for name, value in (importance or {}).items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"Importance must be within [0, 1], but got {value} for {name!r}.")

@@ -65,6 +65,34 @@ def _check_left_out(spec: StudySpec, plan: MergePlan) -> None:
         )
 
 
+def same_models(plan: MergePlan) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return what candidates have in common that are one parent, and that parent's parameters.
+
+    At weights 0 every operator gives the base, and an expert at weight 1 is itself under every arm
+    that keeps it: as `SIPSampler(same=...)` takes it. None where there is one arm, or a part of
+    the model is an expert's whatever the weights are, and which expert's differs between arms.
+    """
+    settings, weights = plan.settings, [n for n in plan.parameter_names if n not in NO_WEIGHTS]
+    rules = (settings.embeddings, settings.head, settings.router, settings.towers)
+    if not plan.arms or "expert" in rules:
+        return []
+    parents = [(_without_choices(plan.uniform(0.0), weights), plan.uniform(0.0))]
+    for number in range(1, settings.n_experts + 1):
+        whole = plan.expert(number)
+        if not settings.arms[settings.arm_of(whole)].keeps_experts:
+            continue
+        for place, arm in enumerate(settings.arms):
+            if number in arm.experts and arm.keeps_experts:
+                common = _without_choices(whole, weights) | settings.choice(place)
+                searched = {DENSITY: 1.0} if isinstance(arm.density, tuple) else {}
+                parents.append((common | searched, whole))
+    return parents
+
+
+def _without_choices(params: Mapping[str, Any], weights: Sequence[str]) -> dict[str, Any]:
+    return {name: params[name] for name in weights}
+
+
 def _uniform_merges(
     spec: StudySpec, plan: MergePlan, space: Space, n_most: int
 ) -> list[FrozenTrial]:

@@ -22,7 +22,7 @@ from ..objectives.evaluation.backends.vllm_backend import VllmBackend
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings
 from ..objectives.evaluation.cache import AnswerCache
 from ..samplers import ArmSampler, BMMSampler, MoeadCmaesSampler, PerTrialSampler, SIPSampler
-from .first_trials import search_space
+from .first_trials import same_models, search_space
 from .seeding import BUDGET, FINGERPRINT, check_same_study, created, importance_of
 from .spec.inputs import StudyInputs
 from .spec.search import BMM_PRESETS
@@ -80,6 +80,9 @@ def make_sampler(inputs: StudyInputs, study: optuna.Study) -> optuna.samplers.Ba
         trust=spec.importance.trust,
         search_space=space,
         arms=arms or None,
+        same=same_models(inputs.plan),
+        # One model answers the same questions alike: seeds are the questions' own.
+        repeats=bool(spec.evaluation.rotate) or spec.is_timed,
     )
 
 

@@ -1,6 +1,6 @@
 """Acquisition: what to evaluate next."""
 
-from .arms import climb_arms
+from .arms import Choices, climb_arms
 from .knowledge_gradient import KnowledgeGradient, Scale, preference_grid, worth_knowing
 from .optimize import AcquisitionBudget, best_of, climb, raw_points
 from .qlognehvi import make_acquisition
@@ -8,6 +8,7 @@ from .reference_point import front_span, infer_reference_point
 
 __all__ = [
     "AcquisitionBudget",
+    "Choices",
     "KnowledgeGradient",
     "Scale",
     "best_of",

@@ -1,20 +1,43 @@
 """Maximize an acquisition function over the arms of a study, and the weights under each."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from botorch.acquisition import AcquisitionFunction
 from torch import Tensor
 
-from .optimize import AcquisitionBudget, climb, raw_points
+from .optimize import AcquisitionBudget, climb, raw_points, repeats
 
 # Every arm is screened, at so many points at least; ascents are for the few that promise most.
 _FEWEST_RAW = 24
 _MOST_CLIMBED = 3
 # Share of the best arm's score below which an ascent is not worth its time.
 _PROMISING = 0.5
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What there is to choose from.
+
+    Args:
+        fixed: An `arms x d`-dim tensor: what each arm fixes, NaN where it is free.
+        joined: Moves points that are one, such as the base under every arm, to one place.
+        known: A `k x d`-dim tensor of points that are not worth measuring again; None if all may
+            be.
+    """
+
+    fixed: Tensor
+    joined: Callable[[Tensor], Tensor]
+    known: Tensor | None = None
+
+    def worth_a_look(self, points: Tensor) -> Tensor:
+        """Keep points of an arm that stay in it and are not known, if there are any."""
+        left_out = (self.joined(points) != points).any(dim=1)
+        if self.known is not None:
+            left_out |= repeats(points, self.known)
+        return points if bool(left_out.all()) else points[~left_out]
 
 
 def screen(
@@ -42,7 +65,7 @@ def screen(
 
 def climb_arms(
     acquisition: AcquisitionFunction,
-    arms: Tensor,
+    choices: Choices,
     X: Tensor,
     means: Callable[[Tensor], Tensor],
     budget: AcquisitionBudget,
@@ -52,14 +75,15 @@ def climb_arms(
 
     Args:
         acquisition: Scores a `b x 1 x d`-dim tensor.
-        arms: An `arms x d`-dim tensor: what each fixes, NaN where it is free.
+        choices: The arms.
         X: An `n x d`-dim tensor of evaluated points.
         means: Points -> posterior means, `n x m`-dim.
         budget: For all arms together, but for the fewest points that each is screened at.
         rng: Draws points and starts.
     """
+    arms = choices.fixed
     n = max(_FEWEST_RAW, budget.n_raw // len(arms))
-    screens = [screen(fixed, X, means, n, rng) for fixed in arms]
+    screens = [choices.worth_a_look(screen(fixed, X, means, n, rng)) for fixed in arms]
     with torch.no_grad():
         best = torch.stack([acquisition(raw.unsqueeze(-2)).max() for raw in screens])
     order = best.argsort(descending=True)[:_MOST_CLIMBED].tolist()

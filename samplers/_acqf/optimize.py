@@ -14,6 +14,8 @@ from torch import Tensor
 # How strongly better raw points are preferred as starts, in standard deviations of the scores.
 _GREED = 2.0
 _FEW_COLUMNS = (4, 10)
+# Proposals are rounded to four digits.
+_SAME = 0.5e-4
 _STEP_SIZES = (0.05, 0.15, 0.4)
 
 
@@ -39,6 +41,7 @@ def best_of(
     climbed: Tensor,
     scores: Tensor,
     snapped: Callable[[Tensor], Tensor],
+    known: Tensor | None = None,
 ) -> Tensor:
     """Return the best of some points, a `d`-dim tensor in the unit cube.
 
@@ -47,12 +50,26 @@ def best_of(
         climbed: A `p x d`-dim tensor; see `climb`.
         scores: Of the points, `p`-dim.
         snapped: Moves points to the nearest that can be evaluated, where not all can.
+        known: A `k x d`-dim tensor of points that are not worth measuring again; one is returned
+            where there is nothing else. Defaults to None: there are none.
     """
     finalists = snapped(climbed)
     if finalists is not climbed:
         with torch.no_grad():
             scores = acquisition(finalists.unsqueeze(-2))
+    if known is not None:
+        scores = scores.masked_fill(repeats(finalists, known), -torch.inf)
     return finalists[scores.argmax()]
+
+
+def repeats(points: Tensor, known: Tensor) -> Tensor:
+    """Return which points are among known ones once they are rounded, `n`-dim.
+
+    Args:
+        points: An `n x d`-dim tensor.
+        known: A `k x d`-dim tensor.
+    """
+    return (torch.cdist(points, known, p=torch.inf) < _SAME).any(dim=1)
 
 
 def climb(

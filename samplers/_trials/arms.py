@@ -12,6 +12,8 @@ from .search_space import UnitCube
 
 Params = Mapping[str, Any]
 _FREE = object()
+# In the unit cube: what is so near to a parent is one.
+_EXACT = 1e-9
 
 
 class Arms:
@@ -20,14 +22,19 @@ class Arms:
     Args:
         fixed: What each arm fixes: parameter -> value. The parameters that all of them fix are
             the choices, which tell arms apart; others have no effect under the arm.
+        same: Pairs: what points have in common that are all one, such as the base under every
+            arm, and the parameters that stand for them. Defaults to (): all points differ.
 
     Raises:
         ValueError: If there are fewer than two, they fix nothing in common, or two have the same
             choices.
     """
 
-    def __init__(self, fixed: Sequence[Params]) -> None:
+    def __init__(
+        self, fixed: Sequence[Params], same: Sequence[tuple[Params, Params]] = ()
+    ) -> None:
         self.fixed = [dict(arm) for arm in fixed]
+        self.same = [(dict(common), dict(whole)) for common, whole in same]
         if len(self.fixed) < 2:
             raise ValueError(f"arms must be two at least, but got {len(self.fixed)}.")
         self.names = [name for name in self.fixed[0] if all(name in arm for arm in self.fixed)]
@@ -167,6 +174,19 @@ class Arms:
         }
         arms = self._allowed_arms(given or {})
         return torch.stack([_column_values(cube, {**wished, **arm}) for arm in arms]).clamp(0, 1)
+
+    def joined(self, cube: UnitCube, points: Tensor) -> Tensor:
+        """Return points with those that are one in one place, an `n x d`-dim tensor.
+
+        Args:
+            cube: Over the search space.
+            points: An `n x d`-dim tensor.
+        """
+        for common, whole in self.same:
+            wanted, place = _column_values(cube, common), _column_values(cube, whole)
+            is_it = (wanted.isnan() | ((points - wanted).abs() < _EXACT)).all(dim=1)
+            points = torch.where(is_it[:, None] & ~place.isnan(), place, points)
+        return points
 
     def _allowed_arms(self, given: Params) -> list[dict[str, Any]]:
         if (reason := self.refusal(given)) is not None:

@@ -4,12 +4,13 @@ Whoever denoises the study later, in another process, then uses the same model.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from optuna import Study
 
 from .._gp import Trust
+from .measurements import MEASURED
 
 _KEY = "sip:knowledge"
 
@@ -25,6 +26,25 @@ def recall(study: Study) -> tuple[dict[str, float] | None, Trust]:
     """Return the importance and the trust that the study was searched with."""
     told = json.loads(_attributes(study).get(_KEY, "{}"))
     return told.get("importance") or None, told.get("trust", "learned")
+
+
+def check_told(importance: Mapping[str, float] | None, trust: Trust) -> None:
+    """Check importance and trust.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+    if trust != "learned" and not 0 <= trust <= 1:
+        raise ValueError(f"trust must be 'learned' or within [0, 1], but got {trust}.")
+    for name, value in (importance or {}).items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"Importance must be within [0, 1], but got {value} for {name!r}.")
+
+
+def last_parameters(study: Study) -> Iterable[str]:
+    """Return the names of the last measured trial's parameters, those with one value included."""
+    trials = study.get_trials(deepcopy=False, states=MEASURED)
+    return trials[-1].params if trials else ()
 
 
 def _attributes(study: Study) -> dict[str, Any]:

@@ -184,6 +184,77 @@ def test_a_mistake_in_an_arm_is_told_once_the_space_is_known(
         assert places.count(0) == ("x@3" in wrong)
 
 
+SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"x@1": 0.0, "x@2": 0.0}, {"operator": "a", "experts": "1", "x@1": 0.0, "x@2": 0.0}),
+    ({**ARMS[1], "x@1": 1.0, "x@2": 0.0}, {**ARMS[0], "x@1": 1.0}),
+]
+
+
+def _best_at_the_base(trial: optuna.Trial) -> tuple[float, float]:
+    _objective(trial)
+    x = np.array([trial.params["x@1"], trial.params["x@2"]])
+    return -float(x.sum()), float((x**2).sum())
+
+
+@pytest.mark.parametrize("acquisition", ["knowledge-gradient", "qlognehvi"])
+def test_what_is_one_model_under_several_arms_is_measured_once(acquisition: Any) -> None:
+    sampler = _sip(acquisition=acquisition, same=SAME, repeats=False)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.enqueue_trial(SAME[0][1])
+    study.optimize(_best_at_the_base, n_trials=18)
+    points = [tuple(t.params[name] for name in SPACE) for t in study.trials]
+    assert len(set(points[6:]) - set(points[:6])) == 12
+    assert not any(point[2:] == (0.0, 0.0) for point in points[6:])
+    # Without that knowledge most of the search is the base under one arm or another.
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=_sip())
+    study.enqueue_trial(SAME[0][1])
+    study.optimize(_best_at_the_base, n_trials=18)
+    assert sum(t.params["x@1"] == t.params["x@2"] == 0.0 for t in study.trials[6:]) > 4
+
+
+def test_where_repeats_tell_something_the_one_arm_is_proposed() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=_sip(same=SAME))
+    study.enqueue_trial(SAME[0][1])
+    study.optimize(_best_at_the_base, n_trials=18)
+    zero = [t.params for t in study.trials[6:] if t.params["x@1"] == t.params["x@2"] == 0.0]
+    assert zero
+    assert all(params == SAME[0][1] for params in zero)
+
+
+def test_a_parent_in_flight_is_not_proposed_under_another_arm() -> None:
+    sampler = _sip(same=SAME, repeats=False)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.enqueue_trial(SAME[0][1])
+    base = study.ask(SPACE)
+    study.optimize(_best_at_the_base, n_trials=7)
+    asked = [study.ask(SPACE) for _ in range(4)]
+    assert base.params == SAME[0][1]
+    points = [tuple(t.params.values()) for t in (base, *asked)]
+    assert len(set(points)) == 5
+    assert not any(t.params["x@1"] == t.params["x@2"] == 0.0 for t in asked)
+
+
+def test_a_wish_for_a_parent_under_another_arm_is_kept() -> None:
+    study = _study(_sip(same=SAME, repeats=False), 7)
+    wish = {**ARMS[2], "x@2": 0.0}
+    for _ in range(2):
+        study.enqueue_trial(wish)
+    study.optimize(_objective, n_trials=2)
+    assert [t.params for t in study.trials[-2:]] == [wish, wish]
+
+
+def test_points_that_are_one_model_have_no_distance() -> None:
+    arms, cube = Arms(ARMS, SAME), UnitCube(SPACE)
+    rows = [{**arm, "x@1": 0.0, "x@2": 0.0} for arm in ARMS]
+    rows += [{**ARMS[0], "x@1": 1.0}, {**ARMS[1], "x@1": 1.0, "x@2": 0.0}]
+    rows += [{**ARMS[1], "x@1": 0.0, "x@2": 1e-4}, {**ARMS[2], "x@2": 1.0}]
+    points = cube.encode(rows)
+    joined = arms.joined(cube, points)
+    assert joined[:3].tolist() == [points[0].tolist()] * 3
+    assert joined[3:5].tolist() == [points[3].tolist()] * 2
+    assert joined[5:].tolist() == points[5:].tolist()
+
+
 def test_what_is_learned_of_one_arm_informs_the_others() -> None:
     study = optuna.create_study(directions=["maximize", "minimize"])
     levels = np.linspace(0, 1, 9)

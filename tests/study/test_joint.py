@@ -17,7 +17,7 @@ from command import invoke
 from joint_study import write_joint_spec
 from mergefront.errors import LayoutError
 from mergefront.study import StudySpec
-from mergefront.study.first_trials import search_space
+from mergefront.study.first_trials import same_models, search_space
 from mergefront.study.results.export import export_trial, merge_weights, trial_of
 from mergefront.study.results.front import front_report
 from mergefront.study.results.front_table import arm_of
@@ -166,6 +166,35 @@ def test_bounds_may_leave_out_the_parents(tmp_path: Path) -> None:
     for trial in trials[2:]:
         weights = [value for value in trial.params.values() if isinstance(value, float)]
         assert all(0.2 <= weight <= 0.8 for weight in weights)
+
+
+def test_parents_are_one_model_under_every_arm_and_are_measured_once(joint: Path) -> None:
+    inputs, study = load_inputs(joint), load_study(StudySpec.from_yaml(joint))
+    same, complete = same_models(inputs.plan), [t for t in study.trials if t.values]
+    assert [whole for _, whole in same[:2]] == [complete[0].params, complete[1].params]
+    # Expert 1 under linear of 1 and 1+2 and slerp of 1, 1>2 and 2>1; half of TIES is no expert.
+    for expert in (1, 2):
+        found = [common for common, whole in same if whole == complete[expert].params]
+        arms = {(each["operator"], each["experts"]) for each in found}
+        chains = {("slerp", e) for e in (str(expert), "1>2", "2>1")}
+        assert arms == {("linear", str(expert)), ("linear", "1+2")} | chains
+    for common, _ in same:
+        later = [t for t in complete[3:] if {**t.params, **common} == t.params]
+        assert not later
+    points = [tuple(trial.params.values()) for trial in complete]
+    assert len(set(points)) == len(points)
+
+
+def test_parents_give_the_same_answers_under_every_arm(joint: Path) -> None:
+    inputs, study = load_inputs(joint), load_study(StudySpec.from_yaml(joint))
+    objective = make_objective(inputs)
+    for common, whole in same_models(inputs.plan):
+        measured = next(t for t in study.trials if t.params == whole and t.values)
+        arms = range(len(inputs.plan.arms)) if "operator" not in common else [None]
+        for arm in arms:
+            chosen = {} if arm is None else inputs.plan.settings.choice(arm)
+            again = objective.measure({**whole, **chosen, **common})
+            assert list(again.values) == measured.values
 
 
 @pytest.mark.parametrize("preset", ["mergefront", "tpe"])
