@@ -117,15 +117,23 @@ class Amount:
         return Amount(self.spent * price, self.expected * price, (low * price, high * price))
 
 
-def quote(trials: Sequence[FrozenTrial], n_left: int, costs: Sequence[float]) -> Amount | None:
+def quote(
+    trials: Sequence[FrozenTrial],
+    n_left: int,
+    costs: Sequence[float],
+    ahead: Sequence[float] | None = None,
+) -> Amount | None:
     """Return what a study will use; None before two trials are measured.
 
     Args:
         trials: All of the study.
         n_left: Trials still to come, those in hand included.
         costs: Of each of the trials.
+        ahead: What each of the trials would cost if it were still to come. Defaults to None: the
+            same; with racing, trials to come are asked less than parents and uniform merges.
     """
-    known = [c for trial, c in zip(trials, costs, strict=True) if trial.state in MEASURED]
+    ahead = costs if ahead is None else ahead
+    known = [c for trial, c in zip(trials, ahead, strict=True) if trial.state in MEASURED]
     if len(known) < 2:
         return None
     n, mean = len(known), sum(known) / len(known)

@@ -20,7 +20,8 @@ from mergefront.study.spec import load_inputs
 
 def weights_of(objective: MergeObjective) -> dict[str, dict[str, float]]:
     """Return each landmark's weight per layer."""
-    rows = {f"{w:g}": objective.plan.uniform(w) for w in (0, 0.2, 0.4, 0.5, 0.6, 0.8, 1)}
+    # A study's own uniform merges: what it measured is not generated again.
+    rows = {f"{i / 7:.2f}": objective.plan.uniform(i / 7) for i in range(8)}
     halves = objective.plan.uniform(0.0) | {f"layer_{i:03d}": 1.0 for i in LOWER}
     return rows | {f"1 in layers 0 to {UPPER[0] - 1}, 0 above": halves}
 

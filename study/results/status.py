@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ...samplers import MEASURED
 from ..budget import Amount, hours_of, quote, tokens_of
+from ..first_trials import is_uniform
 from ..seeding import BUDGET
 from ..spec.study_spec import StudySpec
 from ..storage.ledger import Ledger
@@ -128,13 +129,25 @@ def status_of(study: optuna.Study, spec: StudySpec, trials_asked: int | None = N
 def price_of(trials: Sequence[FrozenTrial], spec: StudySpec, n_left: int) -> dict[str, Amount]:
     """Return what a study uses; see `Status.price`.
 
+    With racing, candidates to come are asked a share of what parents and uniform merges are.
+
     Args:
         trials: All of it.
         spec: Of the study.
         n_left: Trials that are not measured yet.
     """
-    tokens = quote(trials, n_left, [tokens_of(trial) for trial in trials])
-    hours = quote(trials, n_left, [hours_of(t, spec.ends.n_devices) for t in trials])
+    racing = spec.evaluation.racing
+    less = 1.0 if racing is None else racing.share
+    shares = [less if is_uniform(trial) else 1.0 for trial in trials]
+    whole = sum(is_uniform(t) and t.state not in (*MEASURED, TrialState.FAIL) for t in trials)
+    n_ahead = n_left + round(whole * (1 / less - 1))  # each of them is worth several others
+
+    def total(costs: Sequence[float]) -> Amount | None:
+        ahead = [cost * share for cost, share in zip(costs, shares, strict=True)]
+        return quote(trials, n_ahead, costs, ahead)
+
+    tokens = total([tokens_of(trial) for trial in trials])
+    hours = total([hours_of(trial, spec.ends.n_devices) for trial in trials])
     if tokens is None or hours is None:
         return {}
     money = {} if spec.cost is None else {"money": hours.times(spec.cost.per_hour)}

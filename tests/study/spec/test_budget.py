@@ -11,6 +11,7 @@ from command import invoke
 from mergefront.errors import SpecError
 from mergefront.study import StudySpec
 from mergefront.study.budget import UNLIMITED, Limits, expected_gain, quote
+from mergefront.study.results.status import price_of
 from mergefront.study.run import run
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -61,6 +62,23 @@ def test_a_quote_has_an_interval() -> None:
     assert amount.times(2.0).expected == 288.0
     assert quote([_trial(1)], 8, [10.0]) is None
     assert quote([_trial(1)] * 4, 0, costs) == quote([_trial(1)] * 4, 0, costs)
+
+
+def test_with_racing_what_is_to_come_costs_less(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, evaluation={"racing": {"share": 0.25}})
+    spec = StudySpec.from_yaml(path)
+    first = [_trial(1000, 3600.0), _trial(1200, 3600.0)]
+    for trial, phase in zip(first, ("parent", "uniform"), strict=True):
+        trial.user_attrs["phase"] = phase
+    searched = [_trial(260, 900.0), _trial(290, 900.0)]
+    price = price_of([*first, *searched], spec, n_left=10)
+    # To come: 10 times the mean of 250, 300, 260 and 290.
+    assert price["tokens"].expected == pytest.approx(2750 + 10 * 275)
+    assert price["gpu_hours"].expected == pytest.approx(2.5 + 10 * 0.25)
+    # Of the ten, one is a uniform merge and asked everything, as much as four others.
+    waiting = create_trial(state=TrialState.WAITING, user_attrs={"phase": "uniform"})
+    price = price_of([*first, waiting, *searched], spec, n_left=10)
+    assert price["tokens"].expected == pytest.approx(2750 + 13 * 275)
 
 
 @pytest.mark.parametrize(
