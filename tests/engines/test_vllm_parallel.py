@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,6 +63,26 @@ def test_a_rank_killed_in_the_middle_of_a_swap_costs_one_restart(backend: VllmBa
     assert backend._engine is not engine
     become(backend, 0.4)
     assert backend.generate(PROMPTS, LONG) == expected
+
+
+def test_a_rank_killed_while_texts_are_read_costs_one_restart(
+    backend: VllmBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(backend, 0.4)
+    expected = backend.read(PROMPTS, (0, 1))
+    assert backend._engine is not None
+    workers = backend._engine.llm.llm_engine.engine_core.engine_core.model_executor.workers
+    started = Mock(side_effect=backend._start)
+    monkeypatch.setattr(backend, "_start", started)
+    killer = threading.Timer(0.5, os.kill, (workers[1].proc.pid, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(EngineError, match="was started again") as caught:
+        for _ in range(1000):
+            backend.read(PROMPTS, (0, 1))
+    killer.join()
+    assert "no attribute" not in str(caught.value) and started.call_count == 1
+    become(backend, 0.4)
+    assert backend.read(PROMPTS, (0, 1)) == expected
 
 
 def test_fifty_swaps_in_bfloat16_return_to_where_they_were() -> None:

@@ -55,20 +55,33 @@ def readings(
     """
     engine.call("mergefront_listen")
     try:
-        for batch in _batches(asked, len(parents) * engine.n_words):
-            engine.call("mergefront_listener", "forget")
-            for parent in parents:
-                become(parent)
-                for place, window in enumerate(batch):
-                    likelihood(window)
-                    engine.call("mergefront_listener", "keep", parent, place, *_told(window))
-            become(None)
-            for place, window in enumerate(batch):
-                own = likelihood(window).total
-                heard = engine.call("mergefront_listener", "compare", place, *_told(window))
-                yield window, _reading(window, parents, own, heard)
-    finally:
+        yield from _in_batches(engine, asked, parents, become, likelihood)
+    except EvaluationError:  # after any other error the engine is ended, with all that it hears
         engine.call("mergefront_stop_listening")
+        raise
+    engine.call("mergefront_stop_listening")
+
+
+def _in_batches(
+    engine: Engine,
+    asked: Sequence[Window],
+    parents: Sequence[int],
+    become: Callable[[int | None], None],
+    likelihood: Callable[[Window], Likelihood],
+) -> Iterator[tuple[Window, Reading]]:
+    """Yield the readings of every window, by an engine that is listened to."""
+    for batch in _batches(asked, len(parents) * engine.n_words):
+        engine.call("mergefront_listener", "forget")
+        for parent in parents:
+            become(parent)
+            for place, window in enumerate(batch):
+                likelihood(window)
+                engine.call("mergefront_listener", "keep", parent, place, *_told(window))
+        become(None)
+        for place, window in enumerate(batch):
+            own = likelihood(window).total
+            heard = engine.call("mergefront_listener", "compare", place, *_told(window))
+            yield window, _reading(window, parents, own, heard)
 
 
 def padded(window: Window) -> tuple[int, ...]:
