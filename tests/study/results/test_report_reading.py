@@ -86,7 +86,7 @@ def test_what_is_recommended_is_marked_as_predicted(
         assert f"{one.preference[0]:.2f}" in told
         assert (f"trial {one.number}" in told) is (one.number is not None)
         assert ("nobody measured" in told) is (one.number is None)
-        assert rounded(one.values[1], one.deviations[1]) in told
+        assert rounded(one.values[1], one.fresh_deviations[1]) in told
 
 
 def test_everything_is_named_for_who_does_not_see_it(browser: Any, report: Path) -> None:
