@@ -1,14 +1,11 @@
-"""The spec's sections on what is merged, and how: models, operators, and arms to choose from."""
+"""The spec's section `merge`: how candidates are merged, and by which operators."""
 
-from collections.abc import Iterable, Iterator
-from itertools import combinations, permutations
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, StrictInt, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from ...errors import SpecError
-from ...objectives.merging import (
+from ....objectives.merging import (
     OPERATORS,
     Arm,
     EdgeRule,
@@ -16,66 +13,9 @@ from ...objectives.merging import (
     MergeSettings,
     TowerRule,
 )
-from ...objectives.merging.operators import check_operator
-from .base import Section, check_choice
+from ..base import Section, check_choice
 
-_Name = Annotated[str, Field(min_length=1)]
 Density = Annotated[float, Field(gt=0, le=1)]
-# A proposal looks at every arm.
-_MOST_ARMS = 100
-
-
-class ChooseSection(Section):
-    """How many of the experts a candidate merges.
-
-    Args:
-        min: The fewest.
-        max: The most. Defaults to None: all of them.
-    """
-
-    min: int = Field(default=1, ge=1)
-    max: int | None = Field(default=None, ge=1)
-
-
-class ModelsSection(Section):
-    """The parents.
-
-    Args:
-        base: The model at weight 0: a directory, relative to the spec's folder, or a hub id,
-            `ORG/NAME[@REVISION][:SUBFOLDER]`.
-        experts: The models at weight 1, or LoRA adapters of the base: directories or hub ids.
-        dtype: Number format of the merged models; parents are converted when they are loaded.
-        stop_tokens: Whose tokens end an answer: `all` parents', those of `base`, `expert`,
-            `expert@2` or another model's directory, or a list of tokens or their numbers.
-        chat_template: Whose renders the prompts: that of `base`, `expert`, `expert@2`, of a
-            `.jinja` file, or of another model's directory.
-        choose: How many experts a candidate merges; which, is searched. Defaults to None: all.
-    """
-
-    base: str
-    experts: list[str] = Field(min_length=1)
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    stop_tokens: _Name | Annotated[list[StrictInt | _Name], Field(min_length=1)] = "all"
-    chat_template: _Name = "base"
-    choose: ChooseSection | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        low, high = self.sizes.start, self.sizes.stop - 1
-        if not low <= high <= len(self.experts):
-            raise ValueError(
-                f"`min <= max` and at most {len(self.experts)} experts must hold in `choose`, but "
-                f"got min {low} and max {high}"
-            )
-        return self
-
-    @property
-    def sizes(self) -> range:
-        """How many experts a candidate may merge."""
-        n = len(self.experts)
-        if self.choose is None:
-            return range(n, n + 1)
-        return range(self.choose.min, (self.choose.max or n) + 1)
 
 
 class OperatorSection(Section):
@@ -282,107 +222,3 @@ def _check_entries(listed: list[Any]) -> None:
 def _flow(section: dict[Any, Any]) -> str:
     """Return a mapping as it may stand in a YAML file."""
     return yaml.safe_dump(section, default_flow_style=True, sort_keys=False, width=1000).strip()
-
-
-def check_order(arms: Iterable[Arm], merge: MergeSection) -> None:
-    """Refuse an order where nothing is merged one after the other.
-
-    Raises:
-        ValueError: If it has no effect.
-    """
-    if merge.order and not any(arm.is_chain for arm in arms):
-        raise ValueError(
-            "`order` is for operators that take one expert, merging several, but there is none; "
-            "remove it"
-        )
-
-
-def arms_of(models: ModelsSection, merge: MergeSection) -> tuple[tuple[Arm, ...], list[str]]:
-    """Return what a candidate may be merged by, and which operators do not take which experts.
-
-    Returns:
-        All arms, none where there is no choice; and one text for each thing left out.
-
-    Raises:
-        ValueError: If something asked for cannot be done at all.
-    """
-    if isinstance(merge.operator, str) and models.choose is None and merge.order != "search":
-        return (), []
-    arms: list[Arm] = []
-    left_out: list[str] = []
-    for section in merge.operators:
-        found, missing = _arms_of_one(section, models, merge)
-        arms += found
-        left_out += missing
-    _check_arms(arms, merge)
-    return tuple(arms), left_out
-
-
-def _arms_of_one(
-    section: OperatorSection, models: ModelsSection, merge: MergeSection
-) -> tuple[list[Arm], list[str]]:
-    density, arms, left_out = merge.density_of(section), list[Arm](), list[str]()
-    reasons: list[str] = []
-    for n in models.sizes:
-        groups = list(_groups(section, n, len(models.experts), merge))
-        given = [Arm(section.name, group, density, section.parameters) for group in groups]
-        try:
-            check_arm(given[0], merge)
-        except SpecError as error:
-            reason = str(error).split(". ")[0]
-            left_out.append(f"{given[0].label} of {n} expert{'s' * (n > 1)} ({reason})")
-            reasons.append(str(error).removesuffix("."))
-            continue
-        arms += given
-    if not arms and len({*reasons}) == 1:
-        raise ValueError(reasons[0])
-    if not arms:
-        raise ValueError(
-            f"{section.name} merges none of the numbers of experts asked for: "
-            f"{'; '.join(left_out)}. Remove it, or change models.choose"
-        )
-    return arms, left_out
-
-
-def _groups(
-    section: OperatorSection, n: int, of: int, merge: MergeSection
-) -> Iterator[tuple[int, ...]]:
-    """Yield the numbers of the experts that are merged, in each order that is another merge."""
-    ordered = merge.order == "search" and OPERATORS[section.name].max_experts == 1
-    yield from (permutations if ordered else combinations)(range(1, of + 1), n)
-
-
-def check_arm(arm: Arm, merge: MergeSection) -> None:
-    """Refuse what an operator is not defined for.
-
-    Raises:
-        SpecError: If the number of experts, a parameter or a density does not fit.
-    """
-    operator = OPERATORS[arm.operator]
-    chained = merge.order is not None and operator.max_experts == 1
-    density = arm.density
-    listed = [density] if isinstance(density, int | float) else list(_numbers(density))
-    check_operator(operator, 1 if chained else len(arm.experts), arm.parameters, listed)
-
-
-def _numbers(density: Any) -> list[float]:
-    return list(density.values()) if isinstance(density, dict) else list(density)
-
-
-def _check_arms(arms: list[Arm], merge: MergeSection) -> None:
-    keys = [(arm.label, arm.experts_label) for arm in arms]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise ValueError(f"operators to choose from must differ, but {twice[0]!r} is there twice")
-    if len(arms) == 1:
-        raise ValueError(
-            f"there is one way to merge, {keys[0][0]} of experts {keys[0][1]}, and nothing to "
-            "choose; remove `choose` and `order`"
-        )
-    if len(arms) > _MOST_ARMS:
-        raise ValueError(
-            f"at most {_MOST_ARMS} pairs of an operator and experts can be searched, but there "
-            f"are {len(arms)}; list fewer operators, or lower `models.choose.max`"
-        )
-    check_order(arms, merge)
-    if merge.density != 1.0 and all(arm.density == 1.0 for arm in arms):
-        raise ValueError("density belongs to sparsifying operators, but none is listed; remove it")
