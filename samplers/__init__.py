@@ -4,6 +4,7 @@ from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
 from ._gp import Trust
 from ._trials.measurements import MEASURED, is_measured
+from ._trials.pending import FIXED, GAIN
 from ._trials.search_space import signs, uniform_levels
 from .adviser import CAUTION, Adviser, Recommendation, fresh_deviations
 from .arm_sampler import ArmSampler
@@ -17,6 +18,8 @@ from .sip_sampler import SIPSampler
 
 __all__ = [
     "CAUTION",
+    "FIXED",
+    "GAIN",
     "MEASURED",
     "AcquisitionBudget",
     "Adviser",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from ..samplers import MEASURED
+from ..samplers import GAIN, MEASURED
 
 # More trials than any study has: what ends it is another budget.
 UNLIMITED = 1_000_000
@@ -81,7 +81,7 @@ class Limits:
 
 def expected_gain(trial: FrozenTrial) -> float | None:
     """Return what the sampler expected a trial to gain, as a share of utility."""
-    told = trial.system_attrs.get("sip:gain")
+    told = trial.system_attrs.get(GAIN)
     return float(told) if isinstance(told, int | float) else None
 
 

@@ -24,7 +24,7 @@ from .budget import UNLIMITED, known
 from .first_trials import first_trials
 from .importance import check_importance
 from .opening import planned_inputs
-from .readiness import check_ready, differences
+from .readiness import check_ready, differences, same_weights
 from .results.status import price_of, quoted
 from .seeding import check_same_settings
 from .spec.inputs import StudyInputs
@@ -45,8 +45,9 @@ _COARSE = 0.1
 def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
     """Check a spec with all it names, and return what it would do, as titles and texts.
 
-    Nothing is created, no weights are read. Of models that are not on this machine the
-    configuration, the tokenizer and the headers of the weights are fetched.
+    Nothing is created; weights are read as far as those of two models are the same. Of models that
+    are not on this machine the configuration, the tokenizer and the headers of the weights are
+    fetched.
 
     Raises:
         SpecError: At the first thing that is missing or does not fit.
@@ -72,6 +73,7 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
             *_repeats(inputs),
             ("memory", _memory(inputs)),
             *([("warning", warning)] if warning else []),
+            *(("warning", line) for line in same_weights(inputs)),
             *_few_trials(inputs),
         ]
 

@@ -11,7 +11,7 @@ from scipy.stats.qmc import Sobol
 
 from ..errors import SpecError
 from ..objectives.merging import Arm, MergePlan
-from ..objectives.merging.settings import DENSITY, NO_WEIGHTS
+from ..objectives.merging.settings import DENSITY, NO_WEIGHTS, with_arm
 from ..samplers import uniform_levels
 from .budget import known
 from .spec.study_spec import StudySpec
@@ -57,11 +57,11 @@ def _check_left_out(spec: StudySpec, plan: MergePlan) -> None:
     low, high = spec.merge.bounds
     left_out = [arm for arm in plan.settings.arms if len(arm.experts) < plan.settings.n_experts]
     if left_out and not low <= 0.0 <= high:
-        name = arm_name(left_out[0].label, left_out[0].experts_label)
         raise SpecError(
-            f"`merge.bounds` must hold 0 where a candidate can leave out experts ({name}), which "
-            f"then have weight 0, but got [{low:g}, {high:g}]; write [{min(low, 0):g}, "
-            f"{max(high, 0):g}], or merge all experts in every candidate."
+            f"`merge.bounds` must hold 0 where a candidate can leave out experts (one merges "
+            f"{left_out[0].experts_label} alone), which then have weight 0, but got [{low:g}, "
+            f"{high:g}]; write [{min(low, 0):g}, {max(high, 0):g}], or merge all experts in every "
+            "candidate."
         )
 
 
@@ -116,8 +116,7 @@ def _uniform_merges_of_arms(
     trials = []
     for place, arm in enumerate(spread_arms(plan.settings.arms, n)):
         weight = low + _LEVELS[place % len(_LEVELS)] * (high - low)
-        chosen = plan.settings.arms[arm]
-        label = f"uniform {weight:.2f}, {arm_name(chosen.label, chosen.experts_label)}"
+        label = with_arm(f"uniform {weight:.2f}", plan.settings.choice(arm))
         trials.append(first(space, plan.uniform(weight, arm), "uniform", label))
     return trials
 
@@ -139,11 +138,6 @@ def spread_arms(arms: Sequence[Arm], n: int) -> list[int]:
 
         chosen.append(min(range(len(arms)), key=use))
     return chosen
-
-
-def arm_name(operator: str, experts: str) -> str:
-    """Return what an arm is called in tables: `ties of 1+2`."""
-    return " of ".join(part for part in (operator, experts) if part)
 
 
 def _sobol_points(

@@ -8,6 +8,7 @@ import numpy as np
 from ..errors import SpecError
 from ..objectives import questions_of
 from ..objectives.evaluation.backends.chat import Chat
+from ..objectives.evaluation.tasks.lines import each_once
 from ..objectives.importance import activation_distances, combine, rescale, task_vector_norms
 from .spec.inputs import StudyInputs
 
@@ -107,10 +108,11 @@ def prompts_of(inputs: StudyInputs) -> list[tuple[str, bool]]:
 def _from_file(inputs: StudyInputs) -> dict[str, float]:
     path = inputs.spec.folder / str(inputs.spec.importance.path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=each_once)
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(
-            f"importance.path must be a readable JSON file, but {path}: {error}."
+            f"importance.path must be a readable JSON file, every key in it once, but {path}: "
+            f"{error}. Correct the file, or its path."
         ) from error
     known = inputs.plan.parameter_names
     if not isinstance(content, dict) or not set(content) <= set(known):

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 from ..errors import EvaluationError, SpecError
@@ -46,6 +47,24 @@ def check_ready(inputs: StudyInputs) -> None:
     _check_screen(inputs)
     _check_prompts(inputs)
     _check_pairs(inputs)
+
+
+def same_weights(inputs: StudyInputs) -> list[str]:
+    """Return which models hold the weights of one before them: one line each.
+
+    Nothing is wrong with a base among several experts, but it may be a slip, and two experts that
+    are one search its weights twice.
+    """
+    models, found, known = (inputs.base, *inputs.experts), list[str](), set[int]()
+    for (i, one), (k, other) in combinations(enumerate(models), 2):
+        if k not in known and is_same_model(one, other):
+            known.add(k)
+            names = f"experts {i} and {k}" if i else f"the base and expert {k}"
+            found.append(
+                f"{names} hold the same weights: {one.directory} and {other.directory}. Correct "
+                "`models.experts`, or leave one out"
+            )
+    return found
 
 
 def _check_criteria(inputs: StudyInputs) -> None:

@@ -54,8 +54,8 @@ BUDGET = "mergefront:trials"
 
 
 # Fields of the fingerprint that models are read for.
-_WEIGHTS = {"models.base", "models.experts", "models.tokenizer", "models.config"}
-_CHOOSE = "models.choose"
+_CHOOSE, _EXPERTS = "models.choose", "models.experts"
+_WEIGHTS = {"models.base", _EXPERTS, "models.tokenizer", "models.config"}
 # Characters of a value that are shown, and of them before the first that differs.
 _SHOWN, _BEFORE = 60, 20
 
@@ -198,7 +198,9 @@ def check_same_settings(
     """
     n = len(inputs.experts)
     ours = canonical(json.loads(json.dumps(settings)), n)
-    stored = canonical({**_unsaid(inputs), **study.user_attrs[FINGERPRINT]}, n)
+    told = study.user_attrs[FINGERPRINT]
+    # Where this one has more or fewer experts, "all of them" is another choice.
+    stored = canonical({**_unsaid(inputs), **told}, len(told.get(_EXPERTS, inputs.experts)))
     if ours.keys().isdisjoint(_WEIGHTS):
         stored = {key: value for key, value in stored.items() if key not in _WEIGHTS}
     differing = [
@@ -225,17 +227,25 @@ def _unsaid(inputs: StudyInputs) -> dict[str, object]:
 
 
 def canonical(fingerprint: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
-    """Return a fingerprint in which one choice of operators and experts has one spelling."""
+    """Return a fingerprint in which operators, their parameters and experts have one spelling.
+
+    Args:
+        fingerprint: Of a study, or a part of it.
+        n_experts: Of the same study.
+    """
     result = dict(fingerprint)
     if chosen := result.pop(_CHOOSE, None):
         sizes = [chosen["min"], chosen["max"] or n_experts]
         result |= {} if sizes == [n_experts, n_experts] else {_CHOOSE: sizes}
-    listed = result.get("merge.operator")
-    if isinstance(listed, list):
+    told = result.get("merge.operator")
+    if isinstance(told, list):
         result["merge.operator"] = [
             {**each, "parameters": other_than_default(each["name"], each["parameters"])}
-            for each in listed
+            for each in told
         ]
+    elif told is not None:
+        given = result.get("merge.parameters", {})
+        result["merge.parameters"] = other_than_default(told, given)
     return result
 
 

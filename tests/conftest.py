@@ -88,3 +88,15 @@ def browser() -> Iterator[Any]:
         running = playwright.chromium.launch(executable_path=found[0], args=_FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Any]:
+    """The demo pair in transformers, which other engines are compared with."""
+    from backend_suite import MODELS
+    from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+
+    backend = TransformersBackend(device="cpu")
+    backend.load(MODELS)
+    yield backend
+    backend.close()

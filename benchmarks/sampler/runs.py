@@ -16,7 +16,7 @@ from problems.synthetic import N_QUESTIONS
 from rivals import N_START, Importance, Start, make_sampler
 
 from mergefront.objectives.evaluation.rotation import Rotation
-from mergefront.samplers import uniform_levels
+from mergefront.samplers import GAIN, uniform_levels
 from mergefront.study.budget import expected_gain
 
 BUDGET = 48
@@ -95,7 +95,7 @@ class Run:
                 params=dict(zip(names, x, strict=True)),
                 distributions=dict.fromkeys(names, weight),
                 user_attrs={"standard_errors": e, **told},
-                system_attrs={} if gain is None else {"sip:gain": gain},
+                system_attrs={} if gain is None else {GAIN: gain},
             )
             study.add_trial(trial)
         return study

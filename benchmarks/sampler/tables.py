@@ -36,9 +36,10 @@ def print_main_table(title: str, runs: Sequence[Run], pool: Executor) -> None:
     print(" own model | denoised | recommended | less mergefront's | best choice |")
     print("|---|---|---|---|---|---|---|---|---|")
     taken = _recommended(ours, pool)
-    _print_row("uniform merges alone", "", ours, taken, pool, n=N_START)
-    for (sampler, start), members in sorted(groups.items(), key=_order):
-        _print_row(sampler, start, members, taken, pool)
+    _print_row(("uniform merges alone", ""), ours, {}, taken, pool, n=N_START)
+    for name, members in sorted(groups.items(), key=_order):
+        own = taken if members is ours else _recommended(members, pool)
+        _print_row(name, members, own, taken, pool)
 
 
 def _recommended(runs: Sequence[Run], pool: Executor) -> dict[tuple[str, int], float]:
@@ -55,26 +56,35 @@ def _order(item: tuple[tuple[str, str], list[Run]]) -> tuple[int, str, str]:
 
 
 def _print_row(
-    sampler: str,
-    start: str,
+    name: tuple[str, str],
     runs: Sequence[Run],
+    taken: Mapping[tuple[str, int], float],
     ours: Mapping[tuple[str, int], float],
     pool: Executor,
     n: int = BUDGET,
 ) -> None:
+    """Print a sampler and start with its scores.
+
+    Args:
+        name: Of sampler and start.
+        runs: Of them.
+        taken: From `_recommended`, of `runs`. Nothing is recommended without proposals.
+        ours: The same of our sampler.
+        pool: Computes scores.
+        n: Of the evaluations that are looked at.
+    """
     cells = [_mean(pool.map(partial(hypervolume_regret, n=n), runs))]
     cells.append(_mean(pool.map(partial(reported_regret, n=n, reported="observed"), runs)))
-    has_model = sampler in MODEL_BASED
+    has_model = name[0] in MODEL_BASED
     model = partial(reported_regret, n=n, reported="botorch")
     cells.append(_mean(pool.map(model, runs)) if has_model else "")
     denoised = partial(reported_regret, n=n, reported="denoised")
     cells.append(_mean(pool.map(denoised, runs)) if n == BUDGET else "")
-    taken = _recommended(runs, pool) if n == BUDGET else {}
     cells.append(_mean(taken.values()) if taken else "")
-    less = [regret - ours[name] for name, regret in taken.items() if name in ours]
+    less = [regret - ours[run] for run, regret in taken.items() if run in ours]
     cells.append(_mean(less) if less and any(less) else "")
     cells.append(_mean(pool.map(partial(best_choice_regret, n=n), runs)))
-    print(f"| {sampler} | {start} | " + " | ".join(cells) + " |", flush=True)
+    print(f"| {' | '.join(name)} | " + " | ".join(cells) + " |", flush=True)
 
 
 def print_importance_table(runs: Sequence[Run], pool: Executor) -> None:

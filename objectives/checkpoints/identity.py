@@ -1,5 +1,7 @@
 """Whether two checkpoints hold the same model."""
 
+import filecmp
+from collections.abc import Sequence
 from pathlib import Path
 
 from .lora import LoraCheckpoint
@@ -7,20 +9,28 @@ from .reader import Checkpoint
 from .tensors.table import same
 
 
-def is_same_model(base: Checkpoint, expert: Checkpoint) -> bool:
-    """Whether an expert's tensors are the base's bit for bit; reading ends at a difference.
+def is_same_model(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two models' tensors are the same bit for bit; reading ends at a difference.
 
-    Files with holes, which stand for models that were not fetched, are not compared.
+    Files with holes, which stand for models that were not fetched, are not compared. Adapters are
+    the same if their files are.
     """
-    if isinstance(expert, LoraCheckpoint):
-        return False
-    if base.directory.resolve() == expert.directory.resolve():
+    if one.paths == other.paths:
         return True
-    if any(map(_has_holes, [*base.paths, *expert.paths])):
+    if any(map(_has_holes, [*one.paths, *other.paths])):
         return False
-    names = sorted(base.layout)
-    return names == sorted(expert.layout) and all(
-        same(base.tensor(n), expert.tensor(n)) for n in names
+    if isinstance(one, LoraCheckpoint) or isinstance(other, LoraCheckpoint):
+        return _same_files(one.paths, other.paths)
+    names = sorted(one.layout)
+    return names == sorted(other.layout) and all(
+        same(one.tensor(n), other.tensor(n)) for n in names
+    )
+
+
+def _same_files(some: Sequence[Path], others: Sequence[Path]) -> bool:
+    return len(some) == len(others) and all(
+        one == other or filecmp.cmp(one, other, shallow=False)
+        for one, other in zip(some, others, strict=True)
     )
 
 

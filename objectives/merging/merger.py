@@ -192,7 +192,7 @@ class Merger:
         """Merge all experts but the last, one after the other, in float32; return what is left."""
         base = inputs.base
         for expert, weight in zip(inputs.experts[:-1], weights[:-1], strict=True):
-            merged = _whole(base)
+            merged = _room(base)
             self.merge(ParentTensors(inputs.name, base, [expert]), (weight,), merged, density)
             base = Resident(merged)
         return ParentTensors(inputs.name, base, inputs.experts[-1:]), weights[-1:]
@@ -225,8 +225,7 @@ class Merger:
         active = [k for k, weight in enumerate(weights) if weight != 0.0]
         if not active:
             return inputs.base
-        plain = density >= 1 and self.options.get("lambda") == 1.0
-        exact = self.operator.exact_ends or (self.operator.on_deltas and plain)
+        exact = self.operator.keeps_expert(self.options, density)
         if not exact or len(active) > 1 or weights[active[0]] != 1.0:
             return None
         return inputs.experts[active[0]]
@@ -296,22 +295,26 @@ def _alike(into: Tensor | None, part: Tensor, start: int, stop: int) -> Tensor |
 
 def _absolute_delta(expert: Source, base: Source) -> Tensor:
     """Return `|expert - base|` in the tensor's own shape."""
-    n = base.numel()
-    size = torch.empty(n, device=base.read(0, min(1, n)).device)
-    for start, stop in _ranges(n):
-        part = size[start:stop]
+    size = _room(base)
+    flat = size.view(-1)
+    for start, stop in _ranges(base.numel()):
+        part = flat[start:stop]
         torch.sub(expert.read(start, stop), base.read(start, stop), out=part).abs_()
-    return size.view(base.shape)
+    return size
 
 
 def _whole(source: Source) -> Tensor:
     """Return a float32 copy in the tensor's own shape."""
-    n = source.numel()
-    first = source.read(0, min(CHUNK, n))
-    whole = torch.empty(n, device=first.device)
-    for start, stop in _ranges(n):
-        whole[start:stop] = source.read(start, stop)
-    return whole.view(source.shape)
+    whole = _room(source)
+    flat = whole.view(-1)
+    for start, stop in _ranges(source.numel()):
+        flat[start:stop] = source.read(start, stop)
+    return whole
+
+
+def _room(source: Source) -> Tensor:
+    """Return float32 memory of a tensor's shape, on its device; its values are undefined."""
+    return torch.empty(source.shape, device=source.read(0, min(1, source.numel())).device)
 
 
 def _ranges(n: int, chunk: int = CHUNK) -> Iterator[tuple[int, int]]:

@@ -181,33 +181,16 @@ class MergePlan:
             params[DENSITY] = bounds[1]
         return params
 
-    def under(self, params: Mapping[str, Any]) -> Params:
-        """Return a candidate's parameters as those of a study of its arm alone.
-
-        Raises:
-            LayoutError: If a parameter is missing or unknown, or they name no arm.
-        """
-        self._checked_names(params)
-        if not self.arms:
-            return dict(params)
-        place = self.settings.arm_of(params)
-        names = self._renamed(place)
-        return {own: params[names[own]] for own in self.arms[place].parameter_names}
-
-    def _renamed(self, arm: int) -> dict[str, str]:
-        """Return for each parameter of an arm's own study what it is called here."""
+    def _lifted(self, arm: int, params: Mapping[str, Any]) -> Params:
+        """Return parameters of an arm's own study as those of this one."""
         plan, experts = self.arms[arm], self.settings.arms[arm].experts
         names = {
             plan.parameter(group, place): self.parameter(group, k)
             for group in self.groups
             for place, k in enumerate(experts, 1)
         }
-        return {**names, DENSITY: DENSITY}
-
-    def _lifted(self, arm: int, params: Mapping[str, Any]) -> Params:
-        """Return parameters of an arm's own study as those of this one."""
-        names = self._renamed(arm)
-        return {**self.arm_params(arm), **{names[own]: value for own, value in params.items()}}
+        here = {names.get(own, own): value for own, value in params.items()}
+        return {**self.arm_params(arm), **here}
 
     def tensor_weights(self, groups: Mapping[str, Sequence[float]]) -> dict[str, Weights | Cut]:
         """Return the weights of every tensor, one number per expert, or those of its pieces.

@@ -29,6 +29,16 @@ def other_than_default(operator: str, given: Mapping[str, float]) -> dict[str, f
     return {name: value for name, value in given.items() if value != defaults.get(name)}
 
 
+def arm_name(params: Mapping[str, Any]) -> str:
+    """Return operator and experts of a candidate, `ties of 1+2`; what is fixed is left out."""
+    return " of ".join(str(params[name]) for name in (OPERATOR, EXPERTS) if name in params)
+
+
+def with_arm(name: str, params: Mapping[str, Any]) -> str:
+    """Return a candidate's name with its operator and experts, `trial 3, ties of 1+2`."""
+    return ", ".join(part for part in (name, arm_name(params)) if part)
+
+
 @dataclass(frozen=True)
 class Arm:
     """An operator with its settings, and the experts that it merges.
@@ -73,10 +83,11 @@ class Arm:
     @property
     def keeps_experts(self) -> bool:
         """Whether one expert at weight 1, the others at 0, can be that expert exactly."""
-        operator = OPERATORS[self.operator]
-        whole = isinstance(self.density, tuple) or self.density == 1.0
-        plain = whole and operator.options(self.parameters).get("lambda") == 1.0
-        return operator.exact_ends or (operator.on_deltas and plain)
+        operator, density = OPERATORS[self.operator], self.density
+        if isinstance(density, Mapping):
+            density = min(density.values())
+        whole = 1.0 if isinstance(density, tuple) else density
+        return operator.keeps_expert(operator.options(self.parameters), whole)
 
 
 def _text(choice: object) -> object:

@@ -107,8 +107,9 @@ class Arms:
 
     def refusal(self, given: Params) -> str | None:
         """Return in one sentence why no arm allows what is given; None if one does."""
-        if self.allowed(given):
-            return None
+        return None if self.allowed(given) else self._why_none(given)
+
+    def _why_none(self, given: Params) -> str:
         wished = {name: given[name] for name in self.names if name in given}
         near = min(
             self.fixed,
@@ -189,9 +190,10 @@ class Arms:
         return points
 
     def _allowed_arms(self, given: Params) -> list[dict[str, Any]]:
-        if (reason := self.refusal(given)) is not None:
-            raise ValueError(reason[0].upper() + reason[1:])
-        return [self.fixed[place] for place in self.allowed(given)]
+        if allowed := self.allowed(given):
+            return [self.fixed[place] for place in allowed]
+        reason = self._why_none(given)
+        raise ValueError(reason[0].upper() + reason[1:])
 
     def _key(self, params: Params) -> tuple[Any, ...]:
         return tuple(params.get(name) for name in self.names)

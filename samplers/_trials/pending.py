@@ -13,9 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from .search_space import UnitCube
 
+# Where `study.enqueue_trial` keeps the values that its caller wishes for.
+FIXED = "fixed_params"
+# What a trial was expected to gain when it was proposed, as a share of utility.
+GAIN = "sip:gain"
 _KEY = "sip:relative_params"
-_ENQUEUED = "fixed_params"
-_GAIN = "sip:gain"
 
 
 def publish(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
@@ -26,7 +28,7 @@ def publish(study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None
 
 def tell_gain(study: Study, trial: FrozenTrial, gain: float) -> None:
     """Keep with a trial what it was expected to gain, as a share of utility."""
-    study._storage.set_trial_system_attr(trial._trial_id, _GAIN, gain)
+    study._storage.set_trial_system_attr(trial._trial_id, GAIN, gain)
 
 
 def pending_params(
@@ -52,7 +54,7 @@ def known_params(trial: FrozenTrial) -> dict[str, Any]:
 
 def wishes(trial: FrozenTrial) -> dict[str, Any]:
     """Return the values that whoever queued a trial asked for."""
-    return dict(trial.system_attrs.get(_ENQUEUED, {}))
+    return dict(trial.system_attrs.get(FIXED, {}))
 
 
 def given_params(trial: FrozenTrial) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from .._trials.measurements import MEASURED
-from .._trials.pending import known_params, publish
+from .._trials.pending import FIXED, known_params, publish
 from .bandit import LinUCB, NeuralLinear
 from .regressors import Array
 
@@ -22,7 +22,6 @@ from .regressors import Array
 Arm = Mapping[str, Any]
 Features = Callable[[Arm], Sequence[float] | None]
 _REGISTRY = "simmerge:choices:"
-_FIXED = "fixed_params"
 _STATES = (*MEASURED, TrialState.RUNNING, TrialState.WAITING)
 
 
@@ -224,7 +223,7 @@ class SimMergeSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, options: Mapping[str, list[Any]]
     ) -> dict[str, Any]:
         """Return the parameters of the arm with the highest bound."""
-        arms = self._arms(options, self._read(options, trial.system_attrs.get(_FIXED, {})))
+        arms = self._arms(options, self._read(options, trial.system_attrs.get(FIXED, {})))
         trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
         others = [other for other in trials if other.number != trial.number]
         measured = [other for other in others if other.state in MEASURED]

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from ...errors import SpecError, StudyError
 from ...objectives.checkpoints.configs import stop_tokens
 from ...objectives.checkpoints.hub import public_name
+from ...objectives.evaluation.tasks.lines import each_once
 from ...objectives.merging import Recipe, mergekit_yaml, parse_weights, write_checkpoint
 from ..spec.inputs import StudyInputs
 from .beside import whole_directory
@@ -57,8 +58,7 @@ def write_candidate(
     Raises:
         StudyError: If the trial lacks a parameter.
     """
-    own, params = inputs.at(trial.params)
-    groups = own.plan.group_weights(params)
+    own, groups = inputs.at(trial.params)
     is_new = trial.user_attrs.get("phase") == PHASE
     who = trial.user_attrs["label"] if is_new else f"trial {trial.number}"
     title = f"{study.study_name}, {who}"
@@ -79,7 +79,7 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
     Raises:
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
-    inputs, params = inputs.at(trial.params)
+    inputs, groups = inputs.at(trial.params)
     directories = [checkpoint.directory for checkpoint in (inputs.base, *inputs.experts)]
     public = [public_name(directory) or "" for directory in directories]
     # mergekit knows models of the hub, but not folders of a repository.
@@ -87,7 +87,6 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
         str(directory) if not name or ":" in name else name
         for name, directory in zip(public, directories, strict=True)
     ]
-    groups = inputs.plan.group_weights(params)
     text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
     with whole_directory(out) as beside:
         (beside / "mergekit.yaml").write_text(text, encoding="utf-8")
@@ -138,10 +137,11 @@ def _write_dialogue(inputs: StudyInputs, out: Path) -> None:
 
 def _read_weights(path: Path) -> dict[str, float | list[float]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=each_once)
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(
-            f"--weights must be a JSON file, but {path} is not readable as one: {error}."
+            f"--weights must be a JSON file in which every key comes once, but {path} is none: "
+            f"{error}. Correct the file, or its path."
         ) from error
     if not isinstance(content, dict):
         raise SpecError(

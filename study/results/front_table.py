@@ -3,15 +3,15 @@
 import html
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
 
 from ...errors import MissingExtraError
 from ...objectives.evaluation.diagnosis import SIGNS
-from ...objectives.merging.settings import EXPERTS, OPERATOR
-from ..first_trials import arm_name, is_uniform
+from ...objectives.merging.settings import arm_name, with_arm
+from ..first_trials import is_uniform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,13 +43,7 @@ def role(trial: FrozenTrial) -> str:
     Where operator and experts are searched, they are named: `search, ties of 1+2`.
     """
     name = str(trial.user_attrs.get("label") or trial.user_attrs.get("phase", ""))
-    arm = "" if is_uniform(trial) else arm_of(trial.params)
-    return f"{name}, {arm}" if arm else name
-
-
-def arm_of(params: Mapping[str, Any]) -> str:
-    """Return operator and experts of a candidate, `ties of 1+2`; what is fixed is left out."""
-    return arm_name(*(str(params.get(name, "")) for name in (OPERATOR, EXPERTS)))
+    return name if is_uniform(trial) else with_arm(name, trial.params)
 
 
 def arm_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
@@ -57,7 +51,7 @@ def arm_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
 
     Parents belong to any.
     """
-    named = [arm_of(t.params) for t in trials if t.user_attrs.get("phase") != "parent"]
+    named = [arm_name(t.params) for t in trials if t.user_attrs.get("phase") != "parent"]
     return dict(Counter(name for name in named if name).most_common())
 
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from torch import Tensor
 
 from ...errors import SpecError, StudyError
+from ...objectives.merging.settings import with_arm
 from ...samplers import (
     Adviser,
     Preference,
@@ -23,7 +24,7 @@ from ...samplers import (
 from ..first_trials import is_uniform
 from ..seeding import SPEC, importance_of
 from ..spec.study_spec import StudySpec
-from .front_table import arm_of, role
+from .front_table import role
 
 # How far beyond the worse parent the reference point lies, as a share of the parents' range.
 _MARGIN = 0.1
@@ -151,8 +152,7 @@ def label_of(recommendation: Recommendation) -> str:
 
 def full_label(recommendation: Recommendation) -> str:
     """Return the same with operator and experts where they are searched."""
-    arm = arm_of(recommendation.params)
-    return f"{label_of(recommendation)}, {arm}" if arm else label_of(recommendation)
+    return with_arm(label_of(recommendation), recommendation.params)
 
 
 def which_model(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -> str:
@@ -162,11 +162,12 @@ def which_model(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -
         recommendation: Of a study.
         trials: Measured ones of it.
     """
-    number, arm = recommendation.number, arm_of(recommendation.params)
+    number = recommendation.number
     name = "a merge nobody measured" if number is None else f"trial {number}"
     trial = next((t for t in trials if t.number == number), None)
-    told = role(trial) if trial is not None and is_uniform(trial) else arm
-    return f"{name}, {told}" if told else name
+    if trial is not None and is_uniform(trial):
+        return f"{name}, {role(trial)}"
+    return with_arm(name, recommendation.params)
 
 
 def as_trial(recommendation: Recommendation, trials: Sequence[FrozenTrial]) -> FrozenTrial:

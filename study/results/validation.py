@@ -20,10 +20,10 @@ from ...objectives.evaluation import Answer
 from ...objectives.evaluation.clusters import resamples
 from ...objectives.evaluation.metrics import clusters_of
 from ...objectives.evaluation.paired import Criterion, compared_with_parents, gains_of_best
+from ...objectives.merging.settings import with_arm
 from ...samplers import signs
 from ..first_trials import is_uniform
 from .front import FrontReport, hypervolume
-from .front_table import arm_of
 from .predicted import (
     PredictedModel,
     ValidatedModel,
@@ -206,8 +206,7 @@ def _candidates(report: FrontReport) -> list[FrozenTrial]:
 
 
 def _label(trial: FrozenTrial) -> str:
-    arm = arm_of(trial.params)
-    name = f"trial {trial.number}, {arm}" if arm else f"trial {trial.number}"
+    name = with_arm(f"trial {trial.number}", trial.params)
     return str(trial.user_attrs.get("label", name))
 
 

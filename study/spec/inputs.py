@@ -39,6 +39,7 @@ from ...objectives.merging import (
     find_blocks,
     plan_of,
 )
+from ...objectives.merging.settings import arm_name
 from .base import near_hint
 from .dialogue import chat_template_of, load_task_of, stop_tokens_of
 from .hashing import cached_hash, versions
@@ -56,6 +57,7 @@ _NEEDS: dict[Kind, tuple[str, str]] = {
 }
 
 Resolve = Callable[[str, Path], Path]
+Groups = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class StudyInputs:
         has_measured: Whether blocks of layers were measured for it, and its spec named none.
         arm: Whose study alone it is, with the whole study's numbers of experts. Defaults to None:
             it is the whole study.
+        arm_name: What that study calls it: `ties of 1+2`.
     """
 
     spec: StudySpec
@@ -84,6 +87,7 @@ class StudyInputs:
     chat_template: str | None = None
     has_measured: bool = False
     arm: Arm | None = None
+    arm_name: str = ""
 
     @classmethod
     def of(cls, spec: StudySpec, resolve: Resolve = resolve_model) -> "StudyInputs":
@@ -177,15 +181,22 @@ class StudyInputs:
         choose = self.spec.models.choose
         return rules | ({} if choose is None else {"models.choose": choose.model_dump()})
 
-    def at(self, params: Mapping[str, Any]) -> tuple["StudyInputs", dict[str, Any]]:
-        """Return what a candidate is made of, and its parameters, as of a study of its arm alone.
+    def at(self, params: Mapping[str, Any]) -> tuple["StudyInputs", Groups]:
+        """Return what a candidate is made of, and its weights, as of a study of its arm alone.
 
-        The same inputs and parameters where operator and experts are fixed.
+        The same inputs where operator and experts are fixed.
+
+        Args:
+            params: Of the candidate.
+
+        Returns:
+            The inputs, and the weights of every search variable, one number an expert.
 
         Raises:
-            LayoutError: If the parameters name no arm.
+            LayoutError: If a parameter is missing or unknown, or they name no arm.
         """
-        return self.of_arm(params), self.plan.under(params)
+        candidate = self.plan.at(self.plan.group_weights(params))
+        return self.of_arm(params), candidate.groups
 
     def of_arm(self, choices: Mapping[str, Any]) -> "StudyInputs":
         """Return the inputs of a study of one arm alone; the same where there is no choice.
@@ -206,6 +217,7 @@ class StudyInputs:
             experts=tuple(self.experts[k - 1] for k in arm.experts),
             plan=self.plan.arms[place],
             arm=arm,
+            arm_name=arm_name(self.plan.settings.choice(place)),
         )
 
     def _rules(self) -> dict[str, Any]:

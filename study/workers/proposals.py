@@ -10,8 +10,8 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-# Where `study.enqueue_trial` keeps the values that its caller wishes for.
-FIXED = "fixed_params"
+from ...samplers import FIXED
+
 # No database gives a trial this identifier.
 _DRAFT_ID = -1
 

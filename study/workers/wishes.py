@@ -9,8 +9,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from ...errors import StudyError
+from ...samplers import FIXED
 from ..spec.base import near_hint
-from .proposals import FIXED, propose
+from .proposals import propose
 
 
 def completed(

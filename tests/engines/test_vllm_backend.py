@@ -36,14 +36,6 @@ def backend() -> Iterator[VllmBackend]:
     backend.close()
 
 
-@pytest.fixture(scope="module")
-def reference() -> Iterator[TransformersBackend]:
-    backend = TransformersBackend(device="cpu")
-    backend.load(MODELS)
-    yield backend
-    backend.close()
-
-
 def _engine(backend: VllmBackend) -> Engine:
     assert backend._engine is not None
     return backend._engine

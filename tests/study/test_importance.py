@@ -102,6 +102,7 @@ def test_importance_from_a_file(tmp_path: Path) -> None:
         ('{"layer_003": 2}', r"within \[0, 1\], but .* has layer_003: 2"),
         ("[1]", "must map search variables"),
         ("{", "must be a readable JSON file"),
+        ('{"head": 1, "head": 0}', "importance.json: the key 'head' comes twice. Correct"),
     ):
         path.write_text(content)
         with pytest.raises(SpecError, match=message):

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM
 from command import invoke
 from joint_study import write_joint_spec
 from mergefront.errors import LayoutError
+from mergefront.objectives.merging.settings import arm_name
 from mergefront.study import StudySpec
 from mergefront.study.first_trials import same_models, search_space
 from mergefront.study.results.export import export_trial, merge_weights, trial_of
 from mergefront.study.results.front import front_report
-from mergefront.study.results.front_table import arm_of
 from mergefront.study.run import make_objective, run
 from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
@@ -74,14 +74,14 @@ def test_the_front_and_the_validation_name_operators_and_experts(joint: Path) ->
     study = load_study(StudySpec.from_yaml(joint))
     report = front_report(study, StudySpec.from_yaml(joint))
     searched = [t for t in report.trials if t.user_attrs["phase"] == "search"]
-    assert all(f"search, {arm_of(trial.params)}" in shown.stdout for trial in searched)
+    assert all(f"search, {arm_name(trial.params)}" in shown.stdout for trial in searched)
     counts = report.to_json()["arms"]
     assert sum(counts.values()) == TRIALS - 3
     assert f"{next(iter(counts))} {max(counts.values())}, " in shown.stdout
     checked = invoke("validate", joint)
     assert checked.exit_code == 0, checked.stderr
     for trial in searched:
-        assert f"trial {trial.number}, {arm_of(trial.params)}" in checked.stdout
+        assert f"trial {trial.number}, {arm_name(trial.params)}" in checked.stdout
     assert invoke("report", joint, "--out", joint.parent / "report").exit_code == 0
     assert invoke("pick", joint).exit_code == 0
 
@@ -152,7 +152,7 @@ def test_bounds_that_leave_out_the_weight_of_a_missing_expert_are_refused(tmp_pa
         assert told.exit_code == 1
         shown = " ".join(told.stderr.split())
         assert "`merge.bounds` must hold 0 where a candidate can leave out experts" in shown
-        assert "(linear of 1)" in shown
+        assert "(one merges 1 alone)" in shown
         assert "write [0, 0.8]" in shown
     assert not (tmp_path / "study.db").exists()
 

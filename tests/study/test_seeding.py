@@ -108,6 +108,26 @@ def test_one_choice_in_another_spelling_is_the_same_study(tmp_path: Path) -> Non
         init_study(_joint(tmp_path, {"min": 2}, OPERATORS))
 
 
+def test_parameters_that_have_their_default_are_the_same_study(tmp_path: Path) -> None:
+    def ties(**parameters: float) -> StudyInputs:
+        merge = {"operator": "ties", "density": 0.5, "parameters": parameters}
+        return load_inputs(write_spec(tmp_path, merge=merge))
+
+    init_study(ties())
+    init_study(ties(**{"lambda": 1.0}))
+    with pytest.raises(StudyError, match=r'merge.parameters was \{\}, is \{"lambda": 0.5\}'):
+        init_study(ties(**{"lambda": 0.5}))
+
+
+def test_all_of_fewer_experts_are_another_choice(tmp_path: Path) -> None:
+    merge = {"operator": OPERATORS, "granularity": "uniform"}
+    models = {"experts": [str(EXPERT)] * 3, "choose": {}}
+    init_study(load_inputs(write_spec(tmp_path, 4, models=models, merge=merge)))
+    fewer = write_spec(tmp_path, 4, models={**models, "experts": [str(EXPERT)] * 2}, merge=merge)
+    with pytest.raises(StudyError, match=r"models.choose was \[1, 3\], is \[1, 2\]"):
+        plan_study(StudySpec.from_yaml(fewer))
+
+
 def test_what_differs_in_a_long_list_is_shown(tmp_path: Path) -> None:
     init_study(_joint(tmp_path, {}, OPERATORS))
     changed = [*OPERATORS[:2], {"name": "dare_ties", "density": 0.7}]

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from mergefront.examples.demo import BASE
 from mergefront.objectives.evaluation import Models
@@ -51,6 +57,14 @@ _LATENT: dict[str, Any] = {
     "topk_method": "noaux_tc",
     "scoring_func": "sigmoid",
     **_EXPERTS,
+}
+
+_LLAMA: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 64,
 }
 
 KINDS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -113,6 +127,22 @@ def _write(directory: Path, config: Any, dtype: str, seed: int) -> Path:
                 tensor.add_(0.2 * torch.randn_like(tensor))
     model.to(getattr(torch, dtype)).save_pretrained(directory)
     AutoTokenizer.from_pretrained(BASE).save_pretrained(directory)
+    return directory
+
+
+def write_llama(directory: Path, seed: int = 0, dtype: str = "bfloat16", **changes: Any) -> Path:
+    """Write a random Llama of two layers in several files, without a tokenizer.
+
+    Args:
+        directory: To create.
+        seed: Of its weights.
+        dtype: Name of the torch dtype that they are stored in.
+        changes: To the configuration.
+    """
+    torch.manual_seed(seed)
+    config = LlamaConfig(**{**_LLAMA, **changes})
+    model: Any = LlamaForCausalLM(config)
+    model.to(getattr(torch, dtype)).save_pretrained(directory, max_shard_size="20KB")
     return directory
 
 

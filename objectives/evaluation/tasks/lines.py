@@ -21,7 +21,7 @@ def fields_of(line: str, place: str) -> dict[str, Any]:
         SpecError: If it holds another thing, or a key twice.
     """
     try:
-        fields = json.loads(line, object_pairs_hook=_once)
+        fields = json.loads(line, object_pairs_hook=each_once)
     except (ValueError, RecursionError) as error:
         raise SpecError(
             f"Every line must be a JSON object, but {place} is not: {error}. Correct the line."
@@ -34,7 +34,7 @@ def fields_of(line: str, place: str) -> dict[str, Any]:
     return fields
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object; of a key that comes twice, JSON readers keep the last one unsaid."""
     fields = dict(pairs)
     if len(fields) < len(pairs):

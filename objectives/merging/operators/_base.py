@@ -66,6 +66,16 @@ class Operator:
     parameters: tuple[Parameter, ...] = ()
     between: Callable[..., Tensor] | None = None
 
+    def keeps_expert(self, options: Options, density: float) -> bool:
+        """Whether one expert at weight 1, the others at 0, is that expert exactly.
+
+        Args:
+            options: All parameters.
+            density: Share of its task vector that is kept.
+        """
+        plain = density >= 1 and options.get("lambda") == 1.0
+        return self.exact_ends or (self.on_deltas and plain)
+
     def options(self, given: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters, given or default.
 

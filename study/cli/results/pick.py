@@ -132,7 +132,8 @@ def _numbers(option: str, texts: list[str]) -> dict[str, float]:
 
 
 def _print(choice: "Choice") -> None:
-    from ...results.front_table import arm_of, rounded
+    from ....objectives.merging.settings import arm_name
+    from ...results.front_table import rounded
     from ..tables import make_table, print_table
 
     names = choice.report.metric_names
@@ -150,7 +151,7 @@ def _print(choice: "Choice") -> None:
             names, choice.unmeasured.values, choice.unmeasured.fresh_deviations, strict=True
         )
         shown = ", ".join(f"{name} {rounded(value, error)}" for name, value, error in told)
-        arm = arm_of(choice.unmeasured.params)
+        arm = arm_name(choice.unmeasured.params)
         which = f"a mixture, {arm}," if arm else "a mixture"
         typer.echo(
             f"Predicted to be better, not measured: {which} with {shown}. Its errors are those on "

@@ -11,7 +11,7 @@ from ....errors import SpecError, StudyError
 from ..app import MODELS, command, read_spec
 
 if TYPE_CHECKING:
-    from ...spec.inputs import Resolve, StudyInputs
+    from ...spec.inputs import Groups, Resolve, StudyInputs
     from ...spec.study_spec import StudySpec
 
 # Standard errors of a difference beyond which two measurements disagree.
@@ -140,8 +140,8 @@ def _make(inputs: "StudyInputs", content: dict[str, Any], out: Path | None) -> l
 
     with TemporaryDirectory(prefix="mergefront-reproduce-") as temporary:
         made = out or Path(temporary) / "model"
-        own, params = inputs.at(content["params"])
-        merge_weights(own, _weights(own, params), made)
+        own, groups = inputs.at(content["params"])
+        merge_weights(own, _weights(groups), made)
         found = weights_of(made)
     if found != content["files"]:
         raise StudyError(
@@ -177,9 +177,8 @@ def _blocks(content: dict[str, Any]) -> tuple[int, ...]:
     return tuple(blocks)
 
 
-def _weights(inputs: "StudyInputs", params: dict[str, float]) -> dict[str, float | list[float]]:
-    """Return a trial's parameters as the weight file of a merge."""
-    groups = inputs.plan.group_weights(params)
+def _weights(groups: "Groups") -> dict[str, float | list[float]]:
+    """Return a candidate's weights as the weight file of a merge."""
     return {
         name: values[0] if len(values) == 1 else list(values) for name, values in groups.items()
     }

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metric_table import metric_of
-from ....objectives.merging.settings import DENSITY, NO_WEIGHTS
+from ....objectives.merging.settings import DENSITY, NO_WEIGHTS, with_arm
 from ...first_trials import is_uniform
 from ..front import FrontReport
-from ..front_table import arm_of
 from ..indicators import hypervolume_history
 
 matplotlib.use("Agg")
@@ -153,5 +152,4 @@ def _write_densities(axes: Axes, trials: Sequence[FrozenTrial]) -> None:
 def _row_label(trial: FrozenTrial, report: FrontReport) -> str:
     pairs = zip(report.metric_names, trial.user_attrs["denoised"], strict=True)
     shown = ", ".join(f"{name} {value:.3g}" for name, value in pairs)
-    arm = arm_of(trial.params)
-    return plain(f"trial {trial.number}{arm and f', {arm}'} ({shown})")
+    return plain(f"{with_arm(f'trial {trial.number}', trial.params)} ({shown})")

@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...._version import __version__
 from ....errors import SpecError
-from ....objectives.merging.settings import EXPERTS, OPERATOR
-from ...first_trials import arm_name
-from ...seeding import FINGERPRINT
+from ....objectives.merging.settings import EXPERTS, OPERATOR, arm_name
+from ...seeding import FINGERPRINT, canonical
 from ...spec.base import explain
 from ...spec.inputs import StudyInputs
 from .portable import portable_spec
@@ -60,13 +59,13 @@ def manifest_of(
         trial: The published one.
         folder: With the exported model.
     """
-    arm = inputs.of_arm(trial.params).arm
+    arm = arm_name(trial.params)
     return {
         "mergefront": __version__,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "study": study.study_name,
         "trial": trial.number,
-        **({} if arm is None else {"arm": arm_name(arm.label, arm.experts_label)}),
+        **({"arm": arm} if arm else {}),
         "params": trial.params,
         "values": dict(zip(inputs.spec.metric_names, trial.values or (), strict=False)),
         "standard_errors": trial.user_attrs.get("standard_errors"),
@@ -128,9 +127,11 @@ def check_same(manifest: dict[str, Any], inputs: StudyInputs, parts: tuple[str, 
     Raises:
         SpecError: With what differs.
     """
-    ours = json.loads(json.dumps(inputs.fingerprint()))
-    keys = [key for key in manifest["fingerprint"] if key.startswith(parts)]
-    differing = [key for key in keys if ours.get(key) != manifest["fingerprint"][key]]
+    ours = canonical(json.loads(json.dumps(inputs.fingerprint())), len(inputs.experts))
+    told = manifest["fingerprint"]
+    theirs = canonical(told, len(told.get("models.experts", inputs.experts)))
+    keys = [key for key in theirs if key.startswith(parts)]
+    differing = [key for key in keys if ours.get(key) != theirs[key]]
     if differing:
         raise SpecError(
             f"What is here is not what the model was published with: {', '.join(differing)} "

@@ -11,7 +11,6 @@ from ....objectives.checkpoints import Checkpoint
 from ....objectives.checkpoints.hub import public_name
 from ....objectives.evaluation import SPLITS
 from ....objectives.merging import mergekit_yaml
-from ...first_trials import arm_name
 from ...spec.hashing import cached_hash
 from ...spec.inputs import StudyInputs
 from ..front import FrontReport
@@ -57,7 +56,7 @@ def provenance_of(
         scores=scores or {},
         mergekit=_mergekit(inputs, groups),
         picture=picture,
-        arm="" if arm is None else arm_name(arm.label, arm.experts_label),
+        arm=inputs.arm_name,
         parameters=parameters or {},
     )
 

@@ -154,8 +154,7 @@ class MergeSection(Section):
             return [
                 OperatorSection.model_construct(name=self.operator, parameters=self.parameters)
             ]
-        listed = self.operator
-        return [OperatorSection(name=o) if isinstance(o, str) else o for o in listed]
+        return self.operator
 
     def settings(
         self, n_experts: int, blocks: tuple[int, ...] = (), arms: tuple[Arm, ...] = ()
@@ -181,13 +180,6 @@ class MergeSection(Section):
             towers=self.towers,
             arms=arms,
         )
-
-    @property
-    def densities(self) -> list[float]:
-        """All densities that occur."""
-        if isinstance(self.density, dict):
-            return list(self.density.values())
-        return list(self.density) if isinstance(self.density, tuple) else [self.density]
 
     def density_of(self, section: OperatorSection) -> Any:
         """Return an operator's density, as a plan takes it; 1 for one that leaves nothing out."""

@@ -3,19 +3,18 @@
 import json
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from jinja2 import Template
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from mergefront.examples.smollm2 import lora, prepare, task
 from mergefront.examples.smollm2.train import PROMPT, UPPER
 from mergefront.objectives.checkpoints.lora import LoraCheckpoint
 from mergefront.objectives.checkpoints.reader import Checkpoint
 from mergefront.study.spec import StudySpec
+from tiny_models import write_llama
 
 FOLDER = Path(task.__file__).parent
 
@@ -50,16 +49,8 @@ def test_splits_are_disjoint_and_the_committed_ones(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 64}
-    heads: dict[str, Any] = {
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "num_hidden_layers": 3,
-    }
-    config = LlamaConfig(**shape, **heads, tie_word_embeddings=True, initializer_range=0.2)
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "tiny")
-    return tmp_path / "tiny"
+    shape = {"num_hidden_layers": 3, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    return write_llama(tmp_path / "tiny", 0, "float32", **shape, initializer_range=0.2)
 
 
 def test_an_adapter_learns_and_is_read_as_it_was_trained(tiny: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hub import at_hub, serve_models
 from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE
 from mergefront.objectives.checkpoints import Checkpoint, LoraCheckpoint
+from mergefront.objectives.checkpoints.identity import is_same_model
 from mergefront.objectives.evaluation import Models
 from mergefront.objectives.evaluation.backends.loading import load_expert
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
@@ -45,6 +46,16 @@ def _write_adapter(directory: Path, targets: tuple[str, ...] = TARGETS, **change
         tensors[f"{prefix}.lora_B.weight"] = 0.1 * torch.randn(out, 4, generator=generator)
     save_file(tensors, directory / "adapter_model.safetensors")
     return directory
+
+
+def test_adapters_are_the_same_if_their_files_are(tmp_path: Path) -> None:
+    base = Checkpoint(BASE)
+    first, copy = _write_adapter(tmp_path / "a"), _write_adapter(tmp_path / "b")
+    other = _write_adapter(tmp_path / "c", lora_alpha=16)
+    opened = [LoraCheckpoint(path, base) for path in (first, copy, other)]
+    assert is_same_model(opened[0], opened[1])
+    assert not is_same_model(opened[0], opened[2])
+    assert not is_same_model(base, opened[0])
 
 
 @pytest.fixture

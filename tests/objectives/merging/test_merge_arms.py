@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mergefront.errors import LayoutError
 from mergefront.objectives.checkpoints import Checkpoint
@@ -19,6 +19,8 @@ from mergefront.objectives.merging import (
     stream,
     write_checkpoint,
 )
+from mergefront.objectives.merging.settings import arm_name, with_arm
+from tiny_models import write_llama
 
 ARMS = (
     Arm("ties", (1,), 0.5),
@@ -34,19 +36,8 @@ GROUPS = ("layer_000", "layer_001", "head")
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A base and two experts."""
-    paths = []
-    for seed in range(3):
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            vocab_size=64,
-        )
-        paths.append(tmp_path_factory.mktemp(f"model{seed}"))
-        LlamaForCausalLM(config).bfloat16().save_pretrained(paths[-1])
-    return paths
+    folder = tmp_path_factory.mktemp("models")
+    return [write_llama(folder / str(seed), seed) for seed in range(3)]
 
 
 def _recipe(models: list[Path], settings: MergeSettings) -> Recipe:
@@ -90,6 +81,14 @@ def test_parents_are_exact_under_arms_that_can_give_them(models: list[Path]) -> 
     assert recipe.plan.expert(1)["operator"] == "linear"  # of ties half would be left
 
 
+def test_names_leave_out_what_is_fixed() -> None:
+    assert arm_name({"operator": "ties", "experts": "1+2", "layer_000": 0.5}) == "ties of 1+2"
+    assert with_arm("trial 3", {"operator": "ties"}) == "trial 3, ties"
+    assert with_arm("trial 3", {"layer_000": 0.5}) == "trial 3"
+    one = replace(SETTINGS, n_experts=1, arms=(Arm("ties", (1,), 0.5), Arm("linear", (1,))))
+    assert with_arm("uniform 0.50", one.choice(1)) == "uniform 0.50, linear"
+
+
 def test_uniform_merges_share_the_weight_among_the_experts_of_the_arm() -> None:
     plan = MergePlan(["model.layers.0.mlp.up_proj.weight"], replace(SETTINGS, head="merge"))
 
@@ -110,7 +109,7 @@ def test_an_arm_merges_in_place_and_on_disk_as_its_own_study_does(
         SETTINGS, operator=arm.operator, density=arm.density, n_experts=len(arm.experts), arms=()
     )
     own = _recipe([models[0], *(models[k] for k in arm.experts)], alone)
-    expected = dict(stream(own, own.plan.group_weights(recipe.plan.under(params))))
+    expected = dict(stream(own, recipe.plan.at(groups).groups))
 
     live, *experts = (AutoModelForCausalLM.from_pretrained(path) for path in models)
     sink = ModuleSink(live, experts, SETTINGS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from mergefront.errors import LayoutError
 from mergefront.objectives.checkpoints import Checkpoint, is_tied
@@ -23,21 +23,7 @@ from mergefront.objectives.merging import (
     write_checkpoint,
 )
 from mergefront.objectives.merging.sinks import _write_all
-
-
-def _llama(directory: Path, seed: int, tied: bool = False) -> Checkpoint:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        vocab_size=64,
-        tie_word_embeddings=tied,
-    )
-    LlamaForCausalLM(config).bfloat16().save_pretrained(directory, max_shard_size="20KB")
-    return Checkpoint(directory)
-
+from tiny_models import write_llama
 
 SETTINGS = {
     "untied": MergeSettings(head="search"),
@@ -50,8 +36,9 @@ SETTINGS = {
 
 @pytest.fixture(params=sorted(SETTINGS))
 def recipe(request: pytest.FixtureRequest, tmp_path: Path) -> Recipe:
-    base = _llama(tmp_path / "base", 0, request.param == "tied")
-    expert = _llama(tmp_path / "expert", 1, request.param == "tied")
+    tied = {"tie_word_embeddings": request.param == "tied"}
+    base = Checkpoint(write_llama(tmp_path / "base", 0, **tied))
+    expert = Checkpoint(write_llama(tmp_path / "expert", 1, **tied))
     plan = MergePlan(base.layout, SETTINGS[request.param], is_tied(base))
     return Recipe(base, [expert], plan, torch.bfloat16)
 

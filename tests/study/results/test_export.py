@@ -178,6 +178,11 @@ def test_the_recipe_gives_the_same_bytes_again(tmp_path: Path, operator: str) ->
     [
         ("[0.5]", SpecError, "must hold an object"),
         ("{", SpecError, "must be a JSON file"),
+        (
+            '{"uniform": 0.1, "uniform": 1}',
+            SpecError,
+            "weights.json .*'uniform' comes twice",
+        ),
         ('{"layer_000": 0.5}', LayoutError, "it lacks "),
         ('{"uniform": "half"}', LayoutError, "1 finite number"),
     ],

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from command import invoke
 from mergefront.errors import SpecError
+from mergefront.samplers import GAIN
 from mergefront.study import StudySpec
 from mergefront.study.budget import UNLIMITED, Limits, expected_gain, quote
 from mergefront.study.results.status import price_of
@@ -20,7 +21,7 @@ from small_study import write_spec
 
 def _trial(tokens: int, seconds: float = 0.0, gain: float | None = None) -> FrozenTrial:
     told = {"generated_tokens": tokens, "evaluate_seconds": seconds, "merge_seconds": 0.0}
-    noted = {} if gain is None else {"sip:gain": gain}
+    noted = {} if gain is None else {GAIN: gain}
     return create_trial(values=[1.0], user_attrs=told, system_attrs=noted)
 
 
