@@ -131,7 +131,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     body = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n"
+    return f'<table class="taken"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n'
 
 
 def predicted(report: FrontReport) -> list[dict[str, Any]]:

@@ -71,6 +71,20 @@ def test_answers_stand_side_by_side(browser: Any, report: Path, finished: Path) 
             assert f"{'right' if line['score'] else 'wrong'}, {line['n_tokens']} tokens" in given
 
 
+@pytest.mark.parametrize("width", [900, 1280])
+def test_recommended_models_are_read_without_scrolling(
+    browser: Any, report: Path, width: int
+) -> None:
+    page = open_page(browser, report, width).page
+    name = "a merge nobody measured, dare_ties(density=0.5, lambda=0.8) of 1+2"
+    table = page.locator(".taken")
+    table.evaluate(
+        "(t, n) => [...t.rows].forEach(r => (r.cells[r.cells.length - 1].textContent = n))", name
+    )
+    wide, seen = table.evaluate("t => [t.parentElement.scrollWidth, t.parentElement.clientWidth]")
+    assert wide <= seen
+
+
 def test_what_is_recommended_is_marked_as_predicted(
     browser: Any, report: Path, finished: Path
 ) -> None:
