@@ -4,8 +4,8 @@ from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
 from ._gp import Trust
 from ._trials.measurements import MEASURED, is_measured
-from ._trials.pending import FIXED, GAIN
-from ._trials.search_space import signs, uniform_levels
+from ._trials.pending import FIXED, GAIN, given_params
+from ._trials.search_space import fits, signs, uniform_levels
 from .adviser import CAUTION, Adviser, Recommendation, fresh_deviations
 from .arm_sampler import ArmSampler
 from .bmm_sampler import BMMSampler, BMMSettings
@@ -37,7 +37,9 @@ __all__ = [
     "Trust",
     "denoise",
     "fit_study",
+    "fits",
     "fresh_deviations",
+    "given_params",
     "infer_reference_point",
     "is_measured",
     "preference_weights",

@@ -4,7 +4,6 @@ import warnings
 import zlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -106,8 +105,7 @@ class CubeSampler(BaseSampler):
         point = self._propose(study, trial, cube, trials)
         params = cube.decode(point)
         if self._arms is not None:
-            params = self._arms.settled(params, trial.number, given_params(trial))
-            params = {name: params[name] for name in search_space}
+            params = self._arms.proposal(trial, params, search_space)
         publish(study, trial, params)
         return params
 
@@ -124,9 +122,7 @@ class CubeSampler(BaseSampler):
         """
         if self._arms is None:
             return self._alone(trial, param_name, param_distribution)
-        self._arms.check({param_name: param_distribution})
-        ask = partial(self._alone, trial, param_name, param_distribution)
-        return self._arms.alone(param_name, trial.number, given_params(trial), ask)
+        return self._arms.alone(trial, param_name, param_distribution, self._alone)
 
     def _alone(
         self, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

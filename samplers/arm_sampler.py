@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ._trials.arms import Arms
 from ._trials.measurements import MEASURED
-from ._trials.pending import given_params
 
 
 class ArmSampler(BaseSampler):
@@ -58,9 +57,10 @@ class ArmSampler(BaseSampler):
             return params
         for name in self._arms.names:  # a sampler may leave some open
             if name not in params and name in search_space:
-                params[name] = self._ask(study, trial, name, search_space[name])
-        settled = self._arms.settled(params, trial.number, given_params(trial))
-        return {name: settled[name] for name in search_space if name in settled}
+                params[name] = self._sampler.sample_independent(
+                    study, trial, name, search_space[name]
+                )
+        return self._arms.proposal(trial, params, search_space)
 
     def sample_independent(
         self,
@@ -74,14 +74,8 @@ class ArmSampler(BaseSampler):
         Raises:
             ValueError: As `sample_relative` does.
         """
-        self._arms.check({param_name: param_distribution})
-        ask = partial(self._ask, study, trial, param_name, param_distribution)
-        return self._arms.alone(param_name, trial.number, given_params(trial), ask)
-
-    def _ask(
-        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution
-    ) -> Any:
-        return self._sampler.sample_independent(study, trial, name, distribution)
+        ask = partial(self._sampler.sample_independent, study)
+        return self._arms.alone(trial, param_name, param_distribution, ask)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Tell the sampler."""

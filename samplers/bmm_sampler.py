@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from ._acqf import AcquisitionBudget, climb, raw_points
+from ._acqf import AcquisitionBudget, climb, raw_points, rounded
 from ._acqf.qlognehvi import improvement, noisy_improvement
 from ._acqf.rerank import Rerank
 from ._constraints import Feasibility, Weighted, fit_feasibility
@@ -25,7 +25,7 @@ from ._gp import Observations
 from ._gp.published import Lengthscales, fit_published
 from ._trials.measurements import MEASURED
 from ._trials.search_space import UnitCube
-from .sip_sampler import ROUNDED, SIPSampler
+from .sip_sampler import SIPSampler
 
 BMMAcquisition = Literal["qlognehvi", "qehvi"]
 _N_SAMPLES = 128
@@ -130,7 +130,7 @@ class BMMSampler(SIPSampler):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumericalWarning)  # jitter, where points coincide
             best = pool.best(reference, taken, self._rng(number, stream=1))
-        return np.round(best.numpy(), ROUNDED)
+        return rounded(best).numpy()
 
     def _fit(self, observations: Observations) -> ModelListGP:
         """Fit, or return the last fit: the points of a batch share one."""

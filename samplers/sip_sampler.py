@@ -27,6 +27,7 @@ from ._acqf import (
     make_acquisition,
     preference_grid,
     raw_points,
+    rounded,
     worth_knowing,
 )
 from ._constraints import Weighted, fit_feasibility
@@ -39,9 +40,6 @@ from ._trials.pending import tell_gain
 from ._trials.search_space import UnitCube, signs
 from .denoise import importance_tensor
 
-# Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
-# algebra, which differ between processes (memory alignment), do not reach the next proposal.
-ROUNDED = 4
 # Every step of the ascent costs the square of the points that the surrogate knows.
 _MAX_POINTS = 600
 # They are chosen by what so many trials tell, evenly spaced over a longer history.
@@ -117,9 +115,9 @@ class SIPSampler(CubeSampler):
             was measured or is in flight is not proposed. Defaults to True.
 
     Raises:
-        ValueError: If an option is out of its range. While a study runs: if an arm fixes what is
-            no parameter, or a value that its parameter cannot have, or if no arm allows what a
-            trial was queued with.
+        ValueError: If an option is out of its range. While a study runs: if an arm, or a pair of
+            `same`, fixes what is no parameter, or a value that its parameter cannot have, or if no
+            arm allows what a trial was queued with.
     """
 
     def __init__(  # noqa: PLR0913 - an Optuna sampler's options are its constructor's keywords
@@ -139,6 +137,11 @@ class SIPSampler(CubeSampler):
         repeats: bool = True,
     ) -> None:
         super().__init__(n_startup_trials, startup, seed, search_space)
+        if arms is None and same:
+            raise ValueError(
+                f"`same` says which points of several arms are one, but got {len(same)} pair(s) "
+                "and no arms; give `arms`, too, or leave `same` out."
+            )
         self._arms = None if arms is None else Arms(arms, same)
         self._repeats = repeats
         if self._arms is not None and self._search_space is not None:
@@ -210,16 +213,15 @@ class SIPSampler(CubeSampler):
         else:
             choices = self._choices(cube, given, observations.X, X_pending)
             ends = climb_arms(acquisition, choices, X, surrogate.means, self._budget, rng)
-            candidate = best_of(
-                acquisition,
-                *ends,
-                lambda points: choices.joined(cube.snapped(points)),
-                choices.known,
-            )
+
+            def proposed(points: Tensor) -> Tensor:  # rounded first: what is a parent then is one
+                return choices.joined(cube.snapped(rounded(points)))
+
+            candidate = best_of(acquisition, *ends, proposed, choices.known)
         if self._acquisition == "knowledge-gradient":
             with torch.no_grad():  # in percent of the utility of what is picked
                 self._gains[number] = float(acquisition(candidate[None, None])) / 100
-        return np.round(candidate.numpy(), ROUNDED)
+        return rounded(candidate).numpy()
 
     def _joined(self, cube: UnitCube, points: Tensor) -> Tensor:
         return points if self._arms is None else self._arms.joined(cube, points)

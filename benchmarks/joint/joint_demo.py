@@ -29,7 +29,7 @@ from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective
 from mergefront.samplers import ArmSampler, PerTrialSampler, SIPSampler, denoise, signs
 from mergefront.study import StudySpec
-from mergefront.study.first_trials import first_trials, search_space
+from mergefront.study.first_trials import first_trials, same_models, search_space
 from mergefront.study.results.front import hypervolume
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import StudyInputs
@@ -188,8 +188,16 @@ class _Bench:
         if way == "tpe":
             inner = PerTrialSampler(lambda s: TPESampler(seed=s, n_startup_trials=0), self.seed)
             return ArmSampler(inner, arms)
-        chosen = arms if "operator" in space else None
-        return SIPSampler(seed=self.seed, n_startup_trials=n, search_space=space, arms=chosen)
+        if "operator" not in space:
+            return SIPSampler(seed=self.seed, n_startup_trials=n, search_space=space)
+        return SIPSampler(  # as a worker of the study makes it
+            seed=self.seed,
+            n_startup_trials=n,
+            search_space=space,
+            arms=arms,
+            same=same_models(plan),
+            repeats=False,
+        )
 
     def _volume(self, studies: Sequence[optuna.Study]) -> float:
         """Return the hypervolume of the front of all studies' denoised values, measured afresh."""

@@ -12,13 +12,11 @@ import json
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import optuna
@@ -30,19 +28,9 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from problems import hypervolume
 
 from mergefront.samplers import PerTrialSampler, SIPSampler, denoise, uniform_levels
-from mergefront.samplers._gp import fit
-from mergefront.samplers._gp.priors import Priors
 
 BUDGET, N_START = 48, 8
-# Log lengthscale of an operator, and its scale: what is used, and others.
-SHARING = {
-    "joint": None,
-    "joint, nothing shared": (-1.5, 0.01),
-    "joint, less shared": (0.0, 0.5),
-    "joint, more shared": (1.4, 0.5),
-    "joint, all shared": (3.0, 0.01),
-}
-WAYS = (*SHARING, "fixed", "split", "tpe", "random")
+WAYS = ("joint", "fixed", "split", "tpe", "random")
 
 
 def main() -> None:
@@ -87,7 +75,7 @@ def _mean(values: Sequence[float]) -> str:
 
 def _load_or_run(folder: Path, task: tuple[int, str]) -> list[float]:
     seed, way = task
-    path = folder / f"{way.replace(', ', '-').replace(' ', '-')}_{seed}.json"
+    path = folder / f"{way}_{seed}.json"
     if not path.exists():
         shares = _shares(JointProblem(seed), seed, way)
         part = path.with_suffix(".part")
@@ -99,14 +87,14 @@ def _load_or_run(folder: Path, task: tuple[int, str]) -> list[float]:
 
 def _shares(problem: JointProblem, seed: int, way: str) -> list[float]:
     """Return the share of the best hypervolume that each reported front has."""
-    k = len(problem.arms)
+    single = [(arm,) for arm in range(len(problem.arms))]
     if way == "fixed":
-        return [_share(problem, [_search(problem, seed, way, (a,), BUDGET)]) for a in range(k)]
+        return [_share(problem, [_search(problem, seed, way, arm, BUDGET)]) for arm in single]
     if way == "split":
-        return [
-            _share(problem, [_search(problem, seed, way, (a,), BUDGET // k) for a in range(k)])
-        ]
-    return [_share(problem, [_search(problem, seed, way, tuple(range(k)), BUDGET)])]
+        share = BUDGET // len(single)
+        return [_share(problem, [_search(problem, seed, way, arm, share) for arm in single])]
+    everyone = tuple(range(len(single)))
+    return [_share(problem, [_search(problem, seed, way, everyone, BUDGET)])]
 
 
 def _share(problem: JointProblem, studies: Sequence[optuna.Study]) -> float:
@@ -131,27 +119,19 @@ def _search(
     for params in first:
         study.enqueue_trial(params)
     rng = np.random.default_rng([29, seed, *arms])
-    with _sharing(SHARING.get(way)):
-        for _ in range(budget):
-            trial = study.ask(space)
-            arm = problem.arms[arms[0]]
-            if len(arms) > 1:
-                arm = problem.arms[problem.operators.index(trial.params["operator"])]
-            x = np.array([trial.params[name] for name in problem.names])
-            measured = arm.measure(x, rng)
-            with torch.no_grad():
-                truth = arm.truth(torch.from_numpy(x)[None])[0].tolist()
-            trial.set_user_attr("truth", truth)
-            trial.set_user_attr("standard_errors", measured.errors.tolist())
-            study.tell(trial, measured.values.tolist())
+    for _ in range(budget):
+        trial = study.ask(space)
+        arm = problem.arms[arms[0]]
+        if len(arms) > 1:
+            arm = problem.arms[problem.operators.index(trial.params["operator"])]
+        x = np.array([trial.params[name] for name in problem.names])
+        measured = arm.measure(x, rng)
+        with torch.no_grad():
+            truth = arm.truth(torch.from_numpy(x)[None])[0].tolist()
+        trial.set_user_attr("truth", truth)
+        trial.set_user_attr("standard_errors", measured.errors.tolist())
+        study.tell(trial, measured.values.tolist())
     return study
-
-
-def _sharing(choice: tuple[float, float] | None) -> AbstractContextManager[object]:
-    """Change how far operators inform each other, for a while."""
-    if choice is None:
-        return nullcontext()
-    return patch.object(fit, "Priors", partial(Priors, choice=choice))
 
 
 def _first(problem: JointProblem, arms: tuple[int, ...], budget: int) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ _PROMPT = ["1a+1b+1?"]
 _COPIED = 1 << 28
 # Answered together to measure tokens a second.
 _N_ANSWERS, _N_TOKENS = (64, 48) if torch.cuda.is_available() else (16, 12)
+_N_REPEATS = 3
 _COLUMNS = (
     "",
     "seconds to the first token",
@@ -68,14 +69,14 @@ class Row:
         seconds: From the weights to the first token, one a candidate.
         swaps: Of the swap alone, where it can be told apart.
         copies: Bytes that a plain copy moved in a second, before each of these.
-        tokens: A second, after the last swap.
+        tokens: A second, after the last swap, several times.
     """
 
     name: str
     seconds: list[float] = field(default_factory=list)
     swaps: list[float] = field(default_factory=list)
     copies: list[float] = field(default_factory=list)
-    tokens: float | None = None
+    tokens: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -146,20 +147,21 @@ def _swaps(backend: VllmBackend, groups: Sequence[Groups], engine: str) -> list[
             row.swaps.append(backend.apply(candidate))
             backend.generate(_PROMPT, _FIRST_TOKEN)
             row.seconds.append(time.perf_counter() - start)
-        row.tokens = _tokens_per_second(backend)
+        row.tokens += _tokens_per_second(backend)
         rows.append(row)
     backend._overwrites = bool(ways)
     return rows
 
 
-def _tokens_per_second(backend: VllmBackend) -> float:
+def _tokens_per_second(backend: VllmBackend) -> list[float]:
+    """Return the speed of each of some repeats of the same answers."""
     from vllm import SamplingParams
 
     sampling = SamplingParams(temperature=0.0, max_tokens=_N_TOKENS, ignore_eos=True)
     assert backend._engine is not None
     prompts = [[5 + i % 40, 6, 7] for i in range(_N_ANSWERS)]
-    seconds = _seconds(lambda: backend._engine.generate(prompts, sampling))  # type: ignore[union-attr]
-    return _N_ANSWERS * _N_TOKENS / seconds
+    generate = partial(backend._engine.generate, prompts, sampling)
+    return [_N_ANSWERS * _N_TOKENS / _seconds(generate) for _ in range(_N_REPEATS)]
 
 
 def _reread(backend: VllmBackend, recipe: Recipe, groups: list[Groups], out: Path) -> Row:
@@ -189,7 +191,7 @@ def _restart(
         backend._engine = Engine(out, models.dtype, backend._started_with)
         backend._engine.generate([[1, 2, 3]], SamplingParams(max_tokens=1))
         row.seconds.append(time.perf_counter() - start)
-        row.tokens = _tokens_per_second(backend)
+        row.tokens += _tokens_per_second(backend)
         backend.close()
         shutil.rmtree(out)
     return row
@@ -239,10 +241,10 @@ def _print(shape: str, models: Models, rows: Sequence[Row], n_bytes: int) -> Non
         if row.swaps:
             pairs = zip(row.swaps, row.copies, strict=True)
             shares = [100 * 3 * n_bytes / swap / copied for swap, copied in pairs]
-            cells += [f"{1e3 * fmean(row.swaps):.0f}", _estimate(shares, 0)]
+            cells += [_estimate([1e3 * swap for swap in row.swaps], 0), _estimate(shares, 0)]
         else:
             cells += ["", ""]
-        cells.append("" if row.tokens is None else f"{row.tokens:.0f}")
+        cells.append(_estimate(row.tokens, 0) if row.tokens else "")
         print(f"| {row.name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -85,12 +85,13 @@ def climb_arms(
     n = max(_FEWEST_RAW, budget.n_raw // len(arms))
     screens = [choices.worth_a_look(screen(fixed, X, means, n, rng)) for fixed in arms]
     with torch.no_grad():
-        best = torch.stack([acquisition(raw.unsqueeze(-2)).max() for raw in screens])
+        scores = [acquisition(raw.unsqueeze(-2)) for raw in screens]
+    best = torch.stack([each.max() for each in scores])
     order = best.argsort(descending=True)[:_MOST_CLIMBED].tolist()
     chosen = [k for k in order if best[k] >= _PROMISING * best.max() or k == order[0]]
     few = replace(budget, n_restarts=max(1, budget.n_restarts // len(chosen)))
     ends = []
     for k in chosen:
         bounds = (arms[k].nan_to_num(0.0), arms[k].nan_to_num(1.0))
-        ends.append(climb(acquisition, screens[k], few, rng, bounds))
-    return torch.cat([points for points, _ in ends]), torch.cat([scores for _, scores in ends])
+        ends.append(climb(acquisition, screens[k], few, rng, bounds, scores[k]))
+    return torch.cat([points for points, _ in ends]), torch.cat([ended for _, ended in ends])

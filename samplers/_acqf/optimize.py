@@ -14,8 +14,10 @@ from torch import Tensor
 # How strongly better raw points are preferred as starts, in standard deviations of the scores.
 _GREED = 2.0
 _FEW_COLUMNS = (4, 10)
-# Proposals are rounded to four digits.
-_SAME = 0.5e-4
+# Proposals are rounded: no measurement can tell finer weights apart, and the last bits of linear
+# algebra, which differ between processes (memory alignment), do not reach the next proposal.
+_DIGITS = 4
+_SAME = 0.5 * 10.0**-_DIGITS
 _STEP_SIZES = (0.05, 0.15, 0.4)
 
 
@@ -34,6 +36,11 @@ class AcquisitionBudget:
     n_raw: int = 300
     n_restarts: int = 5
     n_steps: int = 20
+
+
+def rounded(points: Tensor) -> Tensor:
+    """Return points of the unit cube as they are proposed."""
+    return torch.from_numpy(np.round(points.numpy(), _DIGITS))
 
 
 def best_of(
@@ -63,10 +70,10 @@ def best_of(
 
 
 def repeats(points: Tensor, known: Tensor) -> Tensor:
-    """Return which points are among known ones once they are rounded, `n`-dim.
+    """Return which points are among known ones, `n`-dim.
 
     Args:
-        points: An `n x d`-dim tensor.
+        points: An `n x d`-dim tensor; `rounded`, if they are to be proposed.
         known: A `k x d`-dim tensor.
     """
     return (torch.cdist(points, known, p=torch.inf) < _SAME).any(dim=1)
@@ -78,6 +85,7 @@ def climb(
     budget: AcquisitionBudget,
     rng: np.random.Generator,
     bounds: tuple[Tensor | float, Tensor | float] = (0.0, 1.0),
+    scores: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return where the ascents ended and where they began, and their scores.
 
@@ -87,12 +95,14 @@ def climb(
         budget: How many starts and steps.
         rng: Chooses the starts.
         bounds: Lower and upper ones, of all columns or `d`-dim. Defaults to the unit cube.
+        scores: Of the raw points, `r`-dim. Defaults to None: they are looked up.
 
     Returns:
         A `p x d`-dim tensor of points in the unit cube, ends first, and a `p`-dim one.
     """
-    with torch.no_grad():
-        scores = acquisition(raw.unsqueeze(-2))
+    if scores is None:
+        with torch.no_grad():
+            scores = acquisition(raw.unsqueeze(-2))
     starts = raw[_choose(scores.numpy(), budget.n_restarts, rng)]
     # Few steps are allowed, and utilities have kinks: an ascent rarely ends by itself. BoTorch
     # turns its warning on for good, so it can only be caught.

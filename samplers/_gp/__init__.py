@@ -3,10 +3,11 @@
 from .fit import spread_rows
 from .priors import Priors, Trust
 from .process import MOST_POINTS, pooled_noise
-from .surrogate import Observations, Surrogate, fit_surrogate
+from .surrogate import NOISE_FLOOR, Observations, Surrogate, fit_surrogate
 
 __all__ = [
     "MOST_POINTS",
+    "NOISE_FLOOR",
     "Observations",
     "Priors",
     "Surrogate",

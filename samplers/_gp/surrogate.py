@@ -13,7 +13,7 @@ from .priors import Priors, Trust
 from .process import MOST_POINTS, pooled_noise
 
 # Smallest noise variance relative to the data's: keeps the covariance well conditioned.
-_NOISE_FLOOR = 1e-4
+NOISE_FLOOR = 1e-4
 _LAST_BITS, _TINY = 1e-12, 1e-150
 
 
@@ -127,7 +127,7 @@ def _column(observations: Observations, j: int, most: int) -> Column:
     noise, errors = torch.ones_like(values), observations.known_errors(j)
     sizes = None if errors is None else observations.sizes
     if errors is not None:
-        told = (errors / spread).square().clamp_min(_NOISE_FLOOR)
+        told = (errors / spread).square().clamp_min(NOISE_FLOOR)
         per_size = torch.ones_like(values) if sizes is None else sizes
         rows, per_trial = spread_rows(len(values), most), told * per_size
         noise = pooled_noise(standardized, standardized[rows], per_trial[rows]) / per_size

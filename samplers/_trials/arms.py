@@ -1,19 +1,19 @@
 """Arms: choices that are made together, and the parameters that each of them fixes."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from .search_space import UnitCube
+from .pending import given_params
+from .same_points import Pair, SamePoints
+from .search_space import UnitCube, fits, is_of_kind
 
 Params = Mapping[str, Any]
 _FREE = object()
-# In the unit cube: what is so near to a parent is one.
-_EXACT = 1e-9
 
 
 class Arms:
@@ -26,15 +26,14 @@ class Arms:
             arm, and the parameters that stand for them. Defaults to (): all points differ.
 
     Raises:
-        ValueError: If there are fewer than two, they fix nothing in common, or two have the same
-            choices.
+        ValueError: If there are fewer than two, they fix nothing in common, two have the same
+            choices, or no arm allows a part of `same`.
     """
 
-    def __init__(
-        self, fixed: Sequence[Params], same: Sequence[tuple[Params, Params]] = ()
-    ) -> None:
+    def __init__(self, fixed: Sequence[Params], same: Sequence[Pair] = ()) -> None:
         self.fixed = [dict(arm) for arm in fixed]
-        self.same = [(dict(common), dict(whole)) for common, whole in same]
+        self._same = SamePoints(same)
+        self._checked: Mapping[str, BaseDistribution] | None = None
         if len(self.fixed) < 2:
             raise ValueError(f"arms must be two at least, but got {len(self.fixed)}.")
         self.names = [name for name in self.fixed[0] if all(name in arm for arm in self.fixed)]
@@ -50,41 +49,52 @@ class Arms:
                 f"arms must differ in what all of them fix ({', '.join(self.names)}), but two "
                 f"have {twice}."
             )
+        for part in self._same.parts:
+            if (reason := self.refusal(part)) is not None:
+                raise ValueError(f"`same` must hold what an arm allows, but {reason}")
+        self._places = [(params, self.allowed(params)) for _, params, _ in self._told()]
 
     def __len__(self) -> int:
         return len(self.fixed)
 
     def check(self, space: Mapping[str, BaseDistribution]) -> None:
-        """Check what arms fix against distributions, as far as these say.
+        """Check what arms fix, and `same`, against distributions, as far as these say.
+
+        A parent may lie outside the bounds, so `same` need not be within.
 
         Raises:
             ValueError: At the first value that its parameter cannot have.
         """
-        for arm in self.fixed:
-            for name, value in arm.items():
-                if name in space and not _fits(value, space[name]):
+        if self._checked == space:  # every proposal asks
+            return
+        for who, params, option in self._told():
+            can_be = fits if option == "arms" else is_of_kind
+            for name, distribution in space.items():
+                if name in params and not can_be(params[name], distribution):
                     raise ValueError(
-                        f"Arm ({self._shown(arm)}) fixes {name} to {value!r}, which is not within "
-                        f"{space[name]}; correct `arms`."
+                        f"{who} fixes {name} to {params[name]!r}, which is not "
+                        f"{'within' if option == 'arms' else 'of'} {distribution}; correct "
+                        f"`{option}`."
                     )
+        self._checked = dict(space)
 
     def check_names(self, known: Iterable[str]) -> None:
-        """Check that what arms fix is a parameter.
+        """Check that what arms fix, and `same`, is a parameter.
 
         Raises:
             ValueError: At the first that is none of them.
         """
-        names = list(known)
-        for arm in self.fixed:
-            if unknown := [name for name in arm if name not in names]:
+        names = dict.fromkeys(known)
+        for who, params, option in self._told():
+            if unknown := [name for name in params if name not in names]:
+                shown = ", ".join(list(names)[:8])
                 raise ValueError(
-                    f"Arm ({self._shown(arm)}) fixes {unknown[0]!r}, which is no parameter of the "
-                    f"study ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}); correct "
-                    "`arms`."
+                    f"{who} fixes {unknown[0]!r}, which is no parameter of the study "
+                    f"({shown}{', ...' if len(names) > 8 else ''}); correct `{option}`."
                 )
 
     def check_trials(self, trials: Iterable[FrozenTrial]) -> None:
-        """Check that what an arm fixes is a parameter, once one of its trials is known.
+        """Check that what an arm fixes, or `same`, is a parameter, once a trial of it is known.
 
         Raises:
             ValueError: At the first that no trial has.
@@ -93,7 +103,8 @@ class Arms:
         for trial in trials:
             seen.update(dict.fromkeys(trial.params))
             places |= {place} if (place := self.place_of(trial.params)) is not None else set()
-        if places and any(name not in seen for place in places for name in self.fixed[place]):
+        told = (params for params, allowed in self._places if places.intersection(allowed))
+        if any(name not in seen for params in told for name in params):
             self.check_names(seen)
 
     def place_of(self, params: Params) -> int | None:
@@ -103,7 +114,7 @@ class Arms:
 
     def allowed(self, given: Params) -> list[int]:
         """Return the places of the arms that fix nothing otherwise than it is given."""
-        return [place for place, arm in enumerate(self.fixed) if not _contradicted(arm, given)]
+        return [place for place, arm in enumerate(self.fixed) if _agree(arm, given)]
 
     def refusal(self, given: Params) -> str | None:
         """Return in one sentence why no arm allows what is given; None if one does."""
@@ -142,22 +153,48 @@ class Arms:
         best = [arm for arm, n in zip(arms, shared, strict=True) if n == max(shared)]
         return {**params, **(given or {}), **best[number % len(best)]}
 
-    def alone(self, name: str, number: int, given: Params, ask: Callable[[], Any]) -> Any:
+    def proposal(
+        self, trial: FrozenTrial, params: Params, space: Mapping[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Return a sampler's proposal as one of an arm that allows what the trial has already.
+
+        Args:
+            trial: That it is for.
+            params: Of the proposal.
+            space: What is proposed; other parameters that the arm fixes are left out.
+
+        Raises:
+            ValueError: If no arm does.
+        """
+        settled = self.settled(params, trial.number, given_params(trial))
+        return {name: settled[name] for name in space if name in settled}
+
+    def alone(
+        self,
+        trial: FrozenTrial,
+        name: str,
+        distribution: BaseDistribution,
+        ask: Callable[[FrozenTrial, str, BaseDistribution], Any],
+    ) -> Any:
         """Return the value of one parameter that is suggested alone.
 
         Args:
+            trial: With what it has, or was queued with.
             name: Of the parameter.
-            number: Of the trial.
-            given: What the trial has, or was queued with.
+            distribution: Of the parameter.
             ask: Returns a sampler's value.
 
         Raises:
-            ValueError: If no arm allows what is given.
+            ValueError: If no arm allows what is given, or one fixes what the parameter cannot be.
         """
+        self.check({name: distribution})
+        given, number = given_params(trial), trial.number
         if name in self.names:
-            return self.settled({name: ask()}, number, given)[name]
+            asked = {name: ask(trial, name, distribution)}
+            return self.settled(asked, number, given)[name]
         values = [arm.get(name, _FREE) for arm in self._allowed_arms(given)]
-        return ask() if _FREE in values else values[number % len(values)]
+        free = _FREE in values
+        return ask(trial, name, distribution) if free else values[number % len(values)]
 
     def columns(self, cube: UnitCube, given: Params | None = None) -> Tensor:
         """Return what each arm fixes in the unit cube, `arms x d`-dim; NaN where it is free.
@@ -174,7 +211,7 @@ class Arms:
             and UnitCube({name: cube.search_space[name]}).holds({name: value})
         }
         arms = self._allowed_arms(given or {})
-        return torch.stack([_column_values(cube, {**wished, **arm}) for arm in arms]).clamp(0, 1)
+        return torch.stack([cube.encode_known({**wished, **arm}) for arm in arms]).clamp(0, 1)
 
     def joined(self, cube: UnitCube, points: Tensor) -> Tensor:
         """Return points with those that are one in one place, an `n x d`-dim tensor.
@@ -183,11 +220,14 @@ class Arms:
             cube: Over the search space.
             points: An `n x d`-dim tensor.
         """
-        for common, whole in self.same:
-            wanted, place = _column_values(cube, common), _column_values(cube, whole)
-            is_it = (wanted.isnan() | ((points - wanted).abs() < _EXACT)).all(dim=1)
-            points = torch.where(is_it[:, None] & ~place.isnan(), place, points)
-        return points
+        return self._same.joined(cube, points)
+
+    def _told(self) -> Iterator[tuple[str, Params, str]]:
+        """Yield who fixes something, what it fixes, and the option that says so."""
+        for arm in self.fixed:
+            yield f"Arm ({self._shown(arm)})", arm, "arms"
+        for part in self._same.parts:
+            yield "A pair of `same`", part, "same"
 
     def _allowed_arms(self, given: Params) -> list[dict[str, Any]]:
         if allowed := self.allowed(given):
@@ -206,25 +246,12 @@ def _listed(params: Params) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in params.items())
 
 
-def _fits(value: Any, distribution: BaseDistribution) -> bool:
-    numeric = not isinstance(distribution, CategoricalDistribution)
-    if numeric and (not isinstance(value, int | float) or isinstance(value, bool)):
-        return False
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (TypeError, ValueError):
-        return False
+def _agree(arm: Params, given: Params) -> bool:
+    return not any(name in given and given[name] != value for name, value in arm.items())
 
 
 def _contradicted(arm: Params, given: Params) -> list[str]:
     return [name for name, value in arm.items() if name in given and given[name] != value]
-
-
-def _column_values(cube: UnitCube, arm: Params) -> Tensor:
-    known = {name: d for name, d in cube.search_space.items() if name in arm}
-    values = iter(UnitCube(known).encode([arm])[0].tolist())
-    row = [next(values) if name in known else torch.nan for name in cube.column_names]
-    return torch.tensor(row, dtype=torch.double)
 
 
 def _n_shared(arm: Params, names: Sequence[str], params: Params) -> int:

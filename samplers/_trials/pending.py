@@ -52,11 +52,6 @@ def known_params(trial: FrozenTrial) -> dict[str, Any]:
     return {**published, **given_params(trial)}
 
 
-def wishes(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the values that whoever queued a trial asked for."""
-    return dict(trial.system_attrs.get(FIXED, {}))
-
-
 def given_params(trial: FrozenTrial) -> dict[str, Any]:
     """Return the parameters of a trial that no sampler has a say in any more."""
-    return {**wishes(trial), **trial.params}
+    return {**trial.system_attrs.get(FIXED, {}), **trial.params}

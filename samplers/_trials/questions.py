@@ -13,12 +13,9 @@ import torch
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
-from .._gp import pooled_noise
+from .._gp import NOISE_FLOOR, pooled_noise
 from .equating import read_answers
 from .measurements import Measurements, standard_errors
-
-# Smallest variance relative to that of the values.
-_FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class QuestionSampling:
         """
         columns = []
         for at, y, told in zip(values.T, self.values.T, self.variances.T, strict=True):
-            floor = _FLOOR * float(y.var()) if len(y) > 1 else 0.0
+            floor = NOISE_FLOOR * float(y.var()) if len(y) > 1 else 0.0
             pooled = pooled_noise(at, y, told.clamp_min(max(floor, 1e-300)))
             columns.append(pooled.nan_to_num(0.0).sqrt())
         return torch.stack(columns, dim=1)

@@ -141,6 +141,13 @@ class UnitCube:
             points = _as_array([transform({k: row[k] for k in names}) for row in rows], self.dim)
         return torch.from_numpy(points)
 
+    def encode_known(self, params: Mapping[str, Any]) -> Tensor:
+        """Return the columns of some parameters, a `d`-dim tensor; NaN in all others."""
+        known = {name: d for name, d in self.search_space.items() if name in params}
+        values = iter(UnitCube(known).encode([params])[0].tolist() if known else ())
+        row = [next(values) if name in known else torch.nan for name in self.column_names]
+        return torch.tensor(row, dtype=torch.double)
+
     def decode(self, point: NDArray[np.float64]) -> dict[str, Any]:
         """Return the parameters at a `d`-dim point, as Python numbers within their bounds."""
         clipped = np.clip(point, 0.0, 1.0)
@@ -176,8 +183,23 @@ def _is_plain(distribution: BaseDistribution) -> bool:
 def _is_place(distribution: BaseDistribution, value: Any) -> bool:
     try:
         return bool(np.isfinite(distribution.to_internal_repr(value)))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return False
+
+
+def is_of_kind(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a value is one of a parameter's choices, or a number, perhaps out of its bounds."""
+    if isinstance(distribution, CategoricalDistribution):
+        return _is_place(distribution, value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and _is_place(distribution, value)
+
+
+def fits(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a parameter can have a value: one of its choices, or a number within its bounds."""
+    if not is_of_kind(value, distribution):
+        return False
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
 
 
 def signs(directions: Sequence[StudyDirection]) -> Tensor:

@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from .._trials.measurements import MEASURED
-from .._trials.pending import FIXED, known_params, publish
+from .._trials.pending import given_params, known_params, publish
 from .bandit import LinUCB, NeuralLinear
 from .regressors import Array
 
@@ -223,7 +223,7 @@ class SimMergeSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, options: Mapping[str, list[Any]]
     ) -> dict[str, Any]:
         """Return the parameters of the arm with the highest bound."""
-        arms = self._arms(options, self._read(options, trial.system_attrs.get(FIXED, {})))
+        arms = self._arms(options, self._read(options, given_params(trial)))
         trials = study._get_trials(deepcopy=False, states=_STATES, use_cache=False)
         others = [other for other in trials if other.number != trial.number]
         measured = [other for other in others if other.state in MEASURED]

@@ -1,15 +1,14 @@
 """Candidates that a user asks for: `study.enqueue_trial({"layer_000": 0.4})`."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from ...errors import StudyError
-from ...samplers import FIXED
+from ...samplers import fits, given_params
 from ..spec.base import near_hint
 from .proposals import propose
 
@@ -35,7 +34,7 @@ def completed(
         StudyError: If it names what the study does not search, or what no operator does with the
             experts that it names or gives weights.
     """
-    fixed = {**trial.system_attrs.get(FIXED, {}), **trial.params}
+    fixed = given_params(trial)
     whole = space.keys() <= trial.params.keys()
     for name, value in fixed.items() if not whole else ():
         _check_wish(name, value, space)
@@ -51,14 +50,5 @@ def _check_wish(name: str, value: Any, space: Mapping[str, BaseDistribution]) ->
     if name not in space:
         hint = near_hint(name, list(space))
         raise StudyError(f"The queued trial sets {name!r}, which this study does not search{hint}")
-    if not _fits(value, space[name]):
+    if not fits(value, space[name]):
         raise StudyError(f"The queued trial sets {name} to {value!r}, not within {space[name]}.")
-
-
-def _fits(value: Any, distribution: BaseDistribution) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value):
-        return False
-    return distribution._contains(distribution.to_internal_repr(value))
