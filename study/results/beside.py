@@ -10,7 +10,7 @@ from ...errors import SpecError
 
 
 @contextmanager
-def whole_directory(out: Path) -> Iterator[Path]:
+def whole_directory(out: Path, option: str = "--out") -> Iterator[Path]:
     """Yield a folder beside `out` to write into; it becomes `out` at the end of the block.
 
     Whatever ends the block before leaves nothing; a process that is killed leaves a folder
@@ -18,12 +18,13 @@ def whole_directory(out: Path) -> Iterator[Path]:
 
     Args:
         out: New, or an empty directory.
+        option: Of the command line, which named it.
 
     Raises:
         SpecError: If `out` is a file or a directory with content, or cannot be written.
     """
-    check_empty(out)
-    check_writable(out)
+    check_empty(out, option)
+    check_writable(out, option)
     place = out.resolve()  # "." has no name
     beside = place.with_name(f".{place.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
@@ -32,8 +33,8 @@ def whole_directory(out: Path) -> Iterator[Path]:
         _appear(beside, out)
     except OSError as error:
         raise SpecError(
-            f"--out {out} could not be written: {error.strerror or error}. Make room, or choose "
-            "another directory; nothing is left of this one."
+            f"{option} {out} could not be written: {error.strerror or error}. Make room, or "
+            "choose another directory; nothing is left of this one."
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -65,11 +66,22 @@ def _appear(beside: Path, out: Path) -> None:
         if not out.is_dir():
             raise
         # A mount, or the folder that this runs in: it cannot be replaced, its content can.
-        for path in sorted(beside.iterdir(), key=lambda path: path.name == "config.json"):
-            shutil.move(path, out / path.name)
+        _fill(out, beside)
 
 
-def check_empty(out: Path) -> None:
+def _fill(out: Path, beside: Path) -> None:
+    """Move the files of a folder into another, the configuration last; all of them or none."""
+    left = sorted((path.name for path in beside.iterdir()), key=lambda name: name == "config.json")
+    try:
+        for name in left:
+            shutil.move(beside / name, out / name)
+        left = []
+    finally:
+        for name in left:
+            (out / name).unlink(missing_ok=True)
+
+
+def check_empty(out: Path, option: str = "--out") -> None:
     """Refuse to write over something.
 
     Raises:
@@ -78,14 +90,14 @@ def check_empty(out: Path) -> None:
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise _unwritable(out, option, error) from error
     if taken:
         raise SpecError(
-            f"--out must be a new or empty directory, but {out} is not. Choose another."
+            f"{option} must be a new or empty directory, but {out} is not. Choose another."
         )
 
 
-def check_writable(out: Path) -> None:
+def check_writable(out: Path, option: str = "--out") -> None:
     """Refuse what cannot be written, before anything is computed for it.
 
     Raises:
@@ -99,11 +111,11 @@ def check_writable(out: Path) -> None:
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise _unwritable(out, option, error) from error
 
 
-def _unwritable(out: Path, error: OSError) -> SpecError:
+def _unwritable(out: Path, option: str, error: OSError) -> SpecError:
     return SpecError(
-        f"--out must be a directory that can be written, but {out}: {error.strerror}. Choose "
+        f"{option} must be a directory that can be written, but {out}: {error.strerror}. Choose "
         "another."
     )

@@ -14,8 +14,17 @@ from .licences import check_may_be_shared, licence_of
 from .manifest import NAME, manifest_of
 
 
-def publish_to_folder(inputs: StudyInputs, study: optuna.Study, number: int, out: Path) -> None:
+def publish_to_folder(
+    inputs: StudyInputs, study: optuna.Study, number: int, out: Path, named: str = "--to"
+) -> None:
     """Write a trial's model with its card, recipe, picture and manifest.
+
+    Args:
+        inputs: What the study was made of.
+        study: Of the trial.
+        number: Of the trial.
+        out: New, or an empty directory.
+        named: By which option or variable.
 
     Raises:
         SpecError: If a parent's licence forbids it, or `out` is not empty.
@@ -27,7 +36,7 @@ def publish_to_folder(inputs: StudyInputs, study: optuna.Study, number: int, out
     names = [spec.base, *spec.experts]
     models = zip(names, (own.base, *own.experts), strict=True)
     check_may_be_shared([(name, licence_of(model.directory)) for name, model in models])
-    with whole_directory(out) as beside:
+    with whole_directory(out, named) as beside:
         write_candidate(inputs, study, trial, beside)
         content = manifest_of(inputs, study, trial, beside)
         (beside / NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -56,7 +65,7 @@ def publish_to_hub(
 
     with TemporaryDirectory(prefix="mergefront-publish-") as folder:
         out = Path(folder) / "model"
-        publish_to_folder(inputs, study, number, out)
+        publish_to_folder(inputs, study, number, out, "TMPDIR")
         api = HfApi()
         try:
             url = api.create_repo(name, private=private, exist_ok=True)

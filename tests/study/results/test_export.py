@@ -1,6 +1,7 @@
 """Exported checkpoints are the candidates that were measured."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mergefront.study.results.sharing.licences import (
     joined_licence,
     licence_of,
 )
+from mergefront.study.results.sharing.publish import publish_to_folder
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -232,12 +234,41 @@ def test_an_empty_folder_that_is_used_is_filled(
     assert _left(tmp_path) == ["file"]
 
 
+def test_a_full_folder_that_is_used_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mount cannot be replaced: files are moved into it, and the third finds no room."""
+    (tmp_path / "mount").mkdir()
+
+    def busy(source: Path, target: Path) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    def fills(source: Path, target: Path) -> None:
+        if source.name == "config.json":
+            target.write_text("{")
+            raise OSError(28, "No space left on device")
+        shutil.copy(source, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    monkeypatch.setattr(shutil, "move", fills)
+    with (
+        pytest.raises(SpecError, match=r"^--to .* could not be written: No space left on device"),
+        whole_directory(tmp_path / "mount", "--to") as beside,
+    ):
+        for name in ("config.json", "model.safetensors", "README.md"):
+            (beside / name).write_text(name)
+    assert _left(tmp_path) == ["mount"]
+    assert _left(tmp_path / "mount") == []
+
+
 def test_a_place_that_cannot_be_written_is_refused_first(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     study, spec = load_study(StudySpec.from_yaml(finished)), StudySpec.from_yaml(finished)
     for out in (tmp_path / "file" / "out", Path("/proc/out")):
         with pytest.raises(SpecError, match="--out must be a directory that can be written"):
             export_trial(load_inputs(finished), study, 0, out)
+        with pytest.raises(SpecError, match="--to must be a directory that can be written"):
+            publish_to_folder(load_inputs(finished), study, 0, out)
         with pytest.raises(SpecError, match="--out must be a directory that can be written"):
             write_report(study, spec, out)
 
