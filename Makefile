@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-joint bench-methods catalogue bench-simmerge bench-simmerge-table \
+        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-joint bench-transfer bench-methods catalogue bench-simmerge bench-simmerge-table \
         smollm2 bench-smollm2
 
 install: $(STAMP)
@@ -106,6 +106,12 @@ bench-methods: install
 bench-joint: install
 	$(BIN)/python benchmarks/joint/joint_demo.py --out runs/joint/demo
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/joint/joint_ways.py --out runs/joint/problems
+
+# What earlier studies tell a search, and single-layer probes; two hours on two cores.
+bench-transfer: install
+	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/warm.py --out runs/transfer
+	PYTHONPATH=benchmarks/evaluation $(BIN)/python benchmarks/transfer/warm_demo.py --out runs/front
+	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/probes.py
 
 # What should have a weight of its own; half an hour on one core.
 bench-granularities: install

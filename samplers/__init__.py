@@ -3,6 +3,7 @@
 from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
 from ._gp import Trust
+from ._transfer import Source, keep
 from ._trials.measurements import MEASURED, is_measured
 from ._trials.pending import FIXED, GAIN, given_params
 from ._trials.search_space import fits, signs, uniform_levels
@@ -34,6 +35,7 @@ __all__ = [
     "Rerank",
     "SIPSampler",
     "SimMergeSampler",
+    "Source",
     "Trust",
     "denoise",
     "fit_study",
@@ -42,6 +44,7 @@ __all__ = [
     "given_params",
     "infer_reference_point",
     "is_measured",
+    "keep",
     "preference_weights",
     "read_off",
     "recommend",

@@ -19,6 +19,7 @@ from ._trials.knowledge import recall
 from ._trials.measurements import MEASURED, finite_trials, measurements, warn_of_unknown
 from ._trials.questions import QuestionSampling, question_sampling
 from ._trials.search_space import UnitCube, signs
+from ._transfer import hints_of
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def fit_study(
         cube.jumps,
         known.sizes,
         cube.choices,
+        hints_of(study, cube),
     )
     with one_thread():
         surrogate, feasibility = fit_beliefs(trials, observations, cube, among, trust)

@@ -38,6 +38,7 @@ from ._trials.knowledge import check_told, last_parameters, remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
 from ._trials.pending import tell_gain
 from ._trials.search_space import UnitCube, signs
+from ._transfer import Source, hints_of, keep
 from .denoise import importance_tensor
 
 # Every step of the ascent costs the square of the points that the surrogate knows.
@@ -113,6 +114,10 @@ class SIPSampler(CubeSampler):
             proposed. Defaults to (): no two are.
         repeats: Of arms: whether another measurement of a point tells anything new. If not, what
             was measured or is in flight is not proposed. Defaults to True.
+        warm_start: Earlier studies, of the same objectives in the same order (or of the same metric
+            names). What they found is what this one expects, with a reliance that is learned for
+            each objective. Layers are matched by relative depth, so that they may be more or
+            fewer. Defaults to (): none.
 
     Raises:
         ValueError: If an option is out of its range. While a study runs: if an arm, or a pair of
@@ -135,6 +140,7 @@ class SIPSampler(CubeSampler):
         arms: Sequence[Mapping[str, Any]] | None = None,
         same: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
         repeats: bool = True,
+        warm_start: Sequence[Study] = (),
     ) -> None:
         super().__init__(n_startup_trials, startup, seed, search_space)
         if arms is None and same:
@@ -155,6 +161,7 @@ class SIPSampler(CubeSampler):
         self._budget = budget or AcquisitionBudget()
         self._acquisition = acquisition
         self._gains: dict[int, float] = {}
+        self._sources = [Source.of(study) for study in warm_start]
 
     @property
     def arms(self) -> Arms | None:
@@ -259,6 +266,7 @@ class SIPSampler(CubeSampler):
         self, study: Study, cube: UnitCube, measured: list[FrozenTrial]
     ) -> Observations:
         known = measurements(measured)
+        keep(study, self._sources)
         return Observations(
             self._joined(cube, cube.encode([trial.params for trial in measured])),
             known.values * signs(study.directions),
@@ -267,6 +275,7 @@ class SIPSampler(CubeSampler):
             cube.jumps,
             known.sizes,
             cube.choices,
+            hints_of(study, cube),
         )
 
     def _reference(self, study: Study, means: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study
+from .warm_start import described, sources_of
 
 _GIB = 1 << 30
 _KINDS = {
@@ -59,12 +60,14 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         warning = inputs.greedy_warning
         check_ready(inputs)
         check_importance(inputs)
+        sources = sources_of(inputs)
         _check_existing(inputs)
         return [
             ("models", _models(inputs)),
             *(("parents differ", line) for line in differences(inputs)),
             ("search", _search(inputs, is_even)),
             ("trials", _trials(inputs)),
+            *(("warm start", described(source, inputs)) for source in sources),
             ("questions", _questions(inputs)),
             ("answers", _answers(inputs)),
             ("price", _price(spec)),

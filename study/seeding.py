@@ -18,6 +18,7 @@ from ..objectives.checkpoints.configs import config_hash, stop_tokens
 from ..objectives.evaluation.backends.vllm_swap.version import check_version
 from ..objectives.merging import MergePlan
 from ..objectives.merging.settings import other_than_default
+from ..samplers import keep
 from .first_trials import first_trials
 from .importance import check_importance, compute_importance
 from .opening import with_stored_blocks
@@ -27,6 +28,7 @@ from .spec.study_spec import StudySpec
 from .storage.connection import check_storage, foreign, open_storage, shown_url, study_lock
 from .storage.identity import CREATED, FINGERPRINT
 from .storage.ledger import Ending, Ledger
+from .warm_start import shown_reference, sources_of
 
 __all__ = [
     "FINGERPRINT",
@@ -123,6 +125,7 @@ def _open_or_begin(inputs: StudyInputs, storage: BaseStorage) -> optuna.Study:
         study = optuna.load_study(study_name=spec.study.name, storage=storage)
     except KeyError:
         check_importance(inputs)
+        sources_of(inputs)
         return optuna.create_study(
             study_name=spec.study.name, storage=storage, directions=spec.directions
         )
@@ -150,11 +153,13 @@ def _set_attributes(study: optuna.Study, inputs: StudyInputs) -> None:
     study.set_metric_names(inputs.spec.metric_names)
     content = inputs.spec.model_dump(mode="json")
     content["study"]["storage"] = shown_url(inputs.spec.study.storage)
+    content["sampler"]["warm_start"] = [*map(shown_reference, inputs.spec.sampler.warm_start)]
     study.set_user_attr(SPEC, content)
     study.set_user_attr(FOLDER, str(inputs.spec.folder.absolute()))
     if inputs.greedy_warning is not None:
         study.set_user_attr(WARNING, inputs.greedy_warning)
     study.set_user_attr(IMPORTANCE, compute_importance(inputs))
+    keep(study, sources_of(inputs))
 
 
 def _complete(

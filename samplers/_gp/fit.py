@@ -13,6 +13,7 @@ from .priors import SHIFT, Priors, Trust, standardize
 from .process import (
     JITTER,
     MOST_POINTS,
+    Hint,
     Kernel,
     Measured,
     Process,
@@ -24,6 +25,8 @@ from .process import (
 # More points than this do not change the hyperparameters, only the cost of finding them.
 _MAX_POINTS = 200
 _MAX_STEPS = 60
+# Hints are never all that there is to know: a tenth of the variance is left.
+_MOST_RELIANCE = 0.95
 _PENALTY = 1e10  # where the covariance is not positive definite
 # Log noise variances to start from where noise is inferred: the likelihood has two optima, a
 # smooth function with noise and a rough one without.
@@ -44,12 +47,14 @@ class Column(Measured):
         importance: A `d`-dim tensor, larger is more important, or None.
         jumps: A `2 x p`-dim tensor: pairs of neighbouring layers' columns.
         choices: Indices of the columns that stand for a value of a choice.
+        hints: What may explain the values.
     """
 
     known_noise: bool
     importance: Tensor | None
     jumps: Tensor
     choices: Tensor = field(default_factory=no_choices)
+    hints: tuple[Hint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class Fit:
 class _Objective:
     """Negative log posterior density and its gradient in the packed hyperparameters.
 
-    Packed: common scale, trust, `d` deviations, mean, log of the factor on the noise.
+    Packed: common scale, trust, `d` deviations, mean, log of the factor on the noise; where there
+    are hints, the reliance on each.
     """
 
     def __init__(self, column: Column, priors: Priors) -> None:
@@ -102,6 +108,9 @@ class _Objective:
         self.widths[column.choices] = priors.choice[1]
         rough = roughness(self.X, column.jumps)
         self.fixed = torch.outer(rough, rough)
+        self.n_hints = len(column.hints)
+        self.drifts = [hint.mean(self.X) for hint in column.hints]
+        self.hinted = [hint.covariance(self.X, self.X) for hint in column.hints]
 
     def lengthscales(self, theta: Tensor) -> Tensor:
         """Return the `d` lengthscales."""
@@ -109,24 +118,51 @@ class _Objective:
         return (location + theta[2 : 2 + self.dim]).exp()
 
     def __call__(self, packed: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        theta = torch.from_numpy(packed)
+        theta, reliances = self.unpacked(packed)
         scaled = self.X / self.lengthscales(theta)
         smooth = torch.exp(-0.5 * squared_distance(scaled, scaled))
         noise = self.noise * theta[-1].exp()
+        explained, residual, unexplained = self._hinted(reliances, smooth, self.y - theta[-2])
         try:
             value, solved, G = log_likelihood(
-                smooth + self.fixed + torch.diag(noise + JITTER), self.y - theta[-2]
+                explained + self.fixed + torch.diag(noise + JITTER), residual
             )
         except RuntimeError:  # torch's LinAlgError: not positive definite
             return _PENALTY, np.zeros_like(packed)
-        H = G * smooth
+        H = G * smooth if not self.n_hints else G * smooth * unexplained
         per_length = 2 * ((H.sum(1)[:, None] * scaled - H @ scaled) * scaled).sum(0)
         of_scale = (per_length * self.numeric).sum()
         common = torch.stack([of_scale, -SHIFT * (per_length * self.z).sum()])
         ends = torch.stack([solved.sum(), (G.diagonal() * noise).sum()])
         prior, prior_gradient = self._prior(theta)
         gradient = torch.cat([common, per_length, ends]) + prior_gradient
+        if self.n_hints:
+            centre, width = self.priors.reliance
+            distance = (reliances - centre) / width
+            prior = prior - 0.5 * distance.square().sum()
+            of_means = torch.stack([solved @ drift for drift in self.drifts])
+            of_variances = torch.stack([(G * (C - smooth)).sum() for C in self.hinted])
+            slopes = of_means + 2 * reliances * of_variances - distance / width
+            gradient = torch.cat([gradient, slopes])
         return -float(value + prior), -gradient.numpy()
+
+    def _hinted(
+        self, reliances: Tensor, smooth: Tensor, residual: Tensor
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return the covariance without noise and roughness, the residual, and what is left."""
+        if not self.n_hints:
+            return smooth, residual, 1.0
+        left = 1.0 - float(reliances.square().sum())
+        whole = left * smooth
+        for reliance, C, drift in zip(reliances, self.hinted, self.drifts, strict=True):
+            whole = whole + reliance**2 * C
+            residual = residual - reliance * drift
+        return whole, residual, left
+
+    def unpacked(self, packed: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """Return the hyperparameters without the reliances, and the reliances."""
+        theta, n = torch.from_numpy(packed), len(packed) - self.n_hints
+        return theta[:n], theta[n:]
 
     def _prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         p = self.priors
@@ -148,7 +184,9 @@ class _Objective:
             of_trust = (0.0, 0.0)
         elif trust != "learned":
             of_trust = (float(trust), float(trust))
-        return [(-4.0, 4.0), of_trust, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]
+        most = _MOST_RELIANCE / math.sqrt(max(1, self.n_hints))
+        common = [(-4.0, 4.0), of_trust, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]
+        return common + [(0.0, most)] * self.n_hints
 
 
 def fit_column(
@@ -182,6 +220,7 @@ def _minimize(
 ) -> tuple[NDArray[np.float64], float]:
     start = np.zeros(objective.dim + 4)
     start[[0, 1, -1]] = priors.scale[0], priors.trust[0], log_noise
+    start = np.append(start, [priors.reliance[0]] * objective.n_hints)
     low, high = np.array(bounds).T
     options = {"maxiter": _MAX_STEPS, "gtol": 1e-3}
     start = start.clip(low, high)
@@ -192,7 +231,7 @@ def _minimize(
 
 
 def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64], most: int) -> Fit:
-    theta = torch.from_numpy(packed)
+    theta, reliances = objective.unpacked(packed)
     measured = Measured(
         X=column.X,
         y=column.y,
@@ -209,7 +248,9 @@ def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64], 
         location=kept.location,
         spread=kept.spread,
         sizes=kept.sizes,
-        kernel=Kernel(objective.lengthscales(theta), column.jumps),
+        kernel=Kernel(
+            objective.lengthscales(theta), column.jumps, column.hints, tuple(reliances.tolist())
+        ),
         mean=float(theta[-2]),
     )
     return Fit(process, float(theta[1]), measured)

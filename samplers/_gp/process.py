@@ -9,7 +9,7 @@ Notation: `n` points, `d` columns, values standardized.
 import math
 import warnings
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from linear_operator.utils.cholesky import psd_safe_cholesky
@@ -23,27 +23,68 @@ JITTER = 1e-6
 MOST_POINTS = 2000
 
 
+class Hint(Protocol):
+    """Another process that may explain an objective, in its standard deviations."""
+
+    def mean(self, A: Tensor) -> Tensor:
+        """Return its mean at an `... x a x d`-dim tensor, an `... x a`-dim tensor."""
+
+    def covariance(self, A: Tensor, B: Tensor) -> Tensor:
+        """Return its covariance there, an `... x a x b`-dim tensor."""
+
+    def variance(self, A: Tensor) -> Tensor:
+        """Return the diagonal of `covariance(A, A)`, an `... x a`-dim tensor."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """Squared exponential in all columns, plus a linear term in the roughness of a profile.
 
+    With hints it is that of Kennedy and O'Hagan (2000): the objective is the sum of the hints,
+    each times its reliance, and of what they do not explain, whose variance makes the whole 1.
+
     Args:
         lengthscales: A `d`-dim tensor.
         jumps: A `2 x p`-dim integer tensor: pairs of columns that are neighbouring layers.
+        hints: Defaults to (): none.
+        reliances: One a hint, from 0; their squares sum to less than 1.
     """
 
     lengthscales: Tensor
     jumps: Tensor
+    hints: tuple[Hint, ...] = ()
+    reliances: tuple[float, ...] = ()
+
+    @property
+    def unexplained(self) -> float:
+        """Share of the variance that no hint explains."""
+        return 1.0 - sum(reliance**2 for reliance in self.reliances)
 
     def __call__(self, A: Tensor, B: Tensor) -> Tensor:
         """Return the covariance of a `... x a x d` with a `... x b x d`-dim tensor."""
         smooth = torch.exp(-0.5 * squared_distance(A / self.lengthscales, B / self.lengthscales))
         rough = roughness(A, self.jumps).unsqueeze(-1) * roughness(B, self.jumps).unsqueeze(-2)
-        return smooth + rough
+        if not self.hints:
+            return smooth + rough
+        whole = self.unexplained * smooth + rough
+        for hint, reliance in self._used:
+            whole = whole + reliance**2 * hint.covariance(A, B)
+        return whole
 
     def variance(self, A: Tensor) -> Tensor:
         """Return the prior variance at each point, a `... x a`-dim tensor."""
-        return 1.0 + roughness(A, self.jumps).square()
+        whole = self.unexplained + roughness(A, self.jumps).square()
+        for hint, reliance in self._used:
+            whole = whole + reliance**2 * hint.variance(A)
+        return whole
+
+    def drift(self, A: Tensor) -> Tensor | float:
+        """Return the prior mean without its constant: an `... x a`-dim tensor, 0 without hints."""
+        return sum((reliance * hint.mean(A) for hint, reliance in self._used), 0.0)
+
+    @property
+    def _used(self) -> list[tuple[Hint, float]]:
+        return [pair for pair in zip(self.hints, self.reliances, strict=True) if pair[1]]
 
 
 def squared_distance(A: Tensor, B: Tensor) -> Tensor:
@@ -100,7 +141,7 @@ class Process(Measured):
 
     Args:
         kernel: Of the standardized values.
-        mean: Constant prior mean, standardized.
+        mean: Constant of the prior mean, standardized.
     """
 
     kernel: Kernel
@@ -111,7 +152,8 @@ class Process(Measured):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NumericalWarning)  # jitter, where points coincide
             cholesky = psd_safe_cholesky(K, max_tries=6)
-        solved = torch.cholesky_solve((self.y - self.mean)[:, None], cholesky)[:, 0]
+        residual = self.y - self.mean - self.kernel.drift(self.X)
+        solved = torch.cholesky_solve(residual[:, None], cholesky)[:, 0]
         object.__setattr__(self, "_cholesky", cholesky)
         object.__setattr__(self, "_solved", solved)
 
@@ -125,14 +167,15 @@ class Process(Measured):
         solved: Tensor = self._solved  # type: ignore[attr-defined]
         cholesky: Tensor = self._cholesky  # type: ignore[attr-defined]
         half = torch.linalg.solve_triangular(cholesky, cross.mT, upper=False)
-        return self.mean + cross @ solved, half
+        return self.mean + self.kernel.drift(A) + cross @ solved, half
 
     def means(self, A: Tensor) -> Tensor:
         """Return the posterior mean alone, much cheaper for many points; see `posterior`."""
         if A.shape[-2] > MOST_POINTS:
             return torch.cat([self.means(part) for part in A.split(MOST_POINTS, dim=-2)], -1)
         solved: Tensor = self._solved  # type: ignore[attr-defined]
-        return self.location + self.spread * (self.mean + self.kernel(A, self.X) @ solved)
+        mean = self.mean + self.kernel.drift(A) + self.kernel(A, self.X) @ solved
+        return self.location + self.spread * mean
 
     def posterior(self, A: Tensor) -> tuple[Tensor, Tensor]:
         """Return posterior mean and standard deviation of the noise-free values.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .fit import Column, Fit, fit_column, no_choices, spread_rows
 from .priors import Priors, Trust
-from .process import MOST_POINTS, pooled_noise
+from .process import MOST_POINTS, Hint, pooled_noise
 
 # Smallest noise variance relative to the data's: keeps the covariance well conditioned.
 NOISE_FLOOR = 1e-4
@@ -35,6 +35,7 @@ class Observations:
         sizes: An `n`-dim tensor: questions of each measurement, 1 for the usual number; None
             where all have it.
         choices: Indices of the columns that stand for a value of a choice.
+        hints: For each objective, what may explain it. Defaults to (): nothing.
     """
 
     X: Tensor
@@ -44,6 +45,7 @@ class Observations:
     jumps: Tensor = field(default_factory=_no_jumps)
     sizes: Tensor | None = None
     choices: Tensor = field(default_factory=no_choices)
+    hints: tuple[tuple[Hint, ...], ...] = ()
 
     def known_errors(self, j: int) -> Tensor | None:
         """Return the standard errors of an objective, `n`-dim; None if they are to be inferred."""
@@ -139,6 +141,7 @@ def _column(observations: Observations, j: int, most: int) -> Column:
         importance=observations.importance,
         jumps=observations.jumps,
         choices=observations.choices,
+        hints=observations.hints[j] if observations.hints else (),
         location=location,
         spread=spread,
         sizes=sizes,

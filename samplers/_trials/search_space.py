@@ -80,20 +80,8 @@ class UnitCube:
 
     @property
     def jumps(self) -> Tensor:
-        """Return the pairs of columns that are neighbours in depth, a `2 x p`-dim tensor.
-
-        Parameters whose names differ in one number alone ("layer_000.mlp", "layer_001.mlp") are
-        layers, in the order of that number; three at least make a profile.
-        """
-        profiles: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        for column, name in enumerate(self.column_names):
-            match = _NUMBERED.fullmatch(name)
-            if match and column not in self.categorical_columns:
-                stem, number, rest = match.groups()
-                profiles.setdefault((stem, rest), []).append((int(number), column))
-        ordered = [[c for _, c in sorted(p)] for p in profiles.values() if len(p) > 2]
-        pairs = [pair for columns in ordered for pair in pairwise(columns)]
-        return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+        """Return the pairs of columns that are neighbours in depth; see `neighbours`."""
+        return neighbours(self.column_names, self.categorical_columns)
 
     def covers(self, params: Mapping[str, Any]) -> bool:
         """Whether a trial has a value for every parameter of the space."""
@@ -165,6 +153,27 @@ class UnitCube:
         column = self.column_names.index(name)
         on_bound = distribution.step is None and point[column] == 1.0
         return distribution.high if on_bound else float(value)
+
+
+def neighbours(names: Sequence[str], choices: Sequence[int] = ()) -> Tensor:
+    """Return the pairs of columns that are neighbours in depth, a `2 x p`-dim tensor.
+
+    Parameters whose names differ in one number alone ("layer_000.mlp", "layer_001.mlp") are
+    layers, in the order of that number; three at least make a profile.
+
+    Args:
+        names: For every column, the parameter that it encodes.
+        choices: Columns that encode a choice.
+    """
+    profiles: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for column, name in enumerate(names):
+        match = _NUMBERED.fullmatch(name)
+        if match and column not in choices:
+            stem, number, rest = match.groups()
+            profiles.setdefault((stem, rest), []).append((int(number), column))
+    ordered = [[c for _, c in sorted(p)] for p in profiles.values() if len(p) > 2]
+    pairs = [pair for columns in ordered for pair in pairwise(columns)]
+    return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
 
 
 def _as_array(rows: Sequence[Any], dim: int) -> NDArray[np.float64]:

@@ -19,10 +19,11 @@ from ...samplers import is_measured
 from ...samplers.simmerge import Example, Merge, read_examples
 from ..opening import open_inputs
 from ..seeding import FOLDER, SPEC
+from ..spec.base import near_hint
 from ..spec.hashing import cached_hash
 from ..spec.inputs import StudyInputs
 from ..spec.study_spec import StudySpec
-from ..storage.connection import load_study, open_storage
+from ..storage.connection import load_study, open_storage, shown_url
 from .methods import Method
 from .pair_signals import pair_signals
 
@@ -35,12 +36,12 @@ def read_source(source: str) -> tuple[list[Example], dict[str, str]]:
     """Return measured merges, and which studies have none, with the reason.
 
     Args:
-        source: A file of examples (`.jsonl`), a study's spec, or the URL of a storage, all of
-            whose studies are read.
+        source: A file of examples (`.jsonl`), a study's spec, a study as `storage#study`, or the
+            URL of a storage, all of whose studies are read.
 
     Raises:
         SpecError: If a file cannot be read.
-        StudyError: If a storage cannot be opened.
+        StudyError: If a storage cannot be opened, or has no study of the name.
     """
     if source.endswith(".jsonl"):
         return _read_file(Path(source)), {}
@@ -59,13 +60,17 @@ def _studies(source: str) -> dict[str, Callable[[], StudySpec]]:
     if "://" not in source:
         spec = StudySpec.from_yaml(source)
         return {spec.study.name: lambda: spec}
-    storage = open_storage(source, create=False)
+    url, _, only = source.partition("#")
+    storage = open_storage(url, create=False)
+    names = optuna.get_all_study_names(storage)
+    if only and only not in names:
+        raise StudyError(f"{shown_url(url)} has no study {only!r}{near_hint(only, names)}")
     found = {
         name: optuna.load_study(study_name=name, storage=storage).user_attrs
-        for name in optuna.get_all_study_names(storage)
+        for name in ([only] if only else names)
     }
     return {
-        name: partial(_stored_spec, attributes, source)
+        name: partial(_stored_spec, attributes, url)
         for name, attributes in found.items()
         if SPEC in attributes
     }

@@ -17,6 +17,8 @@ from .presets import Preset
 BMM_PRESETS = ("sip-bmm", "ap-bmm", "bambo")
 # Those that search over operators and experts.
 JOINT_PRESETS = ("mergefront", "qnehvi", "gp", "tpe", "nsga2", "random")
+# Presets of SIPSampler.
+_SIP_PRESETS = ("mergefront", "qnehvi")
 _BMM_KEYS = ("lengthscales", "acquisition", "rerank")
 _PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 
@@ -81,6 +83,9 @@ class SamplerSection(Section):
         lengthscales: How BMMSampler starts or restricts its lengthscales.
         acquisition: What BMMSampler maximizes.
         rerank: How BMMSampler re-ranks proposals. Defaults to None: not at all.
+        warm_start: Earlier studies that SIPSampler learns from: names of studies in the same
+            storage, `storage#study`, or spec files. Another pair, other questions, more or fewer
+            layers are no matter; how far it relies on them it learns. Defaults to []: none.
     """
 
     preset: Preset = "mergefront"
@@ -90,6 +95,7 @@ class SamplerSection(Section):
     lengthscales: Literal["default", "initial", "prior", "saas"] = "prior"
     acquisition: Literal["qlognehvi", "qehvi"] = "qlognehvi"
     rerank: RerankSection | None = None
+    warm_start: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -99,6 +105,11 @@ class SamplerSection(Section):
             raise ValueError(
                 f"only the presets {', '.join(BMM_PRESETS)} have {', '.join(foreign)}, but got "
                 f"preset {self.preset!r}"
+            )
+        if self.warm_start and self.preset not in _SIP_PRESETS:
+            raise ValueError(
+                f"only the presets {', '.join(_SIP_PRESETS)} have warm_start, but got preset "
+                f"{self.preset!r}"
             )
         if self.lengthscales == "saas" and find_spec("numpyro") is None:
             raise ValueError(

@@ -249,6 +249,9 @@ def test_it_learns_from_finished_studies(tmp_path: Path) -> None:
     by_operator = {example.merge.operator: example for example in found}
     assert by_operator.keys() == {"slerp", "ties(density=0.5)"}
     pair = by_operator["slerp"]
+    assert read_source(f"{url}#pair") == ([pair], {})
+    with pytest.raises(StudyError, match="has no study 'pairs'; did you mean 'pair'"):
+        read_source(f"{url}#pairs")
     assert study_example(StudySpec.from_yaml(tmp_path / "pair.yaml")) == pair
     assert "model.task_cosine" not in pair.merge.features
     assert "model.task_cosine" in by_operator["ties(density=0.5)"].merge.features

@@ -1,0 +1,43 @@
+"""Sources are kept with the study that they serve: all its workers and readers use the same."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from optuna import Study
+
+from .._gp import Hint
+from .._trials.search_space import UnitCube
+from .source import Source
+
+_KEY = "sip:sources"
+
+
+def keep(study: Study, sources: Sequence[Source]) -> None:
+    """Keep sources with a study that has none yet."""
+    if sources and _KEY not in study._storage.get_study_system_attrs(study._study_id):
+        told = json.dumps([asdict(source) for source in sources])
+        study._storage.set_study_system_attr(study._study_id, _KEY, told)
+
+
+def kept(study: Study) -> list[Source]:
+    """Return the sources that are kept with a study."""
+    told = study._storage.get_study_system_attrs(study._study_id).get(_KEY, "[]")
+    return [Source.parse(source) for source in json.loads(told)]
+
+
+def hints_of(study: Study, cube: UnitCube) -> tuple[tuple[Hint, ...], ...]:
+    """Return what a study's sources tell of each of its objectives; () if it has none.
+
+    Args:
+        study: With its sources.
+        cube: Over its parameters.
+    """
+    sources = kept(study)
+    if not sources:
+        return ()
+    labels: Sequence[str | None] = study.metric_names or [None] * len(study.directions)
+    told = [source.hints(cube, labels) for source in sources]
+    return tuple(
+        tuple(hint for hint in of_one if hint is not None) for of_one in zip(*told, strict=True)
+    )

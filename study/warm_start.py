@@ -1,0 +1,81 @@
+"""What earlier studies tell a study: read once, when it is created, and kept with it."""
+
+import optuna
+
+from ..errors import SpecError, StudyError
+from ..samplers import Source
+from .spec.base import near_hint
+from .spec.inputs import StudyInputs
+from .spec.study_spec import StudySpec
+from .storage.connection import load_study, open_storage
+from .storage.urls import shown_url
+
+_SPEC_FILES = (".yaml", ".yml")
+
+
+def sources_of(inputs: StudyInputs) -> list[Source]:
+    """Read the studies that `sampler.warm_start` names.
+
+    Args:
+        inputs: A valid spec with its models.
+
+    Raises:
+        SpecError: If one is not there, has measured nothing, or shares no objective or no weight
+            with this study.
+    """
+    return [_source(reference, inputs) for reference in inputs.spec.sampler.warm_start]
+
+
+def described(source: Source, inputs: StudyInputs) -> str:
+    """Return what a source tells a study, as a line of the dry run."""
+    shared = ", ".join(map(str, source.shared(inputs.spec.metric_names)))
+    kept = source.matched(inputs.plan.parameter_names)
+    return (
+        f"{source.n_trials} trials of study {source.study} tell of {shared}, by {len(kept)} of "
+        f"its {len(source.names)} weights"
+    )
+
+
+def _source(reference: str, inputs: StudyInputs) -> Source:
+    study = _study(reference, inputs.spec)
+    try:
+        source = Source.of(study)
+    except ValueError as error:
+        raise SpecError(f"sampler.{error} Finish it, or name another one.") from None
+    wanted = inputs.spec.metric_names
+    if not source.shared(wanted):
+        theirs = ", ".join(str(one.name) for one in source.objectives)
+        raise SpecError(
+            f"sampler.warm_start: study {study.study_name!r} has the objectives {theirs}, and "
+            f"this one {', '.join(wanted)}: one at least must be in both. Name another study."
+        )
+    if not source.matched(inputs.plan.parameter_names):
+        raise SpecError(
+            f"sampler.warm_start: study {study.study_name!r} has the weights "
+            f"{', '.join(source.names[:3])}, and this one "
+            f"{', '.join(inputs.plan.parameter_names[:3])}: none can be matched. Name another study."
+        )
+    return source
+
+
+def _study(reference: str, spec: StudySpec) -> optuna.Study:
+    """Open a study by its name, by `storage#name`, or by its spec's file."""
+    if reference.endswith(_SPEC_FILES):
+        return load_study(StudySpec.from_yaml(spec.folder / reference))
+    url, _, name = reference.rpartition("#")
+    storage = open_storage(url or spec.study.storage, create=False)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        names = optuna.get_all_study_names(storage)
+        raise StudyError(
+            f"sampler.warm_start names the study {name!r}, but "
+            f"{shown_url(url or spec.study.storage)} has none of that name"
+            f"{near_hint(name, names)}"
+        ) from None
+
+
+def shown_reference(reference: str) -> str:
+    """Return a reference without passwords."""
+    url, mark, name = reference.rpartition("#")
+    return f"{shown_url(url)}{mark}{name}" if url else reference

@@ -1,0 +1,93 @@
+"""Studies that learn from earlier ones, as a spec asks for it."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from command import invoke
+from mergefront.errors import SpecError
+from mergefront.study import StudySpec
+from mergefront.study.dry_run import plan_study
+from mergefront.study.seeding import init_study
+from mergefront.study.spec.inputs import StudyInputs
+from mergefront.study.storage.connection import load_study
+from mergefront.study.warm_start import shown_reference, sources_of
+from small_study import write_spec
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the spec of a finished study."""
+    path = write_spec(tmp_path_factory.mktemp("earlier"))
+    assert invoke("run", str(path)).exit_code == 0
+    return path
+
+
+def _later(folder: Path, earlier: Path, *references: str, **changes: Any) -> Path:
+    sampler = {"warm_start": list(references) or [str(earlier)]}
+    storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
+    study = {"name": f"later-{folder.name}", "storage": storage, "trials": 10}
+    return write_spec(folder, sampler=sampler, study=study, **changes)
+
+
+def test_a_study_begins_with_what_another_found(earlier: Path, tmp_path: Path) -> None:
+    path = _later(tmp_path, earlier, "small", merge={"embeddings": "merge", "head": "merge"})
+    spec = StudySpec.from_yaml(path)
+    told = dict(plan_study(spec))["warm start"]
+    assert told == "10 trials of study small tell of accuracy, tokens, by 8 of its 10 weights"
+    assert invoke("run", str(path)).exit_code == 0
+    study = load_study(spec)
+    assert len([t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]) == 10
+    # Later runs read what is kept: the earlier study may be gone by then.
+    gone = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"warm_start": []})})
+    init_study(StudyInputs.of(gone))
+
+
+@pytest.mark.parametrize("form", ["{spec}", "{storage}#small", "small"])
+def test_a_source_is_named_in_three_ways(earlier: Path, tmp_path: Path, form: str) -> None:
+    storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
+    path = _later(tmp_path, earlier, form.format(spec=earlier, storage=storage))
+    (source,) = sources_of(StudyInputs.of(StudySpec.from_yaml(path)))
+    assert (source.study, source.n_trials) == ("small", 10)
+
+
+def test_what_cannot_be_read_is_said_before_anything_is_created(
+    earlier: Path, tmp_path: Path
+) -> None:
+    path = _later(tmp_path, earlier, "smal")
+    for ask in (("run", str(path), "--dry-run"), ("run", str(path))):
+        result = invoke(*ask)
+        assert result.exit_code != 0
+        assert "names the study 'smal'" in result.output
+        assert "did you mean 'small'?" in result.output
+    storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
+    assert optuna.get_all_study_names(storage).count(f"later-{tmp_path.name}") == 0
+
+
+def test_a_study_without_a_common_objective_is_refused(earlier: Path, tmp_path: Path) -> None:
+    storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
+    other = optuna.create_study(study_name="other", storage=storage, direction="minimize")
+    other.set_metric_names(["loss"])
+    other.optimize(lambda trial: trial.suggest_float("layer_000", 0, 1), n_trials=2)
+    path = _later(tmp_path, earlier, "other")
+    with pytest.raises(SpecError, match="has the objectives loss, and this one accuracy"):
+        plan_study(StudySpec.from_yaml(path))
+
+
+def test_other_presets_do_not_pretend_to_learn(earlier: Path, tmp_path: Path) -> None:
+    path = _later(tmp_path, earlier)
+    content = yaml.safe_load(path.read_text())
+    content["sampler"]["preset"] = "tpe"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match="only the presets mergefront, qnehvi have warm_st"):
+        StudySpec.from_yaml(path)
+
+
+def test_passwords_of_sources_are_not_kept() -> None:
+    assert (
+        shown_reference("postgresql://me:secret@host/db#one") == "postgresql://me:***@host/db#one"
+    )
+    assert shown_reference("one") == "one"
