@@ -15,11 +15,11 @@ from ._beliefs import fit_beliefs
 from ._constraints import LIKELY, Feasibility
 from ._gp import Observations, Surrogate, Trust
 from ._threads import one_thread
+from ._transfer import hints_of
 from ._trials.knowledge import recall
 from ._trials.measurements import MEASURED, finite_trials, measurements, warn_of_unknown
 from ._trials.questions import QuestionSampling, question_sampling
 from ._trials.search_space import UnitCube, signs
-from ._transfer import hints_of
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,12 @@ from ._acqf import (
 from ._constraints import Weighted, fit_feasibility
 from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
+from ._transfer import Source, hints_of, keep
 from ._trials.arms import Arms
 from ._trials.knowledge import check_told, last_parameters, remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
 from ._trials.pending import tell_gain
 from ._trials.search_space import UnitCube, signs
-from ._transfer import Source, hints_of, keep
 from .denoise import importance_tensor
 
 # Every step of the ascent costs the square of the points that the surrogate knows.
@@ -114,10 +114,10 @@ class SIPSampler(CubeSampler):
             proposed. Defaults to (): no two are.
         repeats: Of arms: whether another measurement of a point tells anything new. If not, what
             was measured or is in flight is not proposed. Defaults to True.
-        warm_start: Earlier studies, of the same objectives in the same order (or of the same metric
-            names). What they found is what this one expects, with a reliance that is learned for
-            each objective. Layers are matched by relative depth, so that they may be more or
-            fewer. Defaults to (): none.
+        warm_start: Earlier studies, of the same objectives in the same order (or of the same
+            metric names). What they found is what this one expects, with a reliance that is
+            learned for each objective; see `_gp/process.Kernel`. Layers are matched by relative
+            depth, so that they may be more or fewer. Defaults to (): none.
 
     Raises:
         ValueError: If an option is out of its range. While a study runs: if an arm, or a pair of

@@ -53,7 +53,7 @@ def _source(reference: str, inputs: StudyInputs) -> Source:
         raise SpecError(
             f"sampler.warm_start: study {study.study_name!r} has the weights "
             f"{', '.join(source.names[:3])}, and this one "
-            f"{', '.join(inputs.plan.parameter_names[:3])}: none can be matched. Name another study."
+            f"{', '.join(inputs.plan.parameter_names[:3])}: none can be matched. Name another one."
         )
     return source
 

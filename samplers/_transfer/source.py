@@ -1,8 +1,7 @@
 """What an earlier study knows, small enough to be kept with another one."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -171,5 +170,3 @@ def _rounded(values: Any) -> Any:
     if isinstance(values, list):
         return [_rounded(value) for value in values]
     return float(f"{values:.{_DIGITS}g}")
-
-

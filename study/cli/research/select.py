@@ -17,8 +17,8 @@ _TrainOption = Annotated[
     typer.Option(
         "--train",
         metavar="SOURCE",
-        help="Another source to learn from: a storage (URL), one study (its spec, or URL#NAME), or a "
-        "file of measured merges (.jsonl). May be given several times.",
+        help="Another source to learn from: a storage (URL), one study (its spec, or URL#NAME), "
+        "or a file of measured merges (.jsonl). May be given several times.",
     ),
 ]
 _NOTHING: list[str] = []
