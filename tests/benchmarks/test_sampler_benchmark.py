@@ -7,9 +7,10 @@ import pytest
 import torch
 from problems import GROUPS, Problem, make_problem, utilities
 from problems.synthetic import Shape, Synthetic
-from rivals import known_importance
+from rivals import N_START, known_importance
 from runs import Run, Task, _rotation, load_or_run
 from scores import best_choice_regret, hypervolume_regret, reported_regret, selection_regret
+from stopped import N_STOPPED, worst
 
 LEVELS = torch.linspace(0, 1, 8, dtype=torch.double)[:, None]
 
@@ -41,6 +42,13 @@ def test_measurements_scatter_around_the_truth_as_their_errors_say(problem: Prob
     else:
         assert values.mean(axis=0) == pytest.approx(truth, abs=0.02)
         assert values.std(axis=0) == pytest.approx(errors, rel=0.15)
+
+
+def test_as_many_candidates_are_stopped_as_is_said_and_no_uniform_merge() -> None:
+    believed = np.random.default_rng(0).random((48, 3))
+    believed[:N_START] -= 2.0  # the uniform merges are the worst
+    believed[-N_STOPPED:] -= 1.0
+    assert worst(believed) == set(range(48 - N_STOPPED, 48))
 
 
 def test_tuning_and_reporting_share_no_problem() -> None:

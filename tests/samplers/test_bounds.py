@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from mergefront.samplers import BMMSampler, BMMSettings, SIPSampler, fit_study, recommend
+from mergefront.samplers import BMMSampler, BMMSettings, SIPSampler, fit_study, recommend, signs
 from mergefront.samplers._acqf import AcquisitionBudget
 
 SMALL = AcquisitionBudget(n_samples=8, n_raw=48, n_restarts=2, n_steps=4)
@@ -71,5 +71,12 @@ def test_parents_outside_the_bounds_are_data_and_no_proposals(
     model = fit_study(study)
     assert model is not None
     assert len(model.trials) == 8
-    for found in recommend(study, [0.9, 0.5, 0.1]):
-        assert all(0.0 <= found.params[name] <= 1.0 for name in NAMES)
+    for found in recommend(study, [0.99, 0.9, 0.5, 0.1, 0.01]):
+        if found.number is not None:
+            assert found.params == study.trials[found.number].params
+            continue
+        # A combination can be searched, and is what its values were predicted for.
+        assert all(low <= found.params[name] <= high for name in NAMES)
+        means, _ = model.surrogate.posterior(model.cube.encode([found.params]))
+        predicted = (means * signs(study.directions))[0].tolist()
+        assert found.values == pytest.approx(predicted, abs=1e-6)
