@@ -56,8 +56,8 @@ class SIPSampler(CubeSampler):
     The surrogate is one Gaussian process per objective on the unit cube over the parameters'
     bounds, with the trials' own standard errors as known noise, and lengthscale priors shifted
     by importance (SIP-BMM, arXiv 2512.09972; here a prior with a learned trust, not an initial
-    value). Parameters whose names differ in one number alone are taken for layers: the surrogate
-    learns what jumps between neighbouring ones cost.
+    value). Parameters whose names differ in their first number alone are taken for layers: the
+    surrogate learns what jumps between neighbouring ones cost.
 
     The next point is the measurement that most raises the utility, over a grid of preferences,
     of the trial that a user would pick (a knowledge gradient on the Chebyshev utility, see

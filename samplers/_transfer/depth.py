@@ -1,24 +1,20 @@
 """Carries weights from one study's layers to another's, by relative depth."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
-# What a numbered parameter is called but for its number.
-Profile = tuple[str, str]
+from .._trials.search_space import Profile, layer_of
 
 
 def carried(names: Sequence[str], others: Sequence[str]) -> tuple[Tensor, list[int]]:
     """Return how parameters of another study are read off this study's.
 
-    Parameters whose names differ in one number alone are layers in the order of that number; each
-    covers an equal share of the depth. A layer of the other study gets the mean weight of the
-    layers here that cover its depth: of the profile of its name, or of all profiles if there is
-    none of that name (whole layers there, attention and MLP here). A parameter without a number is
-    the one of its name.
+    Layers (see `layer_of`) cover an equal share of the depth each. A layer of the other study
+    gets the mean weight of the layers here that cover its depth: of the profile of its name, or of all profiles if there
+    is none of that name (whole layers there, attention and MLP here). A parameter without a
+    number is the one of its name.
 
     Args:
         names: This study's parameters, `d`.
@@ -44,9 +40,8 @@ def profiles(names: Sequence[str]) -> dict[Profile, list[str]]:
     """Return the numbered parameters in order of depth, by what else they are called."""
     found: dict[Profile, list[tuple[int, str]]] = {}
     for name in names:
-        if match := _NUMBERED.fullmatch(name):
-            stem, number, rest = match.groups()
-            found.setdefault((stem, rest), []).append((int(number), name))
+        if layer := layer_of(name):
+            found.setdefault(layer[0], []).append((layer[1], name))
     return {profile: [name for _, name in sorted(pairs)] for profile, pairs in found.items()}
 
 
@@ -56,20 +51,19 @@ def _column(
     here: Mapping[Profile, list[str]],
     there: Mapping[Profile, list[str]],
 ) -> Tensor | None:
-    match = _NUMBERED.fullmatch(name)
+    layer = layer_of(name)
     column = torch.zeros(len(names), dtype=torch.double)
-    if match is None:
+    if layer is None:
         if name not in names:
             return None
         column[names.index(name)] = 1.0
         return column
-    profile = (match.group(1), match.group(3))
-    members = there[profile]
+    profile, members = layer[0], there[layer[0]]
     depth, n = members.index(name), len(members)
     sources = [here[profile]] if profile in here else list(here.values())
     for layers in sources:
-        for place, layer in enumerate(layers):
+        for place, other in enumerate(layers):
             low = max(place / len(layers), depth / n)
             high = min((place + 1) / len(layers), (depth + 1) / n)
-            column[names.index(layer)] += max(0.0, high - low)
+            column[names.index(other)] += max(0.0, high - low)
     return column / column.sum() if sources else None

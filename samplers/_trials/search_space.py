@@ -18,7 +18,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from torch import Tensor
 
-_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
+_NUMBERED = re.compile(r"(\D*)(\d+)(.*)")
+# What the parameters of a profile of layers are called before and behind the layer's number.
+Profile = tuple[str, str]
 
 
 def uniform_levels(n: int) -> list[float]:
@@ -158,22 +160,30 @@ class UnitCube:
 def neighbours(names: Sequence[str], choices: Sequence[int] = ()) -> Tensor:
     """Return the pairs of columns that are neighbours in depth, a `2 x p`-dim tensor.
 
-    Parameters whose names differ in one number alone ("layer_000.mlp", "layer_001.mlp") are
-    layers, in the order of that number; three at least make a profile.
+    See `layer_of`; three layers at least make a profile.
 
     Args:
         names: For every column, the parameter that it encodes.
         choices: Columns that encode a choice.
     """
-    profiles: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    profiles: dict[Profile, list[tuple[int, int]]] = {}
     for column, name in enumerate(names):
-        match = _NUMBERED.fullmatch(name)
-        if match and column not in choices:
-            stem, number, rest = match.groups()
-            profiles.setdefault((stem, rest), []).append((int(number), column))
+        if column not in choices and (layer := layer_of(name)):
+            profiles.setdefault(layer[0], []).append((layer[1], column))
     ordered = [[c for _, c in sorted(p)] for p in profiles.values() if len(p) > 2]
     pairs = [pair for columns in ordered for pair in pairwise(columns)]
     return torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
+
+
+def layer_of(name: str) -> tuple[Profile, int] | None:
+    """Return the profile of layers that a parameter belongs to and its number; None without one.
+
+    Parameters whose names differ in their first number alone ("layer_000.mlp", "layer_001.mlp")
+    are layers, in the order of that number. Further numbers tell profiles apart: those of experts
+    ("layer_000@2") and of heads are no depth.
+    """
+    match = _NUMBERED.fullmatch(name)
+    return ((match[1], match[3]), int(match[2])) if match else None
 
 
 def _as_array(rows: Sequence[Any], dim: int) -> NDArray[np.float64]:

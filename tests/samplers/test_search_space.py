@@ -14,7 +14,7 @@ from optuna.trial import create_trial
 
 from mergefront.samplers import signs, uniform_levels
 from mergefront.samplers._trials.measurements import finite_trials, standard_errors
-from mergefront.samplers._trials.search_space import UnitCube
+from mergefront.samplers._trials.search_space import UnitCube, neighbours
 
 SPACE = {
     "c": CategoricalDistribution(("a", "b", "z")),
@@ -152,6 +152,18 @@ def test_jumps_join_neighbouring_layers_of_each_kind() -> None:
     cube = UnitCube(dict.fromkeys([*names, "layer_2.attn", "layer_2.mlp"], weight))
     # By number, not by name: 0, 2, 10.
     assert cube.jumps.T.tolist() == [[1, 5], [5, 3], [2, 6], [6, 4]]
+
+
+@pytest.mark.parametrize("name", ["layer_{:03d}@{}", "layer_{:03d}.head_{:02d}"])
+def test_experts_and_heads_of_a_layer_are_no_neighbours_in_depth(name: str) -> None:
+    names = [name.format(layer, other) for layer in range(3) for other in range(4)]
+    pairs = {(names[a], names[b]) for a, b in neighbours(names).T.tolist()}
+    expected = {
+        (name.format(layer, other), name.format(layer + 1, other))
+        for layer in range(2)
+        for other in range(4)
+    }
+    assert pairs == expected
 
 
 def test_two_parameters_and_choices_are_no_profile() -> None:
