@@ -12,9 +12,9 @@ def carried(names: Sequence[str], others: Sequence[str]) -> tuple[Tensor, list[i
     """Return how parameters of another study are read off this study's.
 
     Layers (see `layer_of`) cover an equal share of the depth each. A layer of the other study
-    gets the mean weight of the layers here that cover its depth: of the profile of its name, or of all profiles if there
-    is none of that name (whole layers there, attention and MLP here). A parameter without a
-    number is the one of its name.
+    gets the mean weight of the layers here that cover its depth: of the profile of its name, or
+    of all profiles if there is none of that name (whole layers there, attention and MLP here). A
+    parameter without a number is the one of its name.
 
     Args:
         names: This study's parameters, `d`.
