@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,8 @@ class MergeObjective:
         bounds: Range of every weight.
         constraints: What candidates must keep to. Defaults to none.
         cache: Of answers. Defaults to None: all are generated.
+        size: Weights -> bytes that a candidate's weights take as it is served. Defaults to None:
+            nobody asks.
     """
 
     def __init__(  # noqa: PLR0913 - what a measurement consists of
@@ -51,8 +53,9 @@ class MergeObjective:
         bounds: tuple[float, float] = (0.0, 1.0),
         constraints: Sequence[Constraint] = (),
         cache: AnswerCache | None = None,
+        size: Callable[[Mapping[str, Sequence[float]]], int] | None = None,
     ) -> None:
-        self.backend, self.plan = backend, plan
+        self.backend, self.plan, self._size = backend, plan, size
         self._kinds = {q.task: q.kind for q in questions}
         named = [m if isinstance(m, ObjectiveMetric) else ObjectiveMetric(m) for m in metrics]
         self.metrics = [replace(metric, kinds=self._kinds) for metric in named]
@@ -101,7 +104,7 @@ class MergeObjective:
             EvaluationError: If a value is not finite; Optuna's `catch` then makes it FAIL.
         """
         ranges = self.plan.bounds(*self.bounds)
-        choices = self.plan.settings.choices.items()
+        choices = self.plan.settings.categories.items()
         params: Params = {name: trial.suggest_categorical(name, c) for name, c in choices}
         params |= {name: trial.suggest_float(name, *range_) for name, range_ in ranges.items()}
         measurement = self.measure(params)
@@ -131,10 +134,12 @@ class MergeObjective:
             EvaluationError: If a value or a standard error is not finite, or a constraint NaN.
         """
         weights = self.plan.group_weights(params)
+        n_bytes = 0 if self._size is None else self._size(weights)
         merge_seconds = self.backend.apply(weights)
         start = time.perf_counter()
         told = progress or (lambda n: None)
         read, n_cached = self._interviewer.read(weights, self.texts, self._parents, told)
+        read = [replace(answer, model_bytes=n_bytes) for answer in read]
         if screen and (broken := self._broken(read)):
             seconds = time.perf_counter() - start
             found = (merge_seconds, seconds, self._constraints(read))
@@ -146,7 +151,10 @@ class MergeObjective:
                 break
             asked = {place: self.questions[place] for place in block}
             new, n_known = self._interviewer.ask(weights, asked, told)
-            answers.update(new)
+            answers |= {
+                place: [replace(answer, model_bytes=n_bytes) for answer in given]
+                for place, given in new.items()
+            }
             n_cached += n_known
         seconds = time.perf_counter() - start
         in_order = [answer for place in sorted(answers) for answer in answers[place]]

@@ -102,8 +102,14 @@ def denoise(
 
 
 def read_off(model: StudyModel, study: Study) -> Denoised:
-    """Return what a model believes about its own trials."""
+    """Return what a model believes about its own trials.
+
+    An objective whose errors are all 0 is known: nothing is believed of it.
+    """
     means, deviations = model.believed
+    known = model.observations.exact
+    means = torch.where(known, model.observations.Y, means)
+    deviations = deviations.masked_fill(known, 0.0)
     names = model.cube.column_names
     relevance: list[dict[str, float]] = []
     for row in model.surrogate.relevance().tolist():

@@ -109,8 +109,21 @@ def _search(inputs: StudyInputs, is_even: bool) -> str:
     return (
         f"{len(names)} variables ({' '.join(shown)}), weights from {low:g} to {high:g}, operator "
         f"{_operators(inputs)}, granularity {inputs.spec.merge.granularity}"
-        f"{_blocks(inputs, is_even)}"
+        f"{_blocks(inputs, is_even)}{_precision(inputs)}"
     )
+
+
+def _precision(inputs: StudyInputs) -> str:
+    """Return the precision, or those that are searched, with what a whole model takes in each."""
+    precision = inputs.plan.settings.precision
+    if precision is None:
+        return ""
+    sizes = ", ".join(f"{name} {_size(n)}" for name, n in inputs.recipe.sizes.items())
+    if not precision.names:
+        return f", linear layers rounded: {sizes} as served"
+    n = precision.groups
+    told = f"each of {n} groups of layers" if n > 1 else "all layers together"
+    return f", precision searched for {told}: {sizes} as served"
 
 
 def _operators(inputs: StudyInputs) -> str:

@@ -11,7 +11,8 @@ from scipy.stats.qmc import Sobol
 
 from ..errors import SpecError
 from ..objectives.merging import Arm, MergePlan
-from ..objectives.merging.settings import DENSITY, NO_WEIGHTS, with_arm
+from ..objectives.merging.precision import is_precision
+from ..objectives.merging.settings import DENSITY, is_weight, with_arm
 from ..samplers import uniform_levels
 from .budget import known
 from .spec.study_spec import StudySpec
@@ -25,7 +26,7 @@ _FIRST_SHARE = 1 / 3
 
 def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, BaseDistribution]:
     """Return one distribution a parameter, within the spec's bounds; choices first."""
-    choices = plan.settings.choices.items()
+    choices = plan.settings.categories.items()
     space: dict[str, BaseDistribution] = {n: CategoricalDistribution(c) for n, c in choices}
     ranges = plan.bounds(*spec.merge.bounds)
     return space | {name: FloatDistribution(*range_) for name, range_ in ranges.items()}
@@ -71,14 +72,16 @@ def same_models(plan: MergePlan) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     At weights 0 every operator gives the base, and an expert at weight 1 is itself under every arm
     that keeps it: as `SIPSampler(same=...)` takes it. None where there is one arm, or a part of
     the model is an expert's whatever the weights are, and which expert's differs between arms.
+    Where precisions are searched, a parent is one model at each of them.
     """
-    settings, weights = plan.settings, [n for n in plan.parameter_names if n not in NO_WEIGHTS]
+    settings, weights = plan.settings, [n for n in plan.parameter_names if is_weight(n)]
     rules = (settings.embeddings, settings.head, settings.router, settings.towers)
     if not plan.arms or "expert" in rules:
         return []
-    parents = [(_without_choices(plan.uniform(0.0), weights), plan.uniform(0.0))]
+    base = _without_precisions(plan.uniform(0.0))
+    parents = [(_without_choices(base, weights), base)]
     for number in range(1, settings.n_experts + 1):
-        whole = plan.expert(number)
+        whole = _without_precisions(plan.expert(number))
         if not settings.arms[settings.arm_of(whole)].keeps_experts:
             continue
         for place, arm in enumerate(settings.arms):
@@ -93,6 +96,21 @@ def _without_choices(params: Mapping[str, Any], weights: Sequence[str]) -> dict[
     return {name: params[name] for name in weights}
 
 
+def _without_precisions(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if not is_precision(name)}
+
+
+def _at_precision(
+    plan: MergePlan, params: Mapping[str, Any], label: str, place: int
+) -> tuple[dict[str, Any], str]:
+    """Return a merge and its label with all layers at one of the precisions, in turn."""
+    precision = plan.settings.precision
+    if precision is None or not precision.names:
+        return dict(params), label
+    chosen = precision.choices[place % len(precision.choices)]
+    return {**params, **dict.fromkeys(precision.names, chosen)}, f"{label}, {chosen}"
+
+
 def _uniform_merges(
     spec: StudySpec, plan: MergePlan, space: Space, n_most: int
 ) -> list[FrozenTrial]:
@@ -105,7 +123,11 @@ def _uniform_merges(
         return _uniform_merges_of_arms(plan, space, n, (low, high))
     levels = uniform_levels(n + 2)[2:] if n > 0 else []
     weights = [low + level * (high - low) for level in levels]
-    return [first(space, plan.uniform(w), "uniform", f"uniform {w:.2f}") for w in weights]
+    return [
+        first(space, params, "uniform", label)
+        for place, w in enumerate(weights)
+        for params, label in [_at_precision(plan, plan.uniform(w), f"uniform {w:.2f}", place)]
+    ]
 
 
 def _uniform_merges_of_arms(
@@ -117,7 +139,8 @@ def _uniform_merges_of_arms(
     for place, arm in enumerate(spread_arms(plan.settings.arms, n)):
         weight = low + _LEVELS[place % len(_LEVELS)] * (high - low)
         label = with_arm(f"uniform {weight:.2f}", plan.settings.choice(arm))
-        trials.append(first(space, plan.uniform(weight, arm), "uniform", label))
+        params, label = _at_precision(plan, plan.uniform(weight, arm), label, place)
+        trials.append(first(space, params, "uniform", label))
     return trials
 
 
@@ -181,7 +204,7 @@ def first(space: Space, params: Mapping[str, Any], phase: str, label: str) -> Fr
 
     All weights have one distribution.
     """
-    weights = {name: value for name, value in params.items() if name not in NO_WEIGHTS}
+    weights = {name: value for name, value in params.items() if is_weight(name)}
     distributions: dict[str, BaseDistribution] = {}
     for name, value in params.items():
         distribution = space[name]

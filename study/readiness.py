@@ -31,8 +31,9 @@ def check_ready(inputs: StudyInputs) -> None:
 
     Raises:
         SpecError: If an expert is the base, the chat template fails, an operator does not fit, a
-            criterion names a model that there is not, a budget of tokens would never be used,
-            there are too few texts to screen by, or vLLM would cut a compared text.
+            criterion names a model that there is not, `memory` is an objective and the same for
+            all candidates, a budget of tokens would never be used, there are too few texts to
+            screen by, or vLLM would cut a compared text.
         EvaluationError: If a prompt and its answer do not fit the model's positions.
     """
     # One of several may be the base: SimMerge merges a model with its own ancestor.
@@ -43,6 +44,7 @@ def check_ready(inputs: StudyInputs) -> None:
             "`models.experts`."
         )
     _check_criteria(inputs)
+    _check_sizes(inputs)
     _check_tokens(inputs)
     _check_screen(inputs)
     _check_prompts(inputs)
@@ -82,6 +84,22 @@ def _check_criteria(inputs: StudyInputs) -> None:
                 f"A criterion must name a model that is measured ({', '.join(labels)}, or 'trial "
                 f"N'), but {aim.text!r} names {label!r}{near_hint(label, labels)}"
             )
+
+
+def _check_sizes(inputs: StudyInputs) -> None:
+    """Check that models differ in what they take, where that is minimized.
+
+    Raises:
+        SpecError: If no precision makes a difference.
+    """
+    if "memory" not in inputs.spec.metric_names:
+        return
+    sizes = {*inputs.recipe.sizes.values()}
+    if len(sizes) == 1:
+        raise SpecError(
+            f"`memory` must differ between candidates, but each takes {sizes.pop()} bytes. Search "
+            "the precision (`merge.precision: {choose: [int8, int4]}`), or remove the objective."
+        )
 
 
 def _check_tokens(inputs: StudyInputs) -> None:

@@ -116,6 +116,7 @@ def make_objective(
         spec.merge.bounds,
         spec.limits,
         _make_cache(inputs),
+        inputs.recipe.model_bytes if spec.is_sized else None,
     )
 
 

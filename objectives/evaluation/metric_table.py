@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from .backends.likelihood import Reading, reading_in
+from .clusters import Clusters, Numbers
 from .diagnosis import SIGNS
 from .estimators import (
     count_error,
@@ -42,6 +43,11 @@ def _share_with(sign: str, unit: str) -> Metric:
         per_answer=lambda answer: float(sign in answer.signs),
         standard_error=share_error,
     )
+
+
+def _exact(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the error of what is known without asking anything."""
+    return 0.0
 
 
 def _per_token(number: Callable[[Reading], float]) -> Callable[[Answer], tuple[float, float]]:
@@ -118,6 +124,14 @@ METRICS = {
             unit="mean tokens per second of an answer",
             per_answer=lambda answer: answer.n_tokens / answer.seconds if answer.seconds else 0.0,
             standard_error=mean_error,
+        ),
+        Metric(
+            name="memory",
+            direction="minimize",
+            unit="bytes of all weights as served",
+            per_answer=lambda answer: float(answer.model_bytes),
+            standard_error=_exact,
+            kinds=("generated", "compared", "read"),
         ),
         _divergence("kl/base", 0),
         _divergence("kl/expert", 1),

@@ -30,6 +30,7 @@ class Answer:
         cluster: Questions of a task that share it belong together. Defaults to "": the question
             is a cluster of its own.
         signs: What is wrong with it, whatever its score: of `SIGNS`.
+        model_bytes: What the weights of the model that gave it take; 0 where nobody asks.
     """
 
     question_id: str
@@ -43,6 +44,7 @@ class Answer:
     repeat: int = 0
     cluster: str = ""
     signs: tuple[str, ...] = field(default=(), compare=False)
+    model_bytes: int = field(default=0, compare=False)
 
 
 def clusters_of(answers: Sequence[Answer]) -> Clusters | None:

@@ -6,15 +6,24 @@ tensors, files.
 """
 
 from .blocks import find_blocks
-from .derived import check_loaded, check_operator_fits, check_towers, engine_plan, plan_of
-from .interchange import mergekit_yaml, parse_weights
+from .derived import (
+    check_loaded,
+    check_operator_fits,
+    check_precision,
+    check_towers,
+    engine_plan,
+    plan_of,
+)
+from .files import write_checkpoint
+from .interchange import mergekit_yaml, parse_weights, weight_file
 from .layers import Part, locate, locate_all
 from .merger import Merger, ParentTensors, Resident, chunk_for
 from .operators import OPERATORS, Operator
 from .plan import MergePlan, Params, Weights
+from .precision import Precision
 from .recipe import Recipe
 from .settings import Arm, EdgeRule, Granularity, MergeSettings, TowerRule
-from .sinks import ModuleSink, stream, write_checkpoint
+from .sinks import ModuleSink, stream
 
 __all__ = [
     "OPERATORS",
@@ -29,12 +38,14 @@ __all__ = [
     "Params",
     "ParentTensors",
     "Part",
+    "Precision",
     "Recipe",
     "Resident",
     "TowerRule",
     "Weights",
     "check_loaded",
     "check_operator_fits",
+    "check_precision",
     "check_towers",
     "chunk_for",
     "engine_plan",
@@ -45,5 +56,6 @@ __all__ = [
     "parse_weights",
     "plan_of",
     "stream",
+    "weight_file",
     "write_checkpoint",
 ]

@@ -4,7 +4,7 @@ Files, the live model of transformers and that of vLLM call tensors by different
 some. All follow one plan: their groups must be equal.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...errors import EvaluationError, LayoutError, SpecError
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.tensors import TensorTable, same, tensor_table
 from .heads import count_heads
-from .layers import Part, locate_all
+from .layers import Part, is_router, locate_all
 from .merger import check_finite
 from .operators import OPERATORS
 from .plan import MergePlan
@@ -34,10 +34,71 @@ def plan_of(base: Checkpoint, settings: MergeSettings) -> MergePlan:
     table = tensor_table(base)
     if settings.granularity == "heads":
         settings = replace(settings, n_heads=count_heads(base, table.merged))
-    plan = MergePlan(table.merged, settings, table.tied)
+    plan = table_plan(table, settings)
     if table.model is not None:
         live_plan(table, plan)
     return plan
+
+
+def table_plan(table: TensorTable, settings: MergeSettings) -> MergePlan:
+    """Return a plan over the names of a table."""
+    plan = MergePlan(table.merged, settings, table.tied)
+    if settings.precision is None:
+        return plan
+    return MergePlan.of_parts(_with_linear(table, plan.parts), settings)
+
+
+def _with_linear(table: TensorTable, parts: Mapping[str, Part]) -> dict[str, Part]:
+    """Return parts that know which of them are matrices of linear layers inside the layers.
+
+    Routers stay as they are merged: no engine serves them in few bits.
+    """
+    linear = linear_modules(table)
+    return {
+        name: replace(part, linear=True)
+        if part.kind == "layer" and name in linear and not is_router(name)
+        else part
+        for name, part in parts.items()
+    }
+
+
+def linear_modules(table: TensorTable) -> dict[str, str]:
+    """Return the linear layers that loading takes from one tensor: its name -> the module's."""
+    modules = {} if table.model is None else dict(table.model.named_modules())
+    names = {file: live.removesuffix(".weight") for live, file in table.file_names.items()}
+    return {n: m for n, m in names.items() if isinstance(modules.get(m), nn.Linear)}
+
+
+def check_precision(base: Checkpoint, plan: MergePlan) -> None:
+    """Refuse a precision of layers that cannot have it.
+
+    Raises:
+        SpecError: If it is not known which layers are linear, none is, loading fuses some, or
+            there are more groups than layers.
+    """
+    precision, table = plan.settings.precision, tensor_table(base)
+    if precision is None:
+        return
+    fused = [x for x in table.links if x.transform is not None and _in_layers(x.sources, plan)]
+    if fused:
+        raise SpecError(
+            "`merge.precision` rounds linear layers as the checkpoint holds them, but loading "
+            f"fuses {fused[0].sources[0]!r} with others. Remove it."
+        )
+    if not any(part.linear for part in plan.parts.values()):
+        raise SpecError(
+            "`merge.precision` needs linear layers that transformers knows, but it finds none in "
+            f"the layers of {base.directory}. Remove it."
+        )
+    if precision.groups > plan.n_layers:
+        raise SpecError(
+            f"`merge.precision.groups` must be at most the model's {plan.n_layers} layers, but "
+            f"got {precision.groups}."
+        )
+
+
+def _in_layers(names: Iterable[str], plan: MergePlan) -> bool:
+    return any(name in plan.parts and plan.parts[name].kind == "layer" for name in names)
 
 
 def live_plan(table: TensorTable, plan: MergePlan) -> MergePlan:

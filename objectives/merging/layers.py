@@ -89,11 +89,14 @@ class Part:
             these two one variable as well), or `tower` (what reads images and sound).
         index: The layer's index; None outside the layers.
         module: `attn` or `mlp`, each with the norms that belong to it; None outside the layers.
+        linear: Whether it is known to be the matrix of a linear layer inside a layer of the model,
+            whose precision may be chosen. Names do not tell: see `derived.with_linear`.
     """
 
     kind: Kind
     index: int | None = None
     module: Module | None = None
+    linear: bool = False
 
 
 def locate(name: str, sandwich_norms: bool = False) -> Part:

@@ -14,11 +14,12 @@ from ...errors import LayoutError
 from .heads import head_axis
 from .layers import Part, count_layers, is_router, locate_all
 from .operators import OPERATORS
+from .precision import FORMATS, PRECISION, Format
 from .settings import ARM, DENSITY, MergeSettings
 from .sources import Axis, Cut, Piece, Source
 
 _EDGES = ("embeddings", "head", "router", "towers")
-_NO_LAYERS = (*_EDGES, DENSITY)
+_NO_LAYERS = (*_EDGES, DENSITY, PRECISION)
 
 # One number per expert: the tensor is base + sum_k w_k (expert_k - base) under `linear`.
 Weights = tuple[float, ...]
@@ -83,7 +84,7 @@ class MergePlan:
     def parameter_names(self) -> list[str]:
         """Names of the study's parameters; with several experts `group@1`, `group@2`, ..."""
         searched = [DENSITY] if self.settings.density_bounds else []
-        return [*self.settings.choices, *self._weight_names, *searched]
+        return [*self.settings.categories, *self._weight_names, *searched]
 
     @property
     def _weight_names(self) -> list[str]:
@@ -136,9 +137,19 @@ class MergePlan:
         n = self.settings.n_experts
         values = [float(params[name]) for name in self._weight_names]
         groups = {g: tuple(values[i * n : (i + 1) * n]) for i, g in enumerate(self.groups)}
+        if self.settings.precision is not None and self.settings.widest:
+            groups[PRECISION] = self.settings.precision.places(params)
         if self.arms:
             groups[ARM] = (float(self.settings.arm_of(params)),)
         return groups | {name: (float(params[name]),) for name in expected if name == DENSITY}
+
+    def format_of(self, name: str, groups: Mapping[str, Sequence[float]]) -> Format | None:
+        """Return the format that a tensor of a candidate is rounded to; None if it is not."""
+        part, precision = self.parts[name], self.settings.precision
+        if precision is None or not part.linear or part.index is None:
+            return None
+        places = groups.get(PRECISION, ())
+        return FORMATS.get(precision.of_layer(part.index, self.n_layers, places))
 
     def _checked_names(self, params: Mapping[str, Any]) -> list[str]:
         expected = self.parameter_names
@@ -164,6 +175,8 @@ class MergePlan:
         chosen = {g: tuple(groups[g][k - 1] for k in experts) for g in self.groups}
         if plan.settings.density_bounds is not None:
             chosen[DENSITY] = tuple(groups[DENSITY])
+        if self.settings.widest:
+            chosen[PRECISION] = tuple(groups[PRECISION])
         return Candidate(plan, chosen, experts)
 
     def arm_params(self, arm: int) -> Params:
@@ -214,7 +227,8 @@ class MergePlan:
     def uniform(self, weight: float, arm: int = 0) -> Params:
         """Return the parameters of the uniform merge: every weight equal, split over experts.
 
-        A searched density is 1 for the base, and else its upper bound.
+        A searched density is 1 for the base, and else its upper bound; searched precisions are
+        the one of most bits.
 
         Args:
             weight: Of all experts together.
@@ -223,8 +237,8 @@ class MergePlan:
         if self.arms:
             return self._lifted(arm, self.arms[arm].uniform(weight))
         weights = dict.fromkeys(self._weight_names, weight / self.settings.n_experts)
-        density = self.settings.density_bounds
-        return weights if density is None else {**weights, DENSITY: density[1] if weight else 1.0}
+        density, params = self.settings.density_bounds, {**self.settings.widest, **weights}
+        return params if density is None else {**params, DENSITY: density[1] if weight else 1.0}
 
     def expert(self, number: int) -> Params:
         """Return the parameters of expert `number`, counted from 1: all the weight is its.
@@ -239,8 +253,8 @@ class MergePlan:
             place = arms[arm].experts.index(number) + 1
             return self._lifted(arm, self.arms[arm].expert(place))
         numbers = self._unit(number - 1) * len(self.groups)
-        weights = dict(zip(self._weight_names, numbers, strict=True))
-        return weights if self.settings.density_bounds is None else {**weights, DENSITY: 1.0}
+        params = {**self.settings.widest, **dict(zip(self._weight_names, numbers, strict=True))}
+        return params if self.settings.density_bounds is None else {**params, DENSITY: 1.0}
 
     def _unit(self, expert: int | None) -> Weights:
         weights = [0.0] * self.settings.n_experts

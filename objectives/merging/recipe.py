@@ -9,8 +9,9 @@ import torch
 from ..checkpoints.lora import LoraTensor, with_cast
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.tensor_files import FileTensor
-from ..checkpoints.tensors import tensor_table
+from ..checkpoints.tensors import embeddings_name, tensor_table
 from .plan import MergePlan
+from .precision import PRECISION, served_bytes
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,35 @@ class Recipe:
     def dtype_of(self, name: str) -> torch.dtype:
         """Return the precision in which a tensor is merged and written."""
         return tensor_table(self.base).dtype_of(name, self.dtype)
+
+    def model_bytes(self, groups: Mapping[str, Sequence[float]]) -> int:
+        """Return what a candidate's weights take as it is served, in bytes.
+
+        Every tensor of the running model counts once, a copy of the embeddings not at all; those
+        of few bits count with their scales.
+
+        Args:
+            groups: The weights of every search variable; only precisions matter.
+        """
+        table = tensor_table(self.base)
+        copies = table.heads if table.tied and embeddings_name(table.merged) is not None else ()
+        return sum(
+            served_bytes(
+                self.base.tensor(name).shape,
+                self.dtype_of(name),
+                self.plan.format_of(name, groups),
+            )
+            for name in table.merged
+            if name not in copies
+        )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Precision -> bytes of a model all of whose linear layers have it; "" for none."""
+        precision = self.plan.settings.precision
+        if precision is None:
+            return {"": self.model_bytes({})}
+        return {
+            name: self.model_bytes({PRECISION: [place] * len(precision.names)})
+            for place, name in enumerate(precision.choices)
+        }

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ...errors import LayoutError
 from .merger import CHUNK, Merger
 from .operators import OPERATORS
+from .precision import Precision, is_precision, precisions
 
 Granularity = Literal[
     "uniform", "layer", "layer-module", "blocks", "learned-blocks", "thirds", "heads"
@@ -16,11 +17,20 @@ TowerRule = Literal["equal", "base", "expert", "merge", "search"]
 # One number, one a search variable with `default` for the rest, or bounds: then it is searched.
 Density = float | Mapping[str, float] | tuple[float, float]
 
-# The search variable of a density that is searched, and those of the arm; none is a weight.
+# The search variable of a density that is searched, and those of the arm.
 DENSITY, OPERATOR, EXPERTS = "density", "operator", "experts"
-NO_WEIGHTS = (DENSITY, OPERATOR, EXPERTS)
 # Where a candidate's weights say which arm merges them.
 ARM = "arm"
+
+
+def is_choice(parameter: str) -> bool:
+    """Whether a parameter of a study is a text: of the arm, or a precision."""
+    return parameter in (OPERATOR, EXPERTS) or is_precision(parameter)
+
+
+def is_weight(parameter: str) -> bool:
+    """Whether a parameter of a study is a weight."""
+    return parameter != DENSITY and not is_choice(parameter)
 
 
 def other_than_default(operator: str, given: Mapping[str, float]) -> dict[str, float]:
@@ -35,8 +45,11 @@ def arm_name(params: Mapping[str, Any]) -> str:
 
 
 def with_arm(name: str, params: Mapping[str, Any]) -> str:
-    """Return a candidate's name with its operator and experts, `trial 3, ties of 1+2`."""
-    return ", ".join(part for part in (name, arm_name(params)) if part)
+    """Return a candidate's name with its operator, experts and precision.
+
+    `trial 3, ties of 1+2, int4`, or what of these is searched.
+    """
+    return ", ".join(part for part in (name, arm_name(params), precisions(params)) if part)
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,7 @@ class MergeSettings:
         n_heads: Key/value heads of a layer, for granularity `heads`; see `count_heads`.
         arms: What is searched beside weights, instead of `operator`, `density` and `parameters`.
             Defaults to (): they are fixed, and all experts are merged.
+        precision: Of the linear layers, as they are served. Defaults to None: as they are merged.
     """
 
     operator: str = "linear"
@@ -138,10 +152,13 @@ class MergeSettings:
     towers: TowerRule = "equal"
     n_heads: int = 0
     arms: tuple[Arm, ...] = ()
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.density, list):  # as it comes from YAML, JSON or another process
             object.__setattr__(self, "density", tuple(self.density))
+        if isinstance(self.precision, Mapping):
+            object.__setattr__(self, "precision", Precision(**self.precision))
         arms = tuple(Arm(**arm) if isinstance(arm, Mapping) else arm for arm in self.arms)
         object.__setattr__(self, "arms", arms)
 
@@ -152,8 +169,20 @@ class MergeSettings:
         return next((density for density in given if isinstance(density, tuple)), None)
 
     @property
+    def widest(self) -> dict[str, str]:
+        """Parameters of the precision that changes weights least; none if it is not searched."""
+        return {} if self.precision is None else self.precision.widest
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        """All that is chosen beside weights, the arm and precisions: parameter -> values."""
+        if self.precision is None:
+            return self.choices
+        return self.choices | {n: [*self.precision.choices] for n in self.precision.names}
+
+    @property
     def choices(self) -> dict[str, list[str]]:
-        """What is chosen beside weights, where there is a choice: parameter -> values."""
+        """What names the arm, where there is a choice: parameter -> values."""
         found = {
             OPERATOR: list(dict.fromkeys(arm.label for arm in self.arms)),
             EXPERTS: list(dict.fromkeys(arm.experts_label for arm in self.arms)),

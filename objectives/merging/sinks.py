@@ -1,24 +1,19 @@
-"""Where merged tensors go: a live module's parameters, a stream of tensors, files on disk."""
+"""Where merged tensors go: a live module's parameters, a stream of tensors; see also `files`."""
 
-import errno
-import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import RawIOBase
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import LayoutError
 from ..checkpoints.lora import LoraTensor
-from ..checkpoints.reader import TOKENIZER_FILES, Checkpoint
-from ..checkpoints.tensor_files import DTYPE_NAMES, FileTensor
+from ..checkpoints.tensor_files import FileTensor
 from ..checkpoints.tensors import TensorTable
-from .derived import live_plan, live_tensors, parent_tensors
+from .derived import live_plan, live_tensors, parent_tensors, table_plan
 from .merger import Merger, ParentTensors, Resident, check_finite, chunk_for
 from .plan import Candidate, MergePlan, Weights
+from .precision import Format, round_weight
 from .recipe import Recipe
 from .settings import MergeSettings
 from .sources import Cut
@@ -26,7 +21,6 @@ from .threads import one_thread
 
 # Models below this many parameters are merged before a second thread would have started.
 _WORTH_THREADS = 10_000_000
-_COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
 
 
 class ModuleSink:
@@ -60,7 +54,7 @@ class ModuleSink:
         self.plan = MergePlan(self.parameters, settings, tied)
         names = {} if table is None else table.file_names
         if table is not None:
-            self.plan = live_plan(table, MergePlan(table.merged, settings, table.tied))
+            self.plan = live_plan(table, table_plan(table, settings))
             self.parameters = {n: t for n, t in self.parameters.items() if n in self.plan.parts}
         device = next(iter(self.parameters.values())).device
         self._on_cpu = device.type == "cpu"
@@ -124,10 +118,7 @@ class ModuleSink:
         density = candidate.plan.density_of(name, candidate.groups)
         with torch.no_grad():  # a property of the thread
             merger.merge(inputs, weights, out, density)
-
-
-# A tensor's weights, one per expert, and the share of its task vectors that is kept.
-_Rule = tuple[Weights | Cut, float]
+            _round(out, candidate.plan.format_of(name, candidate.groups))
 
 
 def stream(
@@ -160,7 +151,14 @@ def stream(
         # Left before each tensor is given away: whoever stops in the middle keeps neither setting.
         with one_thread(), torch.no_grad():
             merged = _merged(recipe, merger, name, weights[name], density)
+            _round(merged, recipe.plan.format_of(name, groups))
         yield name, merged
+
+
+def _round(merged: Tensor, form: Format | None) -> None:
+    """Make a merged tensor what it is as it is served."""
+    if form is not None:
+        round_weight(merged, form)
 
 
 def by_layer(plan: MergePlan) -> list[str]:
@@ -177,7 +175,7 @@ def _merged(
 ) -> Tensor:
     sources = recipe.sources(name)
     if not sources[0].dtype.is_floating_point:
-        return _copied(name, sources)
+        return copied(name, sources)
     out = torch.empty(sources[0].shape, dtype=recipe.dtype_of(name))
     inputs = ParentTensors(name, sources[0], sources[1:])
     merger.merge(inputs, weights, out, density)
@@ -185,105 +183,13 @@ def _merged(
     return out
 
 
-def _copied(name: str, sources: Sequence[FileTensor | LoraTensor]) -> Tensor:
+def copied(name: str, sources: Sequence[FileTensor | LoraTensor]) -> Tensor:
+    """Return a tensor of integers, which is no candidate's but all models'.
+
+    Raises:
+        LayoutError: If it differs between models.
+    """
     tensors = [source.load() for source in sources]
     if not all(torch.equal(tensors[0], tensor) for tensor in tensors[1:]):
         raise LayoutError(f"An integer tensor must be equal in all models, but {name!r} differs.")
     return tensors[0]
-
-
-def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out: Path) -> None:
-    """Write the merged model with the base's shards, tokenizer and configuration.
-
-    Elementwise operators need the memory of a chunk, others that of a tensor.
-
-    Args:
-        recipe: The sources and the rule of every tensor.
-        groups: The weights of every search variable, one number per expert.
-        out: The directory; created.
-
-    Raises:
-        LayoutError: As `stream` does. What was written by then is not a checkpoint: its
-            configuration comes last.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    recipe, groups = recipe.at(groups)
-    weights, plan = recipe.plan.tensor_weights(groups), recipe.plan
-    # What no running model has is not merged: it stays the base's.
-    rest = dict.fromkeys(recipe.base.layout, ((), 1.0))
-    rules = rest | {name: (weights[name], plan.density_of(name, groups)) for name in weights}
-    merger = plan.settings.merger()
-    with one_thread(), torch.no_grad():
-        total = sum(_write_shard(recipe, merger, rules, f, out / f) for f in recipe.base.files)
-    _write_index(recipe.base, total, out)
-    for name in _COPIED_FILES:
-        if (recipe.base.directory / name).is_file():
-            shutil.copyfile(recipe.base.directory / name, out / name)
-    _write_config(recipe, out)
-
-
-def _write_shard(
-    recipe: Recipe, merger: Merger, rules: Mapping[str, _Rule], file: str, path: Path
-) -> int:
-    """Write one file, every part as soon as it is merged; return the bytes of its tensors."""
-    names = recipe.base.names(file)
-    header, n_bytes = _header(recipe, names)
-    with path.open("wb", buffering=0) as out:
-        out.write(header)
-        for name in names:
-            for part in _parts(recipe, merger, name, *rules[name]):
-                check_finite(name, part)
-                _write_all(out, part)
-        written = out.tell()
-    if written != len(header) + n_bytes:
-        raise OSError(errno.EIO, f"{written} of {len(header) + n_bytes} bytes written", str(path))
-    return n_bytes
-
-
-def _write_all(out: RawIOBase, part: Tensor) -> None:
-    """Write a part; the system takes two gigabytes at a time, and says how much it took."""
-    rest = memoryview(part.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-    while rest:
-        rest = rest[out.write(rest) or 0 :]
-
-
-def _parts(
-    recipe: Recipe, merger: Merger, name: str, weights: Weights | Cut, density: float
-) -> Iterator[Tensor]:
-    sources = recipe.sources(name)
-    if not sources[0].dtype.is_floating_point:
-        yield _copied(name, sources).view(-1)
-        return
-    inputs = ParentTensors(name, sources[0], sources[1:])
-    for _, part in merger.parts(inputs, weights, density):
-        yield part.to(recipe.dtype_of(name))
-
-
-def _header(recipe: Recipe, names: Sequence[str]) -> tuple[bytes, int]:
-    """Return a safetensors header: eight bytes of length, JSON padded to eight, and data size."""
-    content: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name in names:
-        tensor = recipe.base.tensor(name)
-        dtype = recipe.dtype_of(name)
-        end = offset + tensor.numel() * dtype.itemsize
-        stored = {"dtype": DTYPE_NAMES[dtype], "shape": list(tensor.shape)}
-        content[name] = stored | {"data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(content, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, offset
-
-
-def _write_index(base: Checkpoint, total_bytes: int, out: Path) -> None:
-    name = "model.safetensors.index.json"
-    if (base.directory / name).is_file():
-        index = {"metadata": {"total_size": total_bytes}, "weight_map": base.layout}
-        (out / name).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _write_config(recipe: Recipe, out: Path) -> None:
-    config = dict(recipe.base.config)
-    config.pop("torch_dtype", None)  # its name before transformers 5
-    config["dtype"] = str(recipe.dtype).removeprefix("torch.")
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")

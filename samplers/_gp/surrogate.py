@@ -47,6 +47,13 @@ class Observations:
     choices: Tensor = field(default_factory=no_choices)
     hints: tuple[tuple[Hint, ...], ...] = ()
 
+    @property
+    def exact(self) -> Tensor:
+        """Which objectives are known without error in all trials, `m`-dim."""
+        if self.errors is None:
+            return torch.zeros(self.Y.shape[1], dtype=torch.bool)
+        return (self.errors == 0).all(dim=0)
+
     def known_errors(self, j: int) -> Tensor | None:
         """Return the standard errors of an objective, `n`-dim; None if they are to be inferred."""
         column = None if self.errors is None else self.errors[:, j]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
@@ -14,7 +13,7 @@ from ...errors import SpecError, StudyError
 from ...objectives.checkpoints.configs import stop_tokens
 from ...objectives.checkpoints.hub import public_name
 from ...objectives.evaluation.tasks.lines import each_once
-from ...objectives.merging import Recipe, mergekit_yaml, parse_weights, write_checkpoint
+from ...objectives.merging import mergekit_yaml, parse_weights, write_checkpoint
 from ..spec.inputs import StudyInputs
 from .beside import whole_directory
 from .front import front_report
@@ -119,7 +118,7 @@ def _write(
     """Write a checkpoint with its card and recipe."""
     if picture is not None:
         picture.savefig(folder / provenance.picture, format="png")
-    write_checkpoint(recipe_of(inputs), groups, folder)
+    write_checkpoint(inputs.recipe, groups, folder)
     _write_dialogue(inputs, folder)
     _write_texts(provenance, folder)
 
@@ -153,12 +152,6 @@ def _read_weights(path: Path) -> dict[str, float | list[float]]:
 def _write_texts(provenance: Provenance, out: Path) -> None:
     (out / "recipe.yaml").write_text(recipe_yaml(provenance), encoding="utf-8")
     (out / "README.md").write_text(model_card(provenance), encoding="utf-8")
-
-
-def recipe_of(inputs: StudyInputs) -> Recipe:
-    """Return the sources and rules of a study's merges."""
-    dtype: torch.dtype = getattr(torch, inputs.spec.models.dtype)
-    return Recipe(inputs.base, inputs.experts, inputs.plan, dtype)
 
 
 def trial_of(study: optuna.Study, number: int) -> FrozenTrial:

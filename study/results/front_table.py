@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Standard errors within which two values may be one: 95 %.
 _WITHIN = 1.96
+# Of numbers from here on what is behind the point is not told: bytes have none.
+_LARGE = 1000
 _STYLE = "text-align: right; padding: 2px 10px; font-variant-numeric: tabular-nums"
 
 
@@ -25,7 +27,8 @@ def rounded(value: float, error: float) -> str:
     """Return `value ± error` with two digits of the error, as many as mean something."""
     if not math.isfinite(error):
         return f"{value:.3g}"
-    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
+    exact = 0 if abs(value) >= _LARGE else 3
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else exact
     digits = min(digits, 6)
     return f"{round(value, digits) + 0.0:.{digits}f} ± {error:.{digits}f}"  # never -0.00
 
@@ -40,7 +43,8 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> str:
 def role(trial: FrozenTrial) -> str:
     """Return what a trial is called beside its number: `base`, `uniform 0.50`, `search`.
 
-    Where operator and experts are searched, they are named: `search, ties of 1+2`.
+    Where operator, experts or precision are searched, they are named: `search, ties of 1+2`.
+    A parent has the precision of most bits.
     """
     name = str(trial.user_attrs.get("label") or trial.user_attrs.get("phase", ""))
     return name if is_uniform(trial) else with_arm(name, trial.params)

@@ -143,6 +143,8 @@ def _merge(inputs: StudyInputs, scores: Sequence[float]) -> Merge:
         raise StudyError("its density is not one number.")
     if not isinstance(merge.operator, str) or inputs.plan.arms:
         raise StudyError("it searched over operators or experts.")
+    if merge.precision is not None:
+        raise StudyError("its merges are rounded to a precision.")
     method = Method(merge.operator, merge.density, merge.parameters)
     two_experts = len(inputs.experts) == 2
     pair = inputs.experts if two_experts else (inputs.base, inputs.experts[0])

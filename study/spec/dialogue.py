@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import MissingExtraError, SpecError
+from ...errors import EvaluationError, MissingExtraError, SpecError
 from ...objectives.checkpoints import Checkpoint
 from ...objectives.checkpoints.configs import positions, stop_tokens
 from ...objectives.checkpoints.text_files import read_text
 from ...objectives.checkpoints.tokenizers import load_tokenizer
-from ...objectives.evaluation import Sampling, Task, load_task
+from ...objectives.evaluation import ChatSettings, Sampling, Task, load_task
 from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.evaluation.tasks import JudgeSource, judged, load_texts
 from ...objectives.evaluation.tasks.jsonl import JUDGED
@@ -168,3 +168,18 @@ def _judge(
         return room is None or len(chat.render(prompt)) + n_reply + more <= room
 
     return JudgeSource(task.name, asked.prompt, n_reply, limit, fits)
+
+
+def check_chat(spec: StudySpec, base: Path, template: str | None) -> None:
+    """Render a message, if the template is given anything.
+
+    Raises:
+        SpecError: With the template's own error.
+    """
+    settings = spec.evaluation.chat.settings
+    if settings == ChatSettings():
+        return
+    try:
+        Chat(base, template=template, chat=settings).render("0")
+    except EvaluationError as error:
+        raise SpecError(str(error)) from error

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ...errors import EvaluationError, SpecError
+from ...errors import SpecError
 from ...objectives.checkpoints import (
     Checkpoint,
     check_mergeable,
@@ -28,20 +29,21 @@ from ...objectives.evaluation import (
     check_disjoint,
 )
 from ...objectives.evaluation.backends.backend import Kind
-from ...objectives.evaluation.backends.chat import Chat
 from ...objectives.importance import task_vector_norms
 from ...objectives.merging import (
     Arm,
     MergePlan,
     MergeSettings,
+    Recipe,
     check_operator_fits,
+    check_precision,
     check_towers,
     find_blocks,
     plan_of,
 )
 from ...objectives.merging.settings import arm_name
 from .base import near_hint
-from .dialogue import chat_template_of, load_task_of, stop_tokens_of
+from .dialogue import chat_template_of, check_chat, load_task_of, stop_tokens_of
 from .hashing import cached_hash, versions
 from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
@@ -104,7 +106,7 @@ class StudyInputs:
         inputs = cls.without_tasks(spec, resolve)
         base, template = inputs.base, inputs.chat_template
         sampling = inputs.sampling
-        _check_chat(spec, base.directory, template)
+        check_chat(spec, base.directory, template)
         tasks = tuple(
             load_task_of(task, spec, base, sampling, template) for task in spec.evaluation.tasks
         )
@@ -123,6 +125,7 @@ class StudyInputs:
         check_mergeable(base, experts)
         plan = _plan(spec, base, experts)
         check_operator_fits(base, plan.settings)
+        check_precision(base, plan)
         check_towers(base, experts, plan)
         stops = stop_tokens_of(spec, (base, *experts))
         template = chat_template_of(spec, (base, *experts))
@@ -142,6 +145,12 @@ class StudyInputs:
             self.chat_template,
             self.spec.evaluation.chat.settings,
         )
+
+    @property
+    def recipe(self) -> Recipe:
+        """The sources and rules of its merges."""
+        dtype: torch.dtype = getattr(torch, self.spec.models.dtype)
+        return Recipe(self.base, self.experts, self.plan, dtype)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return every field that changes a measurement, by its place in the spec.
@@ -176,7 +185,8 @@ class StudyInputs:
     def _merge_settings(self) -> dict[str, Any]:
         """Return how candidates are parametrised; rules that few models have, if they are used."""
         settings = self.spec.merge.model_dump(mode="json")
-        unused = {("router", "merge"), ("towers", "equal"), ("blocks", "None"), ("order", "None")}
+        unused = {("router", "merge"), ("towers", "equal"), ("precision", "None")}
+        unused |= {("blocks", "None"), ("order", "None")}
         rules = {f"merge.{k}": v for k, v in settings.items() if (k, str(v)) not in unused}
         choose = self.spec.models.choose
         return rules | ({} if choose is None else {"models.choose": choose.model_dump()})
@@ -319,21 +329,6 @@ class StudyInputs:
 def _sampling(spec: StudySpec, base: Path, experts: Sequence[Path]) -> tuple[Sampling, str | None]:
     evaluation, models = spec.evaluation, parents(base, experts)
     return resolved(evaluation.sampling, models, evaluation.max_new_tokens, spec.study.seed)
-
-
-def _check_chat(spec: StudySpec, base: Path, template: str | None) -> None:
-    """Render a message, if the template is given anything.
-
-    Raises:
-        SpecError: With the template's own error.
-    """
-    settings = spec.evaluation.chat.settings
-    if settings == ChatSettings():
-        return
-    try:
-        Chat(base, template=template, chat=settings).render("0")
-    except EvaluationError as error:
-        raise SpecError(str(error)) from error
 
 
 def _check_measurable(spec: StudySpec, tasks: Sequence[Task]) -> None:

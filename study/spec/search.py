@@ -268,19 +268,21 @@ def check_search(
         )
 
 
-def check_joint(sampler: SamplerSection, baseline: int | None) -> None:
-    """Check who searches over operators and experts, and where it begins.
+def check_joint(
+    sampler: SamplerSection, baseline: int | None, what: str = "operators and experts"
+) -> None:
+    """Check who searches over choices, of `what`, and where it begins.
 
     Raises:
         ValueError: With the key that does not fit.
     """
     if sampler.preset not in JOINT_PRESETS:
         raise ValueError(
-            f"operators and experts are searched by the presets {', '.join(JOINT_PRESETS)}, but "
-            f"the preset is {sampler.preset}"
+            f"{what} are searched by the presets {', '.join(JOINT_PRESETS)}, but the preset is "
+            f"{sampler.preset}"
         )
     if sampler.startup != "uniform" or baseline is not None:
         raise ValueError(
-            "a search over operators and experts begins with uniform merges of all kinds; remove "
+            f"a search over {what} begins with uniform merges of all kinds; remove "
             "`sampler.startup` and `evaluation.baseline`"
         )

@@ -16,7 +16,15 @@ from ...objectives.merging import Arm
 from ..budget import UNLIMITED, Limits
 from .base import Section, check_choice, explain, finite_number, read_mapping
 from .evaluation import EvaluationSection
-from .merge import MergeSection, ModelsSection, arms_of, check_arm, check_order
+from .merge import (
+    MergeSection,
+    ModelsSection,
+    PrecisionSection,
+    arms_of,
+    check_arm,
+    check_dtype,
+    check_order,
+)
 from .presets import fill_in
 from .search import (
     CostSection,
@@ -110,6 +118,9 @@ class StudySpec(Section):
         check_search(self.sampler, self.study.stop, self.evaluation.baseline, n_experts)
         if self.sampler.startup == "grid" and self.study.trials == UNLIMITED:
             raise ValueError("a grid is made for a number of trials; set `study.trials`")
+        check_dtype(self.merge.settings(n_experts).precision, self.models.dtype)
+        if isinstance(self.merge.precision, PrecisionSection):
+            check_joint(self.sampler, self.evaluation.baseline, "precisions")
         if self.arms:
             check_joint(self.sampler, self.evaluation.baseline)
         else:
@@ -240,6 +251,12 @@ class StudySpec(Section):
         """Whether an objective or a constraint is a time: no answer may come from a cache."""
         measured = [*self.measured, *(limit.objective for limit in self.limits)]
         return any(one.metric.name in ("latency", "throughput") for one in measured)
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether an objective or a constraint is what a model's weights take."""
+        measured = [*self.measured, *(limit.objective for limit in self.limits)]
+        return any(one.metric.name == "memory" for one in measured)
 
     def _objective(self, name: str) -> ObjectiveMetric:
         return ObjectiveMetric(metric_of(name), split_name(name)[1], self.evaluation.shares)

@@ -52,6 +52,8 @@ def answer_table(answers: Iterable[Answer], asked: Asked | None = None) -> str:
     lines = []
     for answer in answers:
         content = asdict(answer)
+        if not content["model_bytes"]:
+            del content["model_bytes"]
         if asked and answer.question_id in asked:
             content["question"], content["reference"] = asked[answer.question_id]
         lines.append(json.dumps(content) + "\n")

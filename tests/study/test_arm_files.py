@@ -18,7 +18,7 @@ from mergefront.objectives.merging import write_checkpoint
 from mergefront.study import StudySpec
 from mergefront.study.cli.results.pick import _print
 from mergefront.study.results.choice import Wish, choose
-from mergefront.study.results.export import merge_weights, recipe_of
+from mergefront.study.results.export import merge_weights
 from mergefront.study.results.front import front_report
 from mergefront.study.results.predicted import PredictedModel
 from mergefront.study.results.recommendations import as_trial, full_label, spread_out, which_model
@@ -184,7 +184,7 @@ def test_lists_of_a_weight_file_are_in_the_order_of_its_experts(
     for group in inputs.plan.groups:
         params |= {f"{group}@2": 0.4, f"{group}@1": 0.3}
     own, groups = inputs.at(params)
-    write_checkpoint(recipe_of(own), groups, tmp_path / "trial")
+    write_checkpoint(own.recipe, groups, tmp_path / "trial")
     assert weights_of(tmp_path / "file") == weights_of(tmp_path / "trial")
     recipe = yaml.safe_load((tmp_path / "file" / "recipe.yaml").read_text())
     assert list(recipe["parents"]) == ["base", "expert 2", "expert 1"]

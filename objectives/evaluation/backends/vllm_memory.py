@@ -172,7 +172,7 @@ def with_room_for_parents(
 def _kept_as_kernels_hold_them(models: Models) -> bool:
     merge = models.merge
     dense = OPERATORS[merge.operator].elementwise and merge.density == 1.0
-    return dense and not merge.arms
+    return dense and not merge.arms and merge.precision is None
 
 
 def check_memory(models: Models, settings: EngineSettings, total: int | None) -> None:

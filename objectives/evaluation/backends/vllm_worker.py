@@ -201,6 +201,8 @@ def _elementwise_reason(plan: MergePlan) -> str:
     """Say why kernels' tensors cannot be merged instead of the checkpoint's; "" if they can."""
     if plan.arms:
         return "operators or experts are searched"
+    if plan.settings.precision is not None:
+        return "linear layers are rounded, as the checkpoint holds them"
     operator = OPERATORS[plan.settings.operator]
     if not operator.elementwise:
         return f"operator {operator.name!r} looks at whole tensors"

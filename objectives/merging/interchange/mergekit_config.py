@@ -8,6 +8,7 @@ import yaml
 from ....errors import SpecError
 from ..operators import OPERATORS
 from ..plan import MergePlan, Weights
+from ..precision import PRECISION, precisions
 from ..sources import Cut
 
 # Operators whose formula mergekit applies with the same weights. The others draw random masks from
@@ -66,7 +67,19 @@ def mergekit_yaml(
     else:
         density = {tensor: (plan.density_of(tensor, groups),) for tensor in weights}
         content |= _task_vectors(plan, weights, density, models)
-    return str(yaml.safe_dump(content, sort_keys=False))
+    return _no_precision(plan, groups) + str(yaml.safe_dump(content, sort_keys=False))
+
+
+def _no_precision(plan: MergePlan, groups: Mapping[str, Sequence[float]]) -> str:
+    """Return a comment that says what a configuration cannot: that layers are rounded."""
+    precision = plan.settings.precision
+    if precision is None:
+        return ""
+    chosen = precisions(precision.params(groups[PRECISION])) if precision.names else ""
+    return (
+        f"# mergekit knows no precision: this makes the model before its linear layers are "
+        f"rounded to {chosen or precision.choices[0]}.\n"
+    )
 
 
 def _linear(

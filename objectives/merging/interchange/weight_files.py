@@ -1,17 +1,19 @@
 """Files of merge weights, for models that no search proposed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ....errors import LayoutError
 from ..plan import MergePlan, Weights
+from ..precision import PRECISION
 from ..settings import DENSITY, MergeSettings
 
 
 def parse_weights(plan: MergePlan, content: Mapping[str, object]) -> dict[str, Weights]:
     """Read a weight file's content: one number, or a list of one per expert, for each group.
 
-    `{"uniform": w}` gives every group the same weights. Lists are in the order in which the plan's
+    `{"uniform": w}` gives every group the same weights. Searched precisions are texts,
+    `{"precision_0": "int4"}`. Lists are in the order in which the plan's
     experts are merged.
 
     Args:
@@ -22,7 +24,8 @@ def parse_weights(plan: MergePlan, content: Mapping[str, object]) -> dict[str, W
         LayoutError: If a group is missing or unknown, or a weight is not a finite number.
     """
     content = dict(content)
-    density = _density(plan.settings, content.pop(DENSITY, None))
+    others = _density(plan.settings, content.pop(DENSITY, None))
+    others |= _precisions(plan.settings, content)
     if set(content) == {"uniform"}:
         _weights("uniform", content["uniform"], plan.settings.n_experts)
         content = dict.fromkeys(plan.groups, content["uniform"])
@@ -33,7 +36,33 @@ def parse_weights(plan: MergePlan, content: Mapping[str, object]) -> dict[str, W
             f"A weight file must give each of {len(plan.groups)} weights, or 'uniform' alone, "
             f"but it lacks {missing}, and {unknown} is unknown."
         )
-    return {g: _weights(g, content[g], plan.settings.n_experts) for g in plan.groups} | density
+    return {g: _weights(g, content[g], plan.settings.n_experts) for g in plan.groups} | others
+
+
+def weight_file(
+    plan: MergePlan, groups: Mapping[str, Sequence[float]]
+) -> dict[str, float | list[float] | str]:
+    """Return a candidate as the content of a weight file; `parse_weights` reads it again."""
+    precision = plan.settings.precision
+    content: dict[str, float | list[float] | str] = {
+        name: values[0] if len(values) == 1 else list(values)
+        for name, values in groups.items()
+        if name != PRECISION
+    }
+    return content | (precision.params(groups[PRECISION]) if precision and precision.names else {})
+
+
+def _precisions(settings: MergeSettings, content: dict[str, object]) -> dict[str, Weights]:
+    """Take searched precisions out of a file's content.
+
+    Raises:
+        LayoutError: If one is missing or unknown.
+    """
+    names = [] if settings.precision is None else settings.precision.names
+    if not names or settings.precision is None:
+        return {}
+    given = {name: content.pop(name, None) for name in names}
+    return {PRECISION: settings.precision.places(given)}
 
 
 def _density(settings: MergeSettings, value: object) -> dict[str, Weights]:

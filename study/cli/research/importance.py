@@ -30,7 +30,7 @@ def importance(
     importance = compute_importance(inputs, signals) or {}
     columns = {_title(name, inputs.spec.importance.norm): s for name, s in signals.items()}
     columns["importance"] = importance
-    choices = inputs.plan.settings.choices
+    choices = inputs.plan.settings.categories
     names = [name for name in inputs.plan.parameter_names if name not in choices]
     if format is Format.JSON:
         print_json({n: {title: values.get(n) for title, values in columns.items()} for n in names})

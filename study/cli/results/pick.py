@@ -132,7 +132,7 @@ def _numbers(option: str, texts: list[str]) -> dict[str, float]:
 
 
 def _print(choice: "Choice") -> None:
-    from ....objectives.merging.settings import arm_name
+    from ....objectives.merging.settings import with_arm
     from ...results.front_table import rounded
     from ..tables import make_table, print_table
 
@@ -151,7 +151,7 @@ def _print(choice: "Choice") -> None:
             names, choice.unmeasured.values, choice.unmeasured.fresh_deviations, strict=True
         )
         shown = ", ".join(f"{name} {rounded(value, error)}" for name, value, error in told)
-        arm = arm_name(choice.unmeasured.params)
+        arm = with_arm("", choice.unmeasured.params)
         which = f"a mixture, {arm}," if arm else "a mixture"
         typer.echo(
             f"Predicted to be better, not measured: {which} with {shown}. Its errors are those on "

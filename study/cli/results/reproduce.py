@@ -11,7 +11,7 @@ from ....errors import SpecError, StudyError
 from ..app import MODELS, command, read_spec
 
 if TYPE_CHECKING:
-    from ...spec.inputs import Groups, Resolve, StudyInputs
+    from ...spec.inputs import Resolve, StudyInputs
     from ...spec.study_spec import StudySpec
 
 # Standard errors of a difference beyond which two measurements disagree.
@@ -135,13 +135,14 @@ def _make(inputs: "StudyInputs", content: dict[str, Any], out: Path | None) -> l
     """
     from tempfile import TemporaryDirectory
 
+    from ....objectives.merging import weight_file
     from ...results.export import merge_weights
     from ...results.sharing.manifest import weights_of
 
     with TemporaryDirectory(prefix="mergefront-reproduce-") as temporary:
         made = out or Path(temporary) / "model"
         own, groups = inputs.at(content["params"])
-        merge_weights(own, _weights(groups), made)
+        merge_weights(own, weight_file(own.plan, groups), made)
         found = weights_of(made)
     if found != content["files"]:
         raise StudyError(
@@ -175,13 +176,6 @@ def _blocks(content: dict[str, Any]) -> tuple[int, ...]:
             "its `merge`."
         )
     return tuple(blocks)
-
-
-def _weights(groups: "Groups") -> dict[str, float | list[float]]:
-    """Return a candidate's weights as the weight file of a merge."""
-    return {
-        name: values[0] if len(values) == 1 else list(values) for name, values in groups.items()
-    }
 
 
 def _differing(found: dict[str, str], content: dict[str, Any]) -> list[str]:

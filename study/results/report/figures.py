@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metric_table import metric_of
-from ....objectives.merging.settings import DENSITY, NO_WEIGHTS, with_arm
+from ....objectives.merging.settings import DENSITY, is_weight, with_arm
 from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..indicators import hypervolume_history
@@ -121,7 +121,7 @@ def plot_weights(report: FrontReport) -> Figure:
     """
     trials = sorted(report.trials, key=lambda trial: trial.user_attrs["denoised"][-1])
     names = in_order(set.union(*(set(trial.params) for trial in trials)))
-    weights = [name for name in names if name not in NO_WEIGHTS]
+    weights = [name for name in names if is_weight(name)]
     figure, axes = make_axes(max(8.0, 0.34 * len(names) + 3.4), max(2.6, 0.24 * len(trials) + 1.6))
     axes.grid(visible=False)
     grid = np.array([[float(t.params.get(n, np.nan)) for n in weights] for t in trials])

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial
 
-from ....objectives.merging.settings import NO_WEIGHTS
+from ....objectives.merging.settings import is_weight
 from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..indicators import Array
@@ -66,7 +66,7 @@ def _plot_single(report: FrontReport) -> Figure:
 
 def mean_weight(trial: FrozenTrial) -> float:
     """Return the mean of a trial's weights; a searched density is none."""
-    weights = [float(value) for name, value in trial.params.items() if name not in NO_WEIGHTS]
+    weights = [float(value) for name, value in trial.params.items() if is_weight(name)]
     return float(np.mean(weights)) if weights else 0.0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from ....objectives.evaluation.metric_table import metric_of
-from ....objectives.merging.settings import EXPERTS, OPERATOR
+from ....objectives.merging.settings import is_choice
 from ...first_trials import is_uniform
 from ..front import FrontReport
 from ..front_table import role
@@ -34,7 +34,7 @@ def page_data(
     fresh = {model["number"]: model for model in newest["models"]} if newest else {}
     members = {trial.number for trial in report.trials}
     names = {name for trial in report.denoised.trials for name in trial.params}
-    layers = in_order(names - {OPERATOR, EXPERTS})
+    layers = in_order({name for name in names if not is_choice(name)})
     models = [
         _model(trial, trial.number in members, report.metric_names, fresh.get(trial.number))
         | {"weights": [_shown(trial.params.get(name)) for name in layers]}

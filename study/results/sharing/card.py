@@ -35,6 +35,8 @@ class Provenance:
         picture: File of the front's picture beside the card; empty if there is none.
         arm: Operator and experts as the study names them; empty if it searched neither.
         parameters: Of the trial in such a study; empty if no trial made it.
+        precision: Of the linear layers, `int4`, or of each group of layers, `bfloat16/int4`; empty
+            if they are as they were merged.
     """
 
     title: str
@@ -48,6 +50,7 @@ class Provenance:
     picture: str = ""
     arm: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = ""
 
 
 def recipe_yaml(provenance: Provenance) -> str:
@@ -59,6 +62,7 @@ def recipe_yaml(provenance: Provenance) -> str:
         "settings": dict(provenance.settings),
         "weights": dict(provenance.weights),
         **({"arm": provenance.arm} if provenance.arm else {}),
+        **({"precision": provenance.precision} if provenance.precision else {}),
         **({"study_parameters": dict(provenance.parameters)} if provenance.parameters else {}),
     }
     return str(yaml.safe_dump(content, sort_keys=False))
@@ -77,6 +81,7 @@ def model_card(provenance: Provenance) -> str:
             f"A layer-wise merge ({provenance.operator}, {provenance.dtype}) made by "
             "[MergeFront](https://github.com/mergefront/mergefront).",
             *_arm(provenance),
+            *_precision(provenance),
             "",
             *_scores(provenance),
             *([picture] if provenance.picture else []),
@@ -108,6 +113,16 @@ def _arm(provenance: Provenance) -> list[str]:
         return []
     return [
         f"It is what its study calls `{provenance.arm}`, and its experts have the study's numbers."
+    ]
+
+
+def _precision(provenance: Provenance) -> list[str]:
+    if not provenance.precision:
+        return []
+    return [
+        f"Its linear layers are rounded to the nearest in `{provenance.precision}` (one name for "
+        "all layers, or one for each group of neighbouring layers), stored by compressed-tensors, "
+        "which loading needs: `pip install compressed-tensors`."
     ]
 
 
@@ -186,4 +201,4 @@ def _mergekit(provenance: Provenance) -> list[str]:
 
 def _shown(weight: object) -> str:
     numbers = weight if isinstance(weight, list | tuple) else [weight]
-    return ", ".join(f"{number:.4f}" for number in numbers)
+    return ", ".join(each if isinstance(each, str) else f"{each:.4f}" for each in numbers)

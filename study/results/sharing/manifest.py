@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ...._version import __version__
 from ....errors import SpecError
-from ....objectives.merging.settings import EXPERTS, OPERATOR, arm_name
+from ....objectives.merging.settings import arm_name, is_choice
 from ...seeding import FINGERPRINT, canonical
 from ...spec.base import explain
 from ...spec.inputs import StudyInputs
@@ -25,7 +25,10 @@ _CHUNK = 1 << 22
 
 
 class Manifest(BaseModel):
-    """What `reproduce` reads of a manifest; `params` are numbers, and texts that name the arm."""
+    """What `reproduce` reads of a manifest.
+
+    `params` are numbers, and texts that name the arm and precisions.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -38,9 +41,9 @@ class Manifest(BaseModel):
 
     @field_validator("params")
     @classmethod
-    def _only_arms_are_texts(cls, params: dict[str, float | str]) -> dict[str, float | str]:
+    def _only_choices_are_texts(cls, params: dict[str, float | str]) -> dict[str, float | str]:
         texts = {name for name, value in params.items() if isinstance(value, str)}
-        if wrong := sorted(texts - {OPERATOR, EXPERTS}):
+        if wrong := sorted(name for name in texts if not is_choice(name)):
             raise ValueError(f"{wrong[0]} must be a number, but got {params[wrong[0]]!r}")
         return params
 
@@ -59,13 +62,14 @@ def manifest_of(
         trial: The published one.
         folder: With the exported model.
     """
-    arm = arm_name(trial.params)
+    arm, precision = arm_name(trial.params), inputs.spec.merge.precision_of(trial.params)
     return {
         "mergefront": __version__,
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "study": study.study_name,
         "trial": trial.number,
         **({"arm": arm} if arm else {}),
+        **({"precision": precision} if precision else {}),
         "params": trial.params,
         "values": dict(zip(inputs.spec.metric_names, trial.values or (), strict=False)),
         "standard_errors": trial.user_attrs.get("standard_errors"),

@@ -10,9 +10,10 @@ from ....errors import SpecError
 from ....objectives.checkpoints import Checkpoint
 from ....objectives.checkpoints.hub import public_name
 from ....objectives.evaluation import SPLITS
-from ....objectives.merging import mergekit_yaml
+from ....objectives.merging import mergekit_yaml, weight_file
 from ...spec.hashing import cached_hash
 from ...spec.inputs import StudyInputs
+from ...spec.study_spec import StudySpec
 from ..front import FrontReport
 from ..validation_study import last_validation
 from .card import Provenance, Scores
@@ -42,15 +43,15 @@ def provenance_of(
     numbers = range(1, len(inputs.experts) + 1) if arm is None else arm.experts
     roles = ["base", *(f"expert {k}" for k in numbers)]
     parents = zip(roles, (inputs.base, *inputs.experts), strict=True)
-    single = len(inputs.experts) == 1
+    listed = weight_file(inputs.plan, groups)
     return Provenance(
         title=title,
         parents={role: _parent(checkpoint) for role, checkpoint in parents},
         operator=inputs.plan.settings.operator,
         dtype=spec.models.dtype,
-        weights={g: w[0] if single else list(w) for g, w in groups.items()},
+        weights=listed,
         settings={
-            **spec.merge.model_dump(mode="json", exclude={"operator", "bounds"}),
+            **spec.merge.model_dump(mode="json", exclude=_left_out(spec)),
             "blocks": list(inputs.plan.settings.blocks),
         },
         scores=scores or {},
@@ -58,7 +59,13 @@ def provenance_of(
         picture=picture,
         arm=inputs.arm_name,
         parameters=parameters or {},
+        precision=inputs.spec.merge.precision_of(listed),
     )
+
+
+def _left_out(spec: StudySpec) -> set[str]:
+    """Return keys of `merge` that a recipe does not list: told elsewhere, or not used."""
+    return {"operator", "bounds"} | ({"precision"} if spec.merge.precision is None else set())
 
 
 def _parent(checkpoint: Checkpoint) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from .arms import arms_of, check_arm, check_order
 from .models import ChooseSection, ModelsSection
+from .precision import PrecisionSection, check_dtype
 from .section import MergeSection, OperatorSection
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "MergeSection",
     "ModelsSection",
     "OperatorSection",
+    "PrecisionSection",
     "arms_of",
     "check_arm",
+    "check_dtype",
     "check_order",
 ]

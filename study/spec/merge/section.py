@@ -1,5 +1,6 @@
 """The spec's section `merge`: how candidates are merged, and by which operators."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -13,7 +14,9 @@ from ....objectives.merging import (
     MergeSettings,
     TowerRule,
 )
+from ....objectives.merging.precision import PrecisionName, precisions
 from ..base import Section, check_choice
+from .precision import PrecisionSection, precision_of
 
 Density = Annotated[float, Field(gt=0, le=1)]
 
@@ -42,6 +45,15 @@ class OperatorSection(Section):
 _Operators = Annotated[
     Annotated[str, Tag("<name>")] | Annotated[list[OperatorSection], Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list) else "<name>"),
+]
+
+
+# Told apart in the same way.
+_Precision = Annotated[
+    Annotated[PrecisionName, Tag("<name>")] | Annotated[PrecisionSection, Tag("<choice>")],
+    Discriminator(
+        lambda value: "<choice>" if isinstance(value, dict | PrecisionSection) else "<name>"
+    ),
 ]
 
 
@@ -74,6 +86,9 @@ class MergeSection(Section):
         order: Whether operators that take one expert merge several one after the other: in the
             order in which they are listed (`given`), or in one that is searched. Defaults to
             None: they merge one.
+        precision: In how many bits the linear layers are served: merges are rounded to it. Or
+            `choose`, precisions that are searched for groups of layers. Defaults to None: as they
+            are merged.
     """
 
     operator: _Operators = "linear"
@@ -89,11 +104,17 @@ class MergeSection(Section):
     router: EdgeRule = "merge"
     towers: TowerRule = "equal"
     order: Literal["given", "search"] | None = None
+    precision: _Precision | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _one_is_no_choice(cls, content: Any) -> Any:
         """Take an operator out of a list of it alone, and read names as operators."""
+        if isinstance(content, dict) and isinstance(several := content.get("precision"), list):
+            raise ValueError(
+                "precision must be one name, or `choose` with several, but got a list; write "
+                f"precision: {_flow({'choose': several})}"
+            )
         listed = content.get("operator") if isinstance(content, dict) else None
         if isinstance(listed, dict):
             raise ValueError(
@@ -179,7 +200,12 @@ class MergeSection(Section):
             router=self.router,
             towers=self.towers,
             arms=arms,
+            precision=precision_of(self.precision),
         )
+
+    def precision_of(self, params: Mapping[str, Any]) -> str:
+        """Return a candidate's precision, `int4` or `bfloat16/int4`; "" for none."""
+        return self.precision if isinstance(self.precision, str) else precisions(params)
 
     def density_of(self, section: OperatorSection) -> Any:
         """Return an operator's density, as a plan takes it; 1 for one that leaves nothing out."""

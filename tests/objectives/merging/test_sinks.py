@@ -18,11 +18,11 @@ from mergefront.objectives.merging import (
     MergeSettings,
     ModuleSink,
     Recipe,
-    sinks,
+    files,
     stream,
     write_checkpoint,
 )
-from mergefront.objectives.merging.sinks import _write_all
+from mergefront.objectives.merging.files import _write_all
 from tiny_models import write_llama
 
 SETTINGS = {
@@ -195,6 +195,6 @@ def test_a_part_is_written_whole_however_little_is_taken_at_once() -> None:
 def test_a_file_that_is_shorter_than_its_header_says_is_an_error(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sinks, "_write_all", lambda out, part: out.write(b"short"))
+    monkeypatch.setattr(files, "_write_all", lambda out, part: out.write(b"short"))
     with pytest.raises(OSError, match="bytes written"):
         write_checkpoint(recipe, GROUPS, tmp_path / "out")

@@ -1,0 +1,170 @@
+"""Write a merge as a checkpoint, part by part, with the base's shards."""
+
+import errno
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import RawIOBase
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.reader import TOKENIZER_FILES
+from ..checkpoints.tensor_files import DTYPE_NAMES
+from ..checkpoints.tensors import tensor_table
+from .derived import linear_modules
+from .merger import Merger, ParentTensors, check_finite
+from .plan import Weights
+from .precision import Format, outline, quantization_config, stored
+from .precision.storing import FLOAT8, Outline
+from .recipe import Recipe
+from .sinks import copied
+from .sources import Cut
+from .threads import one_thread
+
+_COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
+_NAMES = DTYPE_NAMES | FLOAT8
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """How a tensor is merged and stored.
+
+    Args:
+        weights: One number per expert, or those of each piece.
+        density: Share of its task vectors that is kept.
+        form: The format that it is rounded to; None if it is not.
+    """
+
+    weights: Weights | Cut
+    density: float = 1.0
+    form: Format | None = None
+
+
+def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out: Path) -> None:
+    """Write the merged model with the base's shards, tokenizer and configuration.
+
+    Elementwise operators need the memory of a chunk, others that of a tensor; so do tensors that
+    are rounded to few bits, which are stored as compressed-tensors stores them.
+
+    Args:
+        recipe: The sources and the rule of every tensor.
+        groups: The weights of every search variable, one number per expert.
+        out: The directory; created.
+
+    Raises:
+        LayoutError: As `stream` does. What was written by then is not a checkpoint: its
+            configuration comes last.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    recipe, groups = recipe.at(groups)
+    weights, plan = recipe.plan.tensor_weights(groups), recipe.plan
+    # What no running model has is not merged: it stays the base's.
+    rest = dict.fromkeys(recipe.base.layout, _Rule(()))
+    rules = rest | {
+        name: _Rule(row, plan.density_of(name, groups), plan.format_of(name, groups))
+        for name, row in weights.items()
+    }
+    merger = plan.settings.merger()
+    with one_thread(), torch.no_grad():
+        total = sum(_write_shard(recipe, merger, rules, f, out / f) for f in recipe.base.files)
+    _write_index(recipe, rules, total, out)
+    for name in _COPIED_FILES:
+        if (recipe.base.directory / name).is_file():
+            shutil.copyfile(recipe.base.directory / name, out / name)
+    _write_config(recipe, rules, out)
+
+
+def _write_shard(
+    recipe: Recipe, merger: Merger, rules: Mapping[str, _Rule], file: str, path: Path
+) -> int:
+    """Write one file, every part as soon as it is merged; return the bytes of its tensors."""
+    names = recipe.base.names(file)
+    header, n_bytes = _header(recipe, rules, names)
+    with path.open("wb", buffering=0) as out:
+        out.write(header)
+        for name in names:
+            for part in _parts(recipe, merger, name, rules[name]):
+                _write_all(out, part)
+        written = out.tell()
+    if written != len(header) + n_bytes:
+        raise OSError(errno.EIO, f"{written} of {len(header) + n_bytes} bytes written", str(path))
+    return n_bytes
+
+
+def _write_all(out: RawIOBase, part: Tensor) -> None:
+    """Write a part; the system takes two gigabytes at a time, and says how much it took."""
+    rest = memoryview(part.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    while rest:
+        rest = rest[out.write(rest) or 0 :]
+
+
+def _parts(recipe: Recipe, merger: Merger, name: str, rule: _Rule) -> Iterator[Tensor]:
+    """Yield a tensor's bytes in order: its own, or those that stand for it in few bits."""
+    sources = recipe.sources(name)
+    if not sources[0].dtype.is_floating_point:
+        yield copied(name, sources).view(-1)
+        return
+    inputs, dtype = ParentTensors(name, sources[0], sources[1:]), recipe.dtype_of(name)
+    if rule.form is not None:
+        whole = torch.empty(sources[0].shape, dtype=dtype)
+        merger.merge(inputs, rule.weights, whole, rule.density)
+        check_finite(name, whole)
+        yield from stored(name, whole, rule.form).values()
+        return
+    for _, part in merger.parts(inputs, rule.weights, rule.density):
+        rounded = part.to(dtype)
+        check_finite(name, rounded)
+        yield rounded
+
+
+def _outline(recipe: Recipe, rules: Mapping[str, _Rule], name: str) -> Outline:
+    """Return the tensors that stand for one of the base's: itself, or those of few bits."""
+    shape, dtype, form = recipe.base.tensor(name).shape, recipe.dtype_of(name), rules[name].form
+    return {name: (dtype, tuple(shape))} if form is None else outline(name, shape, dtype, form)
+
+
+def _header(recipe: Recipe, rules: Mapping[str, _Rule], names: Sequence[str]) -> tuple[bytes, int]:
+    """Return a safetensors header: eight bytes of length, JSON padded to eight, and data size."""
+    content: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    tensors = {n: t for name in names for n, t in _outline(recipe, rules, name).items()}
+    for name, (dtype, shape) in tensors.items():
+        end = offset + math.prod(shape) * dtype.itemsize
+        entry = {"dtype": _NAMES[dtype], "shape": list(shape)}
+        content[name] = entry | {"data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, offset
+
+
+def _write_index(recipe: Recipe, rules: Mapping[str, _Rule], total: int, out: Path) -> None:
+    name = "model.safetensors.index.json"
+    if (recipe.base.directory / name).is_file():
+        layout = recipe.base.layout.items()
+        places = {n: file for base, file in layout for n in _outline(recipe, rules, base)}
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (out / name).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write_config(recipe: Recipe, rules: Mapping[str, _Rule], out: Path) -> None:
+    config = dict(recipe.base.config)
+    config.pop("torch_dtype", None)  # its name before transformers 5
+    config["dtype"] = str(recipe.dtype).removeprefix("torch.")
+    if any(rule.form for rule in rules.values()):
+        config["quantization_config"] = quantization_config(_formats(recipe, rules))
+    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _formats(recipe: Recipe, rules: Mapping[str, _Rule]) -> dict[str, tuple[Format, int] | None]:
+    """Return the format of every linear layer by its module, and the width of its rows."""
+    linear = linear_modules(tensor_table(recipe.base))
+    found = {module: (rules[name].form, name) for name, module in linear.items()}
+    return {
+        module: None if form is None else (form, recipe.base.tensor(name).shape[1])
+        for module, (form, name) in found.items()
+    }

@@ -1,0 +1,81 @@
+"""`merge.precision` in a spec: what is accepted, and what is refused in one line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mergefront.errors import SpecError
+from mergefront.objectives.merging import Precision
+from mergefront.study.readiness import check_ready
+from mergefront.study.spec import load_inputs
+from mergefront.study.spec.inputs import StudyInputs
+from small_study import write_spec
+
+
+def _inputs(folder: Path, **changes: Any) -> StudyInputs:
+    changes["models"] = {"dtype": "bfloat16", **changes.get("models", {})}
+    return load_inputs(write_spec(folder, 4, **changes))
+
+
+def _merge(precision: Any) -> dict[str, Any]:
+    return {"merge": {"precision": precision}}
+
+
+def test_one_precision_is_no_parameter_and_a_choice_is_one_a_group(tmp_path: Path) -> None:
+    fixed = _inputs(tmp_path, **_merge("int4"))
+    assert fixed.plan.settings.precision == Precision(("int4",))
+    assert not fixed.plan.settings.categories
+
+    searched = _inputs(tmp_path, **_merge({"choose": ["bfloat16", "int4"], "groups": 3}))
+    names = ["precision_0", "precision_1", "precision_2"]
+    assert searched.plan.settings.categories == {name: ["bfloat16", "int4"] for name in names}
+    assert searched.plan.parameter_names[:3] == names
+
+
+def test_without_a_precision_the_fingerprint_is_what_it_was(tmp_path: Path) -> None:
+    assert "merge.precision" not in _inputs(tmp_path).settings_print()
+    assert _inputs(tmp_path, **_merge("fp8")).settings_print()["merge.precision"] == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            _merge("int3"),
+            "must be one of bfloat16, fp8, int8, int4, but got 'int3'",
+        ),
+        (_merge(["int8", "int4"]), "write precision: {choose: [int8, int4]}"),
+        (_merge({"choose": ["int4"]}), "write `merge.precision: int4` for one"),
+        (_merge({"choose": []}), "two precisions at least, but got []"),
+        (_merge({"choose": ["int4", "int4"]}), "must differ, but got ['int4', 'int4']"),
+        (_merge({"choose": ["int8", "int4"], "groups": 0}), "groups"),
+        (_merge({"choose": ["int8", "int4"], "groups": 9}), "at most the model's 8 layers"),
+        (_merge("bfloat16") | {"models": {"dtype": "float32"}}, "models.dtype is float32"),
+        (
+            _merge({"choose": ["int8", "int4"]}) | {"sampler": {"preset": "bambo"}},
+            "precisions are searched by the presets mergefront",
+        ),
+        (
+            _merge({"choose": ["int8", "int4"]}) | {"sampler": {"startup": "sobol"}},
+            "a search over precisions begins with uniform merges",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(told)) as caught:
+        _inputs(tmp_path, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", [None, "int4", {"choose": ["fp8", "int8"]}])
+def test_memory_that_is_the_same_for_all_is_refused(tmp_path: Path, precision: Any) -> None:
+    """Rows of the demo pair are shorter than 128: int8 and fp8 take a scale a row."""
+    changes = {} if precision is None else _merge(precision)
+    path = write_spec(tmp_path, 4, models={"dtype": "bfloat16"}, **changes)
+    path.write_text(path.read_text().replace("metric: tokens", "metric: memory"))
+
+    with pytest.raises(SpecError, match=r"`memory` must differ .* each takes \d+ bytes"):
+        check_ready(load_inputs(path))
+    assert not (tmp_path / "study.db").exists()
