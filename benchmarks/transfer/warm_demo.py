@@ -72,7 +72,9 @@ def _volume(out: Path, seed: int, knows: bool, n: int, objective: MergeObjective
 def _spec(out: Path, seed: int, knows: bool, n: int) -> StudySpec:
     name = f"{'warm' if knows else 'cold'}-{seed}"
     content = fronts.study_spec(out, name, n, seed + _OTHER_SEED).model_dump(mode="json")
-    content["evaluation"]["tasks"][0]["files"]["search"] = str((out / "other.jsonl").resolve())
+    files = content["evaluation"]["tasks"][0]["files"]
+    files["search"] = str((out / "other.jsonl").resolve())
+    del files["validation"]  # its questions are these
     if knows:
         source = fronts.study_spec(out, f"seed-{seed}", 60, seed).study
         content["sampler"]["warm_start"] = [f"{source.storage}#{source.name}"]
