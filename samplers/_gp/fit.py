@@ -86,7 +86,7 @@ class _Objective:
     """Negative log posterior density and its gradient in the packed hyperparameters.
 
     Packed: common scale, trust, `d` deviations, mean, log of the factor on the noise; where there
-    are hints, the reliance on each.
+    are hints, the reliance on each and the log of its scale.
     """
 
     def __init__(self, column: Column, priors: Priors) -> None:
@@ -118,11 +118,13 @@ class _Objective:
         return (location + theta[2 : 2 + self.dim]).exp()
 
     def __call__(self, packed: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        theta, reliances = self.unpacked(packed)
+        theta, reliances, scales = self.unpacked(packed)
         scaled = self.X / self.lengthscales(theta)
         smooth = torch.exp(-0.5 * squared_distance(scaled, scaled))
         noise = self.noise * theta[-1].exp()
-        explained, residual, unexplained = self._hinted(reliances, smooth, self.y - theta[-2])
+        explained, residual, unexplained = self._hinted(
+            reliances, reliances * scales, smooth, self.y - theta[-2]
+        )
         try:
             value, solved, G = log_likelihood(
                 explained + self.fixed + torch.diag(noise + JITTER), residual
@@ -137,32 +139,36 @@ class _Objective:
         prior, prior_gradient = self._prior(theta)
         gradient = torch.cat([common, per_length, ends]) + prior_gradient
         if self.n_hints:
-            centre, width = self.priors.reliance
-            distance = (reliances - centre) / width
-            prior = prior - 0.5 * distance.square().sum()
-            of_means = torch.stack([solved @ drift for drift in self.drifts])
-            of_variances = torch.stack([(G * (C - smooth)).sum() for C in self.hinted])
-            slopes = of_means + 2 * reliances * of_variances - distance / width
-            gradient = torch.cat([gradient, slopes])
+            distance = reliances / self.priors.reliance
+            logs = scales.log() / self.priors.hint_scale
+            prior = prior - 0.5 * (distance.square().sum() + logs.square().sum())
+            factors = reliances * scales
+            pairs = zip(factors, self.drifts, self.hinted, strict=True)
+            per_factor = torch.stack([solved @ m + 2 * f * (G * C).sum() for f, m, C in pairs])
+            per_reliance = scales * per_factor - 2 * reliances * (G * smooth).sum()
+            per_scale = factors * per_factor - logs / self.priors.hint_scale
+            gradient = torch.cat(
+                [gradient, per_reliance - distance / self.priors.reliance, per_scale]
+            )
         return -float(value + prior), -gradient.numpy()
 
     def _hinted(
-        self, reliances: Tensor, smooth: Tensor, residual: Tensor
+        self, reliances: Tensor, factors: Tensor, smooth: Tensor, residual: Tensor
     ) -> tuple[Tensor, Tensor, float]:
         """Return the covariance without noise and roughness, the residual, and what is left."""
         if not self.n_hints:
             return smooth, residual, 1.0
         left = 1.0 - float(reliances.square().sum())
         whole = left * smooth
-        for reliance, C, drift in zip(reliances, self.hinted, self.drifts, strict=True):
-            whole = whole + reliance**2 * C
-            residual = residual - reliance * drift
+        for factor, C, drift in zip(factors, self.hinted, self.drifts, strict=True):
+            whole = whole + factor**2 * C
+            residual = residual - factor * drift
         return whole, residual, left
 
-    def unpacked(self, packed: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """Return the hyperparameters without the reliances, and the reliances."""
-        theta, n = torch.from_numpy(packed), len(packed) - self.n_hints
-        return theta[:n], theta[n:]
+    def unpacked(self, packed: NDArray[np.float64]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the hyperparameters but those of hints; reliances and scales."""
+        theta, n = torch.from_numpy(packed), len(packed) - 2 * self.n_hints
+        return theta[:n], theta[n : n + self.n_hints], theta[n + self.n_hints :].exp()
 
     def _prior(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         p = self.priors
@@ -186,7 +192,7 @@ class _Objective:
             of_trust = (float(trust), float(trust))
         most = _MOST_RELIANCE / math.sqrt(max(1, self.n_hints))
         common = [(-4.0, 4.0), of_trust, *[(-5.0, 5.0)] * self.dim, (-4.0, 4.0), (-14.0, 2.0)]
-        return common + [(0.0, most)] * self.n_hints
+        return common + [(0.0, most)] * self.n_hints + [(-2.0, 2.0)] * self.n_hints
 
 
 def fit_column(
@@ -220,7 +226,8 @@ def _minimize(
 ) -> tuple[NDArray[np.float64], float]:
     start = np.zeros(objective.dim + 4)
     start[[0, 1, -1]] = priors.scale[0], priors.trust[0], log_noise
-    start = np.append(start, [priors.reliance[0]] * objective.n_hints)
+    n_hints = objective.n_hints
+    start = np.concatenate([start, [priors.reliance] * n_hints, [0.0] * n_hints])
     low, high = np.array(bounds).T
     options = {"maxiter": _MAX_STEPS, "gtol": 1e-3}
     start = start.clip(low, high)
@@ -231,7 +238,7 @@ def _minimize(
 
 
 def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64], most: int) -> Fit:
-    theta, reliances = objective.unpacked(packed)
+    theta, reliances, scales = objective.unpacked(packed)
     measured = Measured(
         X=column.X,
         y=column.y,
@@ -249,7 +256,11 @@ def _finish(column: Column, objective: _Objective, packed: NDArray[np.float64], 
         spread=kept.spread,
         sizes=kept.sizes,
         kernel=Kernel(
-            objective.lengthscales(theta), column.jumps, column.hints, tuple(reliances.tolist())
+            objective.lengthscales(theta),
+            column.jumps,
+            column.hints,
+            tuple(reliances.tolist()),
+            tuple(scales.tolist()),
         ),
         mean=float(theta[-2]),
     )

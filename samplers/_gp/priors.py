@@ -40,7 +40,8 @@ class Priors:
         freedom: Degrees of freedom of the deviations' Student-t.
         choice: Median log lengthscale of a choice's values, and the scale of their deviations.
         trust: Mean and standard deviation of the trust (a normal, cut off at 0).
-        reliance: Mean and standard deviation of the reliance on a hint (a normal, cut off at 0).
+        reliance: Standard deviation of the reliance on a hint (a normal around 0, cut off there).
+        hint_scale: Standard deviation of the log scale of a hint.
         mean: Standard deviation of the constant mean, in standard deviations of the values.
         noise: Mean and standard deviation of the log noise variance, where it is inferred.
         noise_scale: The same of the log factor on the known noise variance. Where candidates
@@ -52,7 +53,8 @@ class Priors:
     freedom: float = 4.0
     choice: tuple[float, float] = (0.7, 0.5)
     trust: tuple[float, float] = (0.5, 1.0)
-    reliance: tuple[float, float] = (0.5, 0.5)
+    reliance: float = 0.4
+    hint_scale: float = 0.5
     mean: float = 1.0
     noise: tuple[float, float] = (-3.0, 1.5)
     noise_scale: tuple[float, float] = (-0.25, 0.4)

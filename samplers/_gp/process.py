@@ -41,19 +41,22 @@ class Kernel:
     """Squared exponential in all columns, plus a linear term in the roughness of a profile.
 
     With hints it is that of Kennedy and O'Hagan (2000): the objective is the sum of the hints,
-    each times its reliance, and of what they do not explain, whose variance makes the whole 1.
+    each times its reliance and a scale, and of what they do not explain.
 
     Args:
         lengthscales: A `d`-dim tensor.
         jumps: A `2 x p`-dim integer tensor: pairs of columns that are neighbouring layers.
         hints: Defaults to (): none.
-        reliances: One a hint, from 0; their squares sum to less than 1.
+        reliances: One a hint, from 0; their squares, which sum to less than 1, are the shares of
+            the variance that the hints explain.
+        scales: One a hint: how many deviations here one deviation of it is.
     """
 
     lengthscales: Tensor
     jumps: Tensor
     hints: tuple[Hint, ...] = ()
     reliances: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
 
     @property
     def unexplained(self) -> float:
@@ -67,24 +70,25 @@ class Kernel:
         if not self.hints:
             return smooth + rough
         whole = self.unexplained * smooth + rough
-        for hint, reliance in self._used:
-            whole = whole + reliance**2 * hint.covariance(A, B)
+        for hint, factor in self._used:
+            whole = whole + factor**2 * hint.covariance(A, B)
         return whole
 
     def variance(self, A: Tensor) -> Tensor:
         """Return the prior variance at each point, a `... x a`-dim tensor."""
         whole = self.unexplained + roughness(A, self.jumps).square()
-        for hint, reliance in self._used:
-            whole = whole + reliance**2 * hint.variance(A)
+        for hint, factor in self._used:
+            whole = whole + factor**2 * hint.variance(A)
         return whole
 
     def drift(self, A: Tensor) -> Tensor | float:
         """Return the prior mean without its constant: an `... x a`-dim tensor, 0 without hints."""
-        return sum((reliance * hint.mean(A) for hint, reliance in self._used), 0.0)
+        return sum((factor * hint.mean(A) for hint, factor in self._used), 0.0)
 
     @property
     def _used(self) -> list[tuple[Hint, float]]:
-        return [pair for pair in zip(self.hints, self.reliances, strict=True) if pair[1]]
+        factors = [a * b for a, b in zip(self.reliances, self.scales, strict=True)]
+        return [pair for pair in zip(self.hints, factors, strict=True) if pair[1]]
 
 
 def squared_distance(A: Tensor, B: Tensor) -> Tensor:

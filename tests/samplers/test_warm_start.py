@@ -90,7 +90,7 @@ def test_gradient_with_a_hint() -> None:
         hints=(_hint(generator), _hint(generator)),
     )
     objective = _Objective(column, Priors())
-    packed = np.append(np.random.default_rng(0).normal(size=8) * 0.3, [0.4, 0.5])
+    packed = np.append(np.random.default_rng(0).normal(size=8) * 0.3, [0.4, 0.5, 0.2, -0.3])
     expected = approx_fprime(packed, lambda v: objective(v)[0], 1e-6)
     assert objective(packed)[1] == pytest.approx(expected, abs=1e-3)
 
