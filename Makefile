@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
-        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-joint bench-transfer bench-methods catalogue bench-simmerge bench-simmerge-table \
+        bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-joint bench-precision bench-transfer bench-methods catalogue bench-simmerge bench-simmerge-table \
         smollm2 bench-smollm2
 
 install: $(STAMP)
@@ -112,6 +112,12 @@ bench-transfer: install
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/warm.py --out runs/transfer
 	PYTHONPATH=benchmarks/evaluation $(BIN)/python benchmarks/transfer/warm_demo.py --out runs/front
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/probes.py
+
+# Weights and precision together, or one after the other: twenty minutes on one core. Where there is
+# .venv-vllm, also what vLLM answers from exports of every precision.
+bench-precision: install
+	$(BIN)/python benchmarks/precision/precision_demo.py --out runs/precision/demo
+	$(if $(wildcard $(VLLM_BIN)/python),$(VLLM_BIN)/python benchmarks/precision/served.py)
 
 # What should have a weight of its own; half an hour on one core.
 bench-granularities: install

@@ -44,3 +44,18 @@ def test_a_study_over_operators_and_experts_does_so_too(tmp_path: Path) -> None:
         values.append(_measured(write_joint_spec(folder, 8, study={"trials": 12}, **asked)))
     assert values[0] == values[1]
     assert len(values[0]) == 12
+
+
+def test_a_study_over_precisions_does_so_too(tmp_path: Path) -> None:
+    values = []
+    for backend, more in (
+        ("vllm", {"engine": {"max_model_len": 120, "max_num_seqs": 16}}),
+        ("transformers", {}),
+    ):
+        folder = tmp_path / backend
+        folder.mkdir()
+        asked = {"sampler": {"preset": "random"}, "evaluation": {"backend": backend, **more}}
+        merge = {"precision": {"choose": ["int8", "int4"], "groups": 2}}
+        values.append(_measured(write_spec(folder, 8, study={"trials": 10}, merge=merge, **asked)))
+    assert values[0] == values[1]
+    assert len(values[0]) == 10
