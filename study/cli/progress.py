@@ -207,7 +207,9 @@ class ConsoleReporter:
         values = zip(
             self._spec.metric_names, measurement.values, measurement.standard_errors, strict=True
         )
-        shown = "  ".join(f"{name} {value:.3f} ± {error:.3f}" for name, value, error in values)
+        shown = "  ".join(
+            f"{name} {_told(value)} ± {_told(error)}" for name, value, error in values
+        )
         self._say(f"{self._title(trial)}  {shown}  {measurement.evaluate_seconds:.1f} s")
 
     def failed(self, trial: FrozenTrial, reason: str) -> None:
@@ -261,3 +263,8 @@ class ManyWorkers:
         """Bring the bar up to date."""
         if self._bars:
             self._bars.look()
+
+
+def _told(value: float) -> str:
+    """Return a number with three decimals, or none where it is large, as bytes are."""
+    return f"{value:.3f}" if abs(value) < 1e4 else f"{value:.0f}"

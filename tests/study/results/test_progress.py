@@ -14,6 +14,7 @@ from mergefront.study.cli.progress import (
     ConsoleReporter,
     ManyWorkers,
     _Bars,
+    _told,
     duration,
     facts,
     summary,
@@ -103,3 +104,7 @@ def test_one_screen_for_all_workers(finished: Path) -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_large_values_are_told_without_decimals() -> None:
+    assert [_told(0.62812), _told(31.5), _told(998528.0)] == ["0.628", "31.500", "998528"]
