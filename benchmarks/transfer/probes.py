@@ -63,7 +63,7 @@ class Effects:
 def main() -> None:
     """Probe, search and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(420, 430)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(420, 425)))
     parser.add_argument("--noise", nargs="+", default=["independent", "shared"])
     parser.add_argument("--questions", type=int, default=14, help="of each probe")
     parser.add_argument("--processes", type=int, default=2)
