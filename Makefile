@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM = false
 
 .PHONY: bench-scale chaos test-compose install demo test test-vllm lint docs schema clean clean-runs bench-merging bench-demo bench-sampler bench-storage bench-swap \
         bench-front bench-granularities bench-racing bench-recommended bench-repeats sweep bench-evaluation bench-joint bench-precision bench-transfer bench-methods catalogue bench-simmerge bench-simmerge-table \
-        smollm2 bench-smollm2
+        smollm2 smollm2-several bench-smollm2
 
 install: $(STAMP)
 
@@ -41,6 +41,12 @@ smollm2: runs/smollm2/base
 	$(BIN)/mergefront front examples/smollm2/study.yaml
 	$(BIN)/mergefront validate examples/smollm2/study.yaml
 	$(BIN)/mergefront report examples/smollm2/study.yaml --out runs/smollm2/report
+
+# Two experts, two operators, two tasks and a limit on forgetting in one search: an hour on two cores.
+smollm2-several: runs/smollm2/base
+	$(BIN)/mergefront run examples/smollm2/several.yaml
+	$(BIN)/mergefront front examples/smollm2/several.yaml
+	$(BIN)/mergefront validate examples/smollm2/several.yaml
 
 lint: install
 	$(BIN)/ruff check

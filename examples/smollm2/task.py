@@ -13,7 +13,7 @@ Names, things and verbs are drawn; all splits are of one distribution and share 
 import json
 import operator
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -129,16 +129,28 @@ class Question:
     steps: int
 
 
+# Folder -> number of steps of the problems that are a task of their own in `several.yaml`.
+PARTS = {"one-step": 1, "three-steps": 3}
+
+
 def write_questions(directory: Path) -> None:
-    """Write every split but `train` as JSON lines."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write every split but `train` as JSON lines, and the parts of those that are measured."""
     for split, drawn in make_splits().items():
-        if split != "train":
-            lines = [
-                json.dumps(asdict(Question(f"{split}-{i}", p.prompt, p.direct, len(p.steps))))
-                for i, p in enumerate(drawn)
-            ]
-            (directory / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+        if split == "train":
+            continue
+        questions = [
+            Question(f"{split}-{i}", p.prompt, p.direct, len(p.steps)) for i, p in enumerate(drawn)
+        ]
+        _write(directory / f"{split}.jsonl", questions)
+        for part, steps in PARTS.items() if split != "importance" else ():
+            kept = [question for question in questions if question.steps == steps]
+            _write(directory / part / f"{split}.jsonl", kept)
+
+
+def _write(path: Path, questions: Sequence[Question]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(asdict(question)) for question in questions]
+    path.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

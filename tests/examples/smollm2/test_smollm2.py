@@ -43,8 +43,10 @@ def test_splits_are_disjoint_and_the_committed_ones(tmp_path: Path) -> None:
     assert {name: len(prompts) for name, prompts in splits.items()} == task.SIZES
     assert all(not one & other for one, other in combinations(splits.values(), 2))
     task.write_questions(tmp_path)
-    for path in tmp_path.iterdir():
-        assert path.read_text() == (FOLDER / "questions" / path.name).read_text()
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.jsonl")]
+    assert len(written) == 4 + 3 * len(task.PARTS)
+    for name in written:
+        assert (tmp_path / name).read_text() == (FOLDER / "questions" / name).read_text()
 
 
 @pytest.fixture
@@ -114,3 +116,10 @@ def test_the_talker_reasons_as_the_other_expert_does() -> None:
 def test_the_specs_are_valid(name: str) -> None:
     spec = StudySpec.from_yaml(FOLDER / f"{name}.yaml")
     assert spec.study.trials == 60 and len(spec.criteria) == 2
+
+
+def test_several_experts_and_tasks_are_one_study() -> None:
+    spec = StudySpec.from_yaml(FOLDER / "several.yaml")
+    assert len(spec.models.experts) == 2
+    assert [task.name for task in spec.evaluation.tasks] == ["one-step", "three-steps", "general"]
+    assert spec.constraints == ["kl/base <= 0.05"]
