@@ -113,11 +113,25 @@ class Spool:
         """
         try:
             with FileLock(self._directory / "sweep.lock", timeout=0):
+                self._take_up_the_unfinished(is_alive)
                 for path, result in self.pending():
                     if not is_alive(result.worker):
                         self.deliver(claims, lock, path, result)
         except Timeout:
             return
+
+    def _take_up_the_unfinished(self, is_alive: Callable[[str], bool]) -> None:
+        """Keep what the dead had written and not yet named; remove what they had half written."""
+        for path in self._directory.glob("trial-*.tmp"):
+            if is_alive(path.stem.split("-", 2)[-1]):
+                continue
+            try:
+                _read(path)
+                path.replace(path.with_suffix(".json"))
+            except OSError:  # it is not there any more, or cannot be read
+                continue
+            except (ValueError, RecursionError):
+                path.unlink(missing_ok=True)
 
     def pending(self) -> Iterator[tuple[Path, Result]]:
         """Return what is on disk of this study, in the order of trials.

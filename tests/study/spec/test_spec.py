@@ -46,6 +46,7 @@ def test_defaults_are_the_documented_ones(spec_path: Path) -> None:
         "router": "merge",
         "towers": "equal",
         "order": None,
+        "precision": None,
     }
     assert spec.evaluation.splits == {"search": 0.6, "validation": 0.4}
     assert spec.sampler.preset == "mergefront"

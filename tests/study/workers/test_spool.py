@@ -168,6 +168,20 @@ def test_half_a_file_is_no_result(spool: Spool, tmp_path: Path) -> None:
     assert list(spool.pending()) == []
 
 
+def test_what_the_dead_had_written_whole_is_delivered_and_the_rest_removed(
+    spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
+) -> None:
+    path = spool.write(RESULT)
+    path.rename(path.with_suffix(".tmp"))  # killed before it was named
+    half = path.with_name("trial-00001-dead-1-ab.tmp")
+    half.write_text('{"number": 1, "wor')
+    mine = path.with_name("trial-00002-alive-1-ab.tmp")
+    mine.write_text('{"number": 2, "wor')
+    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "alive-1-ab")
+    assert study.trials[0].values == [0.5, 25.0]
+    assert list((tmp_path / "spool").glob("trial-*")) == [mine]
+
+
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.json"))
 
