@@ -16,6 +16,8 @@ from ..first_trials import is_uniform
 if TYPE_CHECKING:
     import pandas as pd
 
+# Uniform merges that show how values go from one parent to the other.
+_A_CURVE = 4
 # Standard errors within which two values may be one: 95 %.
 _WITHIN = 1.96
 # Of numbers from here on what is behind the point is not told: bytes have none.
@@ -57,6 +59,24 @@ def arm_counts(trials: Sequence[FrozenTrial]) -> dict[str, int]:
     """
     named = [arm_name(t.params) for t in trials if t.user_attrs.get("phase") != "parent"]
     return dict(Counter(name for name in named if name).most_common())
+
+
+def thin_curve(trials: Sequence[FrozenTrial]) -> str | None:
+    """Return what is to be said where uniform merges are compared with that are no curve.
+
+    A study over operators, experts or precisions measures a few of each choice.
+    """
+    if not arm_counts(trials):
+        return None
+    merges = [trial for trial in trials if trial.user_attrs.get("phase") == "uniform"]
+    most = max(arm_counts(merges).values(), default=0)
+    if most >= _A_CURVE:
+        return None
+    return (
+        f"of each choice at most {most} uniform merges were measured, which is no curve: what the "
+        "front gains beside them may be what another uniform merge gains. A study of one choice "
+        "measures its curve."
+    )
 
 
 def errors_of(trial: FrozenTrial) -> list[float]:

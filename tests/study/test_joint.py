@@ -37,7 +37,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     worker = subprocess.Popen([sys.executable, "-m", "mergefront", "run", str(path)])
     spec = StudySpec.from_yaml(path)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and _n_complete(spec) < TRIALS - 4:
+    while time.monotonic() < deadline and _n_complete(spec) < TRIALS - 10:
         time.sleep(0.05)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
@@ -83,6 +83,9 @@ def test_the_front_and_the_validation_name_operators_and_experts(joint: Path) ->
     for trial in searched:
         assert f"trial {trial.number}, {arm_name(trial.params)}" in checked.stdout
     assert invoke("report", joint, "--out", joint.parent / "report").exit_code == 0
+    page = (joint.parent / "report" / "report.html").read_text()
+    for told in (shown.stdout, checked.stdout, page):
+        assert "uniform merges were measured, which is no curve" in told
     assert invoke("pick", joint).exit_code == 0
 
 

@@ -53,7 +53,7 @@ def print_front(report: "FrontReport", wide: bool = False) -> None:
         report: Of a study.
         wide: Also what was measured, where the terminal is too narrow for it.
     """
-    from ...results.front_table import arm_counts
+    from ...results.front_table import arm_counts, thin_curve
     from ..tables import make_table, print_table
 
     whole = "Models" if len(report.metric_names) == 1 else "Pareto front"
@@ -69,6 +69,8 @@ def print_front(report: "FrontReport", wide: bool = False) -> None:
     if counts := arm_counts(report.denoised.trials):
         shown = ", ".join(f"{name} {n}" for name, n in counts.items())
         typer.echo(f"measured of each choice: {shown}")
+    if thin := thin_curve(report.denoised.trials):
+        typer.echo(thin)
     if report.tied:
         sets = "; ".join(", ".join(map(str, numbers)) for numbers in report.tied)
         typer.echo(f"cannot be told apart: trials {sets}")

@@ -55,6 +55,7 @@ def validate(
 
 
 def _print(validation: "Validation") -> None:
+    from ...results.front_table import thin_curve
     from ..tables import make_table, print_table
 
     content = validation.to_json()
@@ -88,6 +89,8 @@ def _print(validation: "Validation") -> None:
         value = known[name]
         shown = "" if value is None else f"{value:.3f}, "
         typer.echo(f"{_TITLES[name]}: {shown}95 % interval [{low:.3f}, {high:.3f}]")
+    if thin := thin_curve(validation.report.denoised.trials):
+        typer.echo(thin)
     for answer in content["criteria"]:
         share, verdict = answer["share"], "proven" if answer["proven"] else "not proven"
         known_share = (

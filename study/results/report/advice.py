@@ -7,7 +7,7 @@ from typing import Any
 
 from ....samplers import Recommendation
 from ..front import FrontReport
-from ..front_table import rounded
+from ..front_table import rounded, thin_curve
 from ..recommendations import full_label, spread_out, which_model
 
 Validations = Sequence[Mapping[str, Any]]
@@ -22,7 +22,9 @@ def headline(report: FrontReport, validations: Validations, command: str) -> str
         command: That validates.
     """
     told = _validated(report, validations[-1]) if validations else _unvalidated(command)
-    return f'<p class="headline">{told}</p>\n<p id="verdict">{_verdict(report, validations)}</p>\n'
+    thin = thin_curve(report.denoised.trials)
+    verdict = _verdict(report, validations) + (f" But {thin}" if thin else "")
+    return f'<p class="headline">{told}</p>\n<p id="verdict">{verdict}</p>\n'
 
 
 def _verdict(report: FrontReport, validations: Validations) -> str:
