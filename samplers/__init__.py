@@ -3,7 +3,7 @@
 from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
 from ._gp import Trust
-from ._transfer import Source, keep
+from ._transfer import Source, has_sources, keep
 from ._trials.measurements import MEASURED, is_measured
 from ._trials.pending import FIXED, GAIN, given_params
 from ._trials.search_space import fits, signs, uniform_levels
@@ -42,6 +42,7 @@ __all__ = [
     "fits",
     "fresh_deviations",
     "given_params",
+    "has_sources",
     "infer_reference_point",
     "is_measured",
     "keep",

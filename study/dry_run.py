@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import optuna
 import torch
 
 from ..errors import StudyError
@@ -19,7 +20,7 @@ from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
 from ..objectives.evaluation.clusters import Components
 from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
-from ..samplers import MEASURED
+from ..samplers import MEASURED, has_sources
 from .budget import UNLIMITED, known
 from .first_trials import first_trials
 from .importance import check_importance
@@ -60,8 +61,8 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         warning = inputs.greedy_warning
         check_ready(inputs)
         check_importance(inputs)
-        sources = sources_of(inputs)
-        _check_existing(inputs)
+        study = _existing(inputs)
+        sources = [] if study and has_sources(study) else sources_of(inputs)
         return [
             ("models", _models(inputs)),
             *(("parents differ", line) for line in differences(inputs)),
@@ -81,13 +82,14 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         ]
 
 
-def _check_existing(inputs: StudyInputs) -> None:
-    """Refuse what `run` would refuse, as far as settings tell: weights are not read."""
+def _existing(inputs: StudyInputs) -> optuna.Study | None:
+    """Return the study, if it is there; refuse what `run` would refuse, weights not read."""
     try:
         study = load_study(inputs.spec)
-    except StudyError:  # there is none
-        return
+    except StudyError:
+        return None
     check_same_settings(study, inputs, inputs.settings_print())
+    return study
 
 
 def _models(inputs: StudyInputs) -> str:

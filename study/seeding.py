@@ -18,7 +18,7 @@ from ..objectives.checkpoints.configs import config_hash, stop_tokens
 from ..objectives.evaluation.backends.vllm_swap.version import check_version
 from ..objectives.merging import MergePlan
 from ..objectives.merging.settings import other_than_default
-from ..samplers import keep
+from ..samplers import has_sources, keep
 from .first_trials import first_trials
 from .importance import check_importance, compute_importance
 from .opening import with_stored_blocks
@@ -84,7 +84,9 @@ def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
         if FINGERPRINT not in study.user_attrs:
             _set_attributes(study, inputs)
             _complete(connection, study, inputs, queue)
-    check_same_study(study, inputs)
+        check_same_study(study, inputs)
+        if not has_sources(study):  # new, or named after the study had begun
+            keep(study, sources_of(inputs))
     return study
 
 
@@ -159,7 +161,6 @@ def _set_attributes(study: optuna.Study, inputs: StudyInputs) -> None:
     if inputs.greedy_warning is not None:
         study.set_user_attr(WARNING, inputs.greedy_warning)
     study.set_user_attr(IMPORTANCE, compute_importance(inputs))
-    keep(study, sources_of(inputs))
 
 
 def _complete(

@@ -13,9 +13,14 @@ from .source import Source
 _KEY = "sip:sources"
 
 
+def has_sources(study: Study) -> bool:
+    """Whether a study has sources already."""
+    return _KEY in study._storage.get_study_system_attrs(study._study_id)
+
+
 def keep(study: Study, sources: Sequence[Source]) -> None:
     """Keep sources with a study that has none yet."""
-    if sources and _KEY not in study._storage.get_study_system_attrs(study._study_id):
+    if sources and not has_sources(study):
         told = json.dumps([asdict(source) for source in sources])
         study._storage.set_study_system_attr(study._study_id, _KEY, told)
 

@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 from optuna import Study
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from torch import Tensor
 
 from .._gp import Elsewhere, Hint, Kernel, Observations, Process, fit_surrogate
@@ -60,6 +65,7 @@ class Source:
         study: Its name.
         n_trials: That were measured.
         names: Of its parameters, without choices.
+        bounds: Their lowest and highest values.
         points: Of the unit cube over them, one row a trial.
         objectives: What was learned of each.
     """
@@ -67,6 +73,7 @@ class Source:
     study: str
     n_trials: int
     names: list[str]
+    bounds: list[list[float]]
     points: list[list[float]]
     objectives: list[Objective]
 
@@ -91,7 +98,9 @@ class Source:
                 f"warm_start needs studies whose trials share numeric parameters, but those of "
                 f"{study.study_name!r} share none."
             )
-        cube, known = UnitCube(space), measurements(trials)
+        cube = UnitCube(space)
+        trials = [trial for trial in trials if cube.holds(trial.params)]
+        known = measurements(trials)
         observations = Observations(
             X=cube.encode([trial.params for trial in trials]),
             Y=known.values * signs(study.directions),
@@ -105,7 +114,8 @@ class Source:
         labels: Sequence[str | None] = study.metric_names or [None] * len(processes)
         points = _rounded(processes[0].X.tolist())
         objectives = [_objective(*pair) for pair in zip(labels, processes, strict=True)]
-        return cls(study.study_name, len(trials), list(space), points, objectives)
+        bounds = [_bounds(d) for d in space.values()]
+        return cls(study.study_name, len(trials), list(space), bounds, points, objectives)
 
     @classmethod
     def parse(cls, text: Mapping[str, Any]) -> "Source":
@@ -130,17 +140,35 @@ class Source:
         Returns:
             None for an objective that the source does not know.
         """
-        mapped, kept = carried(cube.column_names, self.names)
-        mapped[cube.choices] = 0.0
+        mapped, offset, kept = self._mapping(cube)
         if not kept:
             return [None] * len(labels)
         points = torch.tensor(self.points, dtype=torch.double)
         jumps = neighbours([self.names[k] for k in kept])
         known = [self._find(label, place) for place, label in enumerate(labels)]
         return [
-            None if one is None else Elsewhere(mapped, one.process(points, kept, jumps))
+            None if one is None else Elsewhere(mapped, offset, one.process(points, kept, jumps))
             for one in known
         ]
+
+    def _mapping(self, cube: UnitCube) -> tuple[Tensor, Tensor, list[int]]:
+        """Return how weights of a cube are carried to this source's, whatever their bounds are.
+
+        Returns:
+            A `d x e`-dim tensor and an `e`-dim offset, see `Elsewhere`, and the indices of the `e`
+            parameters that have a counterpart.
+        """
+        numeric = [k for k in range(cube.dim) if k not in cube.categorical_columns]
+        names = [cube.column_names[k] for k in numeric]
+        shares, kept = carried(names, self.names)
+        here = torch.tensor([_bounds(cube.search_space[n]) for n in names], dtype=torch.double)
+        low, high = (
+            torch.tensor([self.bounds[k] for k in kept], dtype=torch.double).reshape(-1, 2).T
+        )
+        here = here.reshape(-1, 2)
+        mapped = torch.zeros((cube.dim, len(kept)), dtype=torch.double)
+        mapped[numeric] = (here[:, 1] - here[:, 0])[:, None] * shares / (high - low)
+        return mapped, (here[:, 0] @ shares - low) / (high - low), kept
 
     def _find(self, label: str | None, place: int) -> Objective | None:
         if label is None or any(one.name is None for one in self.objectives):
@@ -154,6 +182,13 @@ def _numeric(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistributio
         for name, d in sorted(space.items())
         if not d.single() and not isinstance(d, CategoricalDistribution)
     }
+
+
+def _bounds(distribution: BaseDistribution) -> list[float]:
+    """Return a number's bounds; those of the cube where its scale is logarithmic."""
+    if isinstance(distribution, FloatDistribution | IntDistribution) and not distribution.log:
+        return [float(distribution.low), float(distribution.high)]
+    return [0.0, 1.0]
 
 
 def _objective(label: str | None, process: Process) -> Objective:

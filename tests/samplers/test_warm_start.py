@@ -71,7 +71,8 @@ def _hint(generator: torch.Generator) -> Elsewhere:
         kernel=Kernel(torch.ones(2, dtype=torch.double), torch.zeros((2, 0), dtype=torch.long)),
         mean=0.2,
     )
-    return Elsewhere(torch.rand(4, 2, generator=generator, dtype=torch.double), process)
+    mapped = torch.rand(4, 2, generator=generator, dtype=torch.double)
+    return Elsewhere(mapped, torch.full((2,), 0.1, dtype=torch.double), process)
 
 
 def test_gradient_with_a_hint() -> None:
@@ -167,6 +168,37 @@ def test_a_study_without_trials_tells_nothing() -> None:
     chosen.optimize(lambda trial: trial.suggest_categorical("a", [1, 2]), n_trials=2)
     with pytest.raises(ValueError, match="share numeric parameters"):
         SIPSampler(warm_start=[chosen])
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 2.0), (-0.5, 1.5), (0.2, 0.8)])
+def test_weights_are_carried_not_their_place_between_the_bounds(
+    bounds: tuple[float, float],
+) -> None:
+    source, study = Source.of(_study(EFFECTS)), _study(EFFECTS, n=3, seed=2)
+    rng, names = np.random.default_rng(3), _names(8)
+    wide = dict.fromkeys(names, optuna.distributions.FloatDistribution(*bounds))
+    rows = [dict(zip(names, x.tolist(), strict=True)) for x in rng.uniform(0.2, 0.8, (4, 8))]
+    cubes = UnitCube(study.trials[0].distributions), UnitCube(wide)
+    labels = [None, None]
+    told = [source.hints(cube, labels)[0] for cube in cubes]
+    assert told[0] is not None and told[1] is not None
+    plain = told[0].mean(cubes[0].encode(rows)).tolist()
+    assert told[1].mean(cubes[1].encode(rows)).tolist() == pytest.approx(plain)
+
+
+def test_choices_with_numbers_are_no_layers() -> None:
+    source = Source.of(_study(EFFECTS))
+    bits = optuna.distributions.CategoricalDistribution(["int8", "int4"])
+    space = {f"block_{k}": optuna.distributions.FloatDistribution(0.0, 1.0) for k in range(4)}
+    cube = UnitCube({**space, "precision_0": bits, "precision_1": bits})
+    (hint, _) = source.hints(cube, [None, None])
+    assert hint is not None
+    row = {**dict.fromkeys(space, 0.3), "precision_0": "int8", "precision_1": "int4"}
+    same = UnitCube(_study(EFFECTS, n=1).trials[0].distributions)
+    (plain, _) = source.hints(same, [None, None])
+    assert plain is not None
+    expected = plain.mean(same.encode([dict.fromkeys(_names(8), 0.3)]))
+    assert hint.mean(cube.encode([row])).tolist() == pytest.approx(expected.tolist())
 
 
 def test_choices_get_no_hint() -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from command import invoke
 from mergefront.errors import SpecError
+from mergefront.samplers import has_sources
 from mergefront.study import StudySpec
 from mergefront.study.dry_run import plan_study
 from mergefront.study.seeding import init_study
@@ -41,9 +42,26 @@ def test_a_study_begins_with_what_another_found(earlier: Path, tmp_path: Path) -
     assert invoke("run", str(path)).exit_code == 0
     study = load_study(spec)
     assert len([t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]) == 10
-    # Later runs read what is kept: the earlier study may be gone by then.
-    gone = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"warm_start": []})})
-    init_study(StudyInputs.of(gone))
+
+
+def test_sources_are_read_once_and_may_be_named_later(earlier: Path, tmp_path: Path) -> None:
+    storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
+    brief = optuna.create_study(
+        study_name="brief", storage=storage, directions=["maximize", "minimize"]
+    )
+    brief.set_metric_names(["accuracy", "tokens"])
+    brief.optimize(lambda trial: (trial.suggest_float("layer_000", 0, 1), 1.0), n_trials=3)
+    path = _later(tmp_path, earlier, "brief")
+    spec = StudySpec.from_yaml(path)
+    without = spec.model_copy(
+        update={"sampler": spec.sampler.model_copy(update={"warm_start": []})}
+    )
+    assert not has_sources(init_study(StudyInputs.of(without)))
+    assert "warm start" in dict(plan_study(spec))
+    assert has_sources(init_study(StudyInputs.of(spec)))
+    optuna.delete_study(study_name="brief", storage=storage)
+    assert has_sources(init_study(StudyInputs.of(spec)))
+    assert "warm start" not in dict(plan_study(spec))  # it is kept
 
 
 @pytest.mark.parametrize("form", ["{spec}", "{storage}#small", "small"])
