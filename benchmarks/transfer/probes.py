@@ -25,9 +25,9 @@ from problems.suite import _FIVE
 from problems.synthetic import N_QUESTIONS, Synthetic
 from scipy.stats import spearmanr
 from torch import Tensor
-from warm import BUDGET, N_START, _mean, _recommended
+from warm import BUDGET, _mean, _recommended, search
 
-from mergefront.samplers import SIPSampler, sip_sampler
+from mergefront.samplers import sip_sampler
 
 # The package exports a function of the module's name.
 DENOISE = import_module("mergefront.samplers.denoise")
@@ -141,25 +141,12 @@ def _scores(task: tuple[str, str, int]) -> tuple[float, float]:
         mock.patch.object(sip_sampler, "hints_of", lambda *_: hints),
         mock.patch.object(DENOISE, "hints_of", lambda *_: hints),
     ):
-        study = _search(problem, importance, budget)
+        study = search(problem, 0, budget, importance=importance)
         recommended = _recommended(study, problem, budget)
     points = [[trial.params[k] for k in problem.names] for trial in study.trials]
     truths = problem.truth(torch.tensor(points, dtype=torch.double)).numpy()
     volume = 1 - hypervolume(truths, problem.reference) / problem.best_hypervolume
     return float(volume), recommended
-
-
-def _search(problem: Synthetic, importance: dict[str, float] | None, budget: int) -> optuna.Study:
-    sampler = SIPSampler(importance=importance, n_startup_trials=N_START, seed=0)
-    study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
-    rng = np.random.default_rng([0, 29])
-    for _ in range(budget):
-        trial = study.ask()
-        x = np.array([trial.suggest_float(name, 0.0, 1.0) for name in problem.names])
-        measured = problem.measure(x, rng)
-        trial.set_user_attr("standard_errors", measured.errors.tolist())
-        study.tell(trial, measured.values.tolist())
-    return study
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ def _scores(name: str, source: str) -> dict[str, list[float]]:
     make, earlier = SOURCES[source], []
     if make is not None:
         rng = np.random.default_rng([int(name.split("/")[-1]), 5])
-        earlier = [_search(make(problem, rng), 1)]
-    study = _search(problem, 0, earlier)
+        earlier = [search(make(problem, rng), 1)]
+    study = search(problem, 0, warm_start=earlier)
     points = [[trial.params[k] for k in problem.names] for trial in study.trials]
     truths = problem.truth(torch.tensor(points, dtype=torch.double)).numpy()
     whole = problem.best_hypervolume
@@ -131,11 +131,12 @@ def _scores(name: str, source: str) -> dict[str, list[float]]:
     }
 
 
-def _search(problem: Synthetic, seed: int, earlier: Sequence[optuna.Study] = ()) -> optuna.Study:
-    sampler = SIPSampler(n_startup_trials=N_START, seed=seed, warm_start=earlier)
+def search(problem: Synthetic, seed: int, budget: int = BUDGET, **options: Any) -> optuna.Study:
+    """Search a problem with our sampler and some of its options."""
+    sampler = SIPSampler(n_startup_trials=N_START, seed=seed, **options)
     study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler)
     rng = np.random.default_rng([seed, 29])
-    for _ in range(BUDGET):
+    for _ in range(budget):
         trial = study.ask()
         x = np.array([trial.suggest_float(name, 0.0, 1.0) for name in problem.names])
         measured = problem.measure(x, rng)

@@ -9,13 +9,11 @@ reference point, and differences are paired by seed.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 
 import front as fronts
 import optuna
-from racing import REFERENCE
+from racing import REFERENCE, _mean
 
 from mergefront.objectives import MergeObjective
 from mergefront.study import StudySpec
@@ -79,11 +77,6 @@ def _spec(out: Path, seed: int, knows: bool, n: int) -> StudySpec:
         source = fronts.study_spec(out, f"seed-{seed}", 60, seed).study
         content["sampler"]["warm_start"] = [f"{source.storage}#{source.name}"]
     return StudySpec.parse(content, fronts.SPEC.parent)
-
-
-def _mean(values: Sequence[float]) -> str:
-    error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return f"{fmean(values):.3f} ± {error:.3f}"
 
 
 if __name__ == "__main__":
