@@ -1,7 +1,11 @@
 """A whole study on vLLM."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import vllm_on_cpu  # noqa: F401 - sets the environment, or skips
 from joint_study import write_joint_spec
@@ -32,7 +36,20 @@ def test_a_study_measures_what_it_measures_with_transformers(tmp_path: Path) -> 
     assert len(ours) == 4
 
 
-def test_a_study_over_operators_and_experts_does_so_too(tmp_path: Path) -> None:
+JOINT = partial(write_joint_spec, study={"trials": 12})
+ROUNDED = partial(
+    write_spec,
+    study={"trials": 10},
+    merge={"precision": {"choose": ["int8", "int4"], "groups": 2}},
+)
+
+
+@pytest.mark.parametrize(
+    ("write", "n"), [(JOINT, 12), (ROUNDED, 10)], ids=["operators and experts", "precisions"]
+)
+def test_a_study_over_choices_does_so_too(
+    write: Callable[..., Path], n: int, tmp_path: Path
+) -> None:
     values = []
     for backend, more in (
         ("vllm", {"engine": {"max_model_len": 120, "max_num_seqs": 16}}),
@@ -41,21 +58,6 @@ def test_a_study_over_operators_and_experts_does_so_too(tmp_path: Path) -> None:
         folder = tmp_path / backend
         folder.mkdir()
         asked = {"sampler": {"preset": "random"}, "evaluation": {"backend": backend, **more}}
-        values.append(_measured(write_joint_spec(folder, 8, study={"trials": 12}, **asked)))
+        values.append(_measured(write(folder, 8, **asked)))
     assert values[0] == values[1]
-    assert len(values[0]) == 12
-
-
-def test_a_study_over_precisions_does_so_too(tmp_path: Path) -> None:
-    values = []
-    for backend, more in (
-        ("vllm", {"engine": {"max_model_len": 120, "max_num_seqs": 16}}),
-        ("transformers", {}),
-    ):
-        folder = tmp_path / backend
-        folder.mkdir()
-        asked = {"sampler": {"preset": "random"}, "evaluation": {"backend": backend, **more}}
-        merge = {"precision": {"choose": ["int8", "int4"], "groups": 2}}
-        values.append(_measured(write_spec(folder, 8, study={"trials": 10}, merge=merge, **asked)))
-    assert values[0] == values[1]
-    assert len(values[0]) == 10
+    assert len(values[0]) == n
