@@ -90,7 +90,7 @@ class Part:
         index: The layer's index; None outside the layers.
         module: `attn` or `mlp`, each with the norms that belong to it; None outside the layers.
         linear: Whether it is known to be the matrix of a linear layer inside a layer of the model,
-            whose precision may be chosen. Names do not tell: see `derived.with_linear`.
+            whose precision may be chosen. Names do not tell: see `derived.table_plan`.
     """
 
     kind: Kind
