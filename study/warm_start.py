@@ -2,7 +2,7 @@
 
 import optuna
 
-from ..errors import SpecError, StudyError
+from ..errors import MergefrontError, SpecError, StudyError
 from ..samplers import Source
 from .spec.base import near_hint
 from .spec.inputs import StudyInputs
@@ -23,7 +23,10 @@ def sources_of(inputs: StudyInputs) -> list[Source]:
         SpecError: If one is not there, has measured nothing, or shares no objective or no weight
             with this study.
     """
-    return [_source(reference, inputs) for reference in inputs.spec.sampler.warm_start]
+    return [
+        _source(place, reference, inputs)
+        for place, reference in enumerate(inputs.spec.sampler.warm_start)
+    ]
 
 
 def described(source: Source, inputs: StudyInputs) -> str:
@@ -36,8 +39,11 @@ def described(source: Source, inputs: StudyInputs) -> str:
     )
 
 
-def _source(reference: str, inputs: StudyInputs) -> Source:
-    study = _study(reference, inputs.spec)
+def _source(place: int, reference: str, inputs: StudyInputs) -> Source:
+    try:
+        study = _study(reference, inputs.spec)
+    except MergefrontError as error:  # which speaks of a study's own storage, or of a spec
+        raise SpecError(f"sampler.warm_start[{place}]: {error}") from error
     try:
         source = Source.of(study)
     except ValueError as error:
@@ -69,7 +75,7 @@ def _study(reference: str, spec: StudySpec) -> optuna.Study:
     except KeyError:
         names = optuna.get_all_study_names(storage)
         raise StudyError(
-            f"sampler.warm_start names the study {name!r}, but "
+            f"It names the study {name!r}, but "
             f"{shown_url(url or spec.study.storage)} has none of that name"
             f"{near_hint(name, names)}"
         ) from None

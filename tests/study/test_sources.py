@@ -79,7 +79,7 @@ def test_what_cannot_be_read_is_said_before_anything_is_created(
     for ask in (("run", str(path), "--dry-run"), ("run", str(path))):
         result = invoke(*ask)
         assert result.exit_code != 0
-        assert "names the study 'smal'" in result.output
+        assert "sampler.warm_start[0]: It names the study 'smal'" in result.output
         assert "did you mean 'small'?" in result.output
     storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
     assert optuna.get_all_study_names(storage).count(f"later-{tmp_path.name}") == 0
@@ -109,3 +109,23 @@ def test_passwords_of_sources_are_not_kept() -> None:
         shown_reference("postgresql://me:secret@host/db#one") == "postgresql://me:***@host/db#one"
     )
     assert shown_reference("one") == "one"
+
+
+@pytest.mark.parametrize("reference", ["", "#", "postgresql://me:secret@host/db#"])
+def test_a_reference_names_a_study(earlier: Path, tmp_path: Path, reference: str) -> None:
+    path = _later(tmp_path, earlier)
+    content = yaml.safe_load(path.read_text())
+    content["sampler"]["warm_start"] = [reference]
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(SpecError, match="warm_start must name studies") as refused:
+        StudySpec.from_yaml(path)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("reference", ["sqlite:///none.db#small", "gone.yaml"])
+def test_a_source_that_cannot_be_opened_is_said_where_it_is_named(
+    earlier: Path, tmp_path: Path, reference: str
+) -> None:
+    path = _later(tmp_path, earlier, "small", reference)
+    with pytest.raises(SpecError, match=r"sampler\.warm_start\[1\]: "):
+        plan_study(StudySpec.from_yaml(path))
