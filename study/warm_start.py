@@ -69,6 +69,8 @@ def _study(reference: str, spec: StudySpec) -> optuna.Study:
     if reference.endswith(_SPEC_FILES):
         return load_study(StudySpec.from_yaml(spec.folder / reference))
     url, _, name = reference.rpartition("#")
+    if not name.strip():  # the storage may hold a password
+        raise SpecError("It must name a study: NAME, STORAGE#NAME or a spec's file.")
     storage = open_storage(url or spec.study.storage, create=False)
     try:
         return optuna.load_study(study_name=name, storage=storage)

@@ -111,11 +111,6 @@ class SamplerSection(Section):
                 f"only the presets {', '.join(_SIP_PRESETS)} have warm_start, but got preset "
                 f"{self.preset!r}"
             )
-        if nameless := [one for one in self.warm_start if not one.rpartition("#")[2].strip()]:
-            raise ValueError(
-                f"warm_start must name studies: NAME, STORAGE#NAME or a spec file, but got "
-                f"{'a storage alone' if nameless[0].strip('# ') else repr(nameless[0])}"
-            )
         if self.lengthscales == "saas" and find_spec("numpyro") is None:
             raise ValueError(
                 "lengthscales 'saas' needs JAX and NumPyro; run `pip install 'mergefront[saas]'`"

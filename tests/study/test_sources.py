@@ -117,8 +117,8 @@ def test_a_reference_names_a_study(earlier: Path, tmp_path: Path, reference: str
     content = yaml.safe_load(path.read_text())
     content["sampler"]["warm_start"] = [reference]
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(SpecError, match="warm_start must name studies") as refused:
-        StudySpec.from_yaml(path)
+    with pytest.raises(SpecError, match="must name a study") as refused:
+        plan_study(StudySpec.from_yaml(path))
     assert "secret" not in str(refused.value)
 
 
