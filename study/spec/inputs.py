@@ -41,6 +41,7 @@ from ...objectives.merging import (
     find_blocks,
     plan_of,
 )
+from ...objectives.merging.precision import FORMATS
 from ...objectives.merging.settings import arm_name
 from .base import near_hint
 from .dialogue import chat_template_of, check_chat, load_task_of, stop_tokens_of
@@ -188,6 +189,8 @@ class StudyInputs:
         unused = {("router", "merge"), ("towers", "equal"), ("precision", "None")}
         unused |= {("blocks", "None"), ("order", "None")}
         rules = {f"merge.{k}": v for k, v in settings.items() if (k, str(v)) not in unused}
+        if settings["precision"] is not None:  # how it rounds is not for the spec to say
+            rules["merge.precision.scales"] = {n: list(f.groups) for n, f in FORMATS.items()}
         choose = self.spec.models.choose
         return rules | ({} if choose is None else {"models.choose": choose.model_dump()})
 

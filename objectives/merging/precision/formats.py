@@ -21,22 +21,23 @@ class Format:
         kind: Integers in two's complement, or floating numbers (e4m3).
         low: The least number.
         high: The greatest.
-        group: How many numbers of a row share a scale. Defaults to None: all of them.
+        groups: How many numbers of a row may share a scale, the most first. Defaults to (): all
+            of them share one.
     """
 
     bits: int
     kind: Literal["int", "float"]
     low: float
     high: float
-    group: int | None = None
+    groups: tuple[int, ...] = ()
 
     def group_size(self, width: int) -> int:
-        """Return how many numbers of a row share a scale: all of them, where groups do not fit.
+        """Return how many numbers of a row share a scale: all of them, where no group divides it.
 
         Args:
             width: Numbers in a row.
         """
-        return self.group if self.group is not None and width % self.group == 0 else width
+        return next((size for size in self.groups if width % size == 0), width)
 
     @property
     def reach(self) -> float:
@@ -44,11 +45,15 @@ class Format:
         return (self.high - self.low) / 2
 
 
+# What compressed-tensors' kernels know. The first is what is usual, the others are for models whose
+# rows it does not divide: one scale a row takes nearly everything from four bits.
+_GROUPS = (128, 64, 32)
+
 # The one that is not here, bfloat16, is what the merge is in.
 FORMATS: Mapping[str, Format] = {
     "fp8": Format(8, "float", -448.0, 448.0),
-    "int8": Format(8, "int", -128.0, 127.0, 128),
-    "int4": Format(4, "int", -8.0, 7.0, 128),
+    "int8": Format(8, "int", -128.0, 127.0, _GROUPS),
+    "int4": Format(4, "int", -8.0, 7.0, _GROUPS),
 }
 
 

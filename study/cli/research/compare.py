@@ -57,7 +57,7 @@ def compare(  # noqa: PLR0913 - a command's options
         typer.Option(
             "--seeds",
             metavar="N",
-            help="Number of searches per preset, with seeds from 0; or the seeds: 0,3,7.",
+            help="Number of searches per preset, with seeds from 0; or the seeds: 0,3,7 (one: 7,).",
         ),
     ] = "5",
     trials: TrialsOption = None,
@@ -144,14 +144,15 @@ def _clock(
 
 def _seeds(text: str) -> list[int]:
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
     except ValueError:
         numbers = []
     if len(numbers) == 1 and "," not in text:
         numbers = list(range(numbers[0]))
     if not numbers or min(numbers) < 0:
         raise SpecError(
-            f"--seeds must be how many, e.g. 5, or a list of them, e.g. 0,1,2, but got {text!r}."
+            "--seeds must be how many, e.g. 5, or a list of them, e.g. 0,1,2 (of one: 7,), but got "
+            f"{text!r}."
         )
     return list(dict.fromkeys(numbers))
 

@@ -52,7 +52,7 @@ def _args(form: Format, width: int) -> QuantizationArgs:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("width", [256, 128, 96, 50])
+@pytest.mark.parametrize("width", [256, 192, 128, 96, 50])
 @pytest.mark.parametrize("name", FORMATS)
 def test_numbers_and_scales_are_the_librarys(name: str, width: int, dtype: torch.dtype) -> None:
     form, args = FORMATS[name], _args(FORMATS[name], width)
@@ -68,7 +68,7 @@ def test_numbers_and_scales_are_the_librarys(name: str, width: int, dtype: torch
     assert torch.equal(found.values.float(), numbers)
 
 
-@pytest.mark.parametrize("width", [256, 50])
+@pytest.mark.parametrize("width", [256, 192, 96, 50])
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_is_stored_decompresses_to_what_was_measured(name: str, width: int) -> None:
     form = FORMATS[name]
@@ -99,6 +99,15 @@ def test_four_bits_by_hand() -> None:
     assert packed.tolist() == [[0x8A8A0F]]
     round_weight(weight, FORMATS["int4"])
     assert weight.tolist() == [[14.0, -16.0, 4.0, 0.0, 4.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("width", "sizes"),
+    [(4096, 128), (576, 64), (1536, 128), (96, 32), (64, 64), (50, 50)],
+)
+def test_rows_have_the_largest_group_that_divides_them(width: int, sizes: int) -> None:
+    assert [FORMATS[name].group_size(width) for name in ("int8", "int4")] == [sizes, sizes]
+    assert FORMATS["fp8"].group_size(width) == width
 
 
 def test_bytes_by_hand() -> None:

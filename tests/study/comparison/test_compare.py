@@ -199,6 +199,6 @@ def test_a_long_variant_has_a_name_that_files_may_have(tmp_path: Path) -> None:
     assert all(len(name) < 120 for name in names)
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("1,1,2,1", [1, 2])])
+@pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("1,1,2,1", [1, 2]), ("7,", [7])])
 def test_a_seed_counts_once(text: str, seeds: list[int]) -> None:
     assert _seeds(text) == seeds

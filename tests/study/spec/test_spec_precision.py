@@ -35,8 +35,14 @@ def test_one_precision_is_no_parameter_and_a_choice_is_one_a_group(tmp_path: Pat
 
 
 def test_without_a_precision_the_fingerprint_is_what_it_was(tmp_path: Path) -> None:
-    assert "merge.precision" not in _inputs(tmp_path).settings_print()
-    assert _inputs(tmp_path, **_merge("fp8")).settings_print()["merge.precision"] == "fp8"
+    without = _inputs(tmp_path).settings_print()
+    assert not [name for name in without if name.startswith("merge.precision")]
+
+
+def test_how_it_is_rounded_is_in_the_fingerprint(tmp_path: Path) -> None:
+    found = _inputs(tmp_path, **_merge("fp8")).settings_print()
+    assert found["merge.precision"] == "fp8"
+    assert found["merge.precision.scales"]["int4"] == [128, 64, 32]
 
 
 @pytest.mark.parametrize(
