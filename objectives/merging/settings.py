@@ -1,6 +1,6 @@
 """How the weights of a model are parametrised, and by which operators they are merged."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -92,6 +92,20 @@ class Arm:
     def experts_label(self) -> str:
         """Numbers of the experts: `1+2` are merged at once, `2>1` first the second."""
         return (">" if self.is_chain else "+").join(map(str, self.experts))
+
+    @property
+    def formula(self) -> Hashable:
+        """What decides its merges: arms of one formula are the same merge at all weights.
+
+        TIES elects signs among several experts; of one expert that is kept whole it is the linear
+        merge, and so are its relatives.
+        """
+        operator = OPERATORS[self.operator]
+        if operator.dense is None or self.density != 1.0:
+            return self.label, self.experts
+        options = {"lambda": 1.0, "normalize": 0.0, **operator.options(self.parameters)}
+        elects = operator.dense == "election" and len(self.experts) > 1
+        return elects, options["lambda"], options["normalize"], self.experts
 
     @property
     def keeps_experts(self) -> bool:

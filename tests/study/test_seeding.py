@@ -143,7 +143,7 @@ def test_what_differs_in_a_long_list_is_shown(tmp_path: Path) -> None:
 def test_a_budget_of_tokens_is_not_spent_on_uniform_merges(tmp_path: Path) -> None:
     study = {"trials": None, "budget": {"tokens": 3000}}
     models = {"experts": [str(EXPERT), str(EXPERT), str(EXPERT)], "choose": {}}
-    merge = {"operator": [*OPERATORS, "sce", "task_arithmetic"]}
+    merge = {"operator": [*OPERATORS, "sce", {"name": "breadcrumbs", "density": 0.5}]}
     path = write_spec(
         tmp_path, 4, study=study, models=models, merge=merge, sampler={"n_startup_trials": 6}
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class Operator:
         max_experts: The most experts that it is defined for; None for any number.
         exact_ends: Whether one expert with weight 1, all others at 0, is that expert exactly.
         parameters: What may stand under `merge.parameters`.
+        dense: What it does with task vectors that are kept whole: operators of one name do the
+            same. None for one that shares its formula with no other.
         between: The same formula for base and one expert, on tensors of the stored precision, if
             that gives the same bits as float32 arithmetic rounded once, and sooner. Takes memory
             for the result as `out`, or None.
@@ -64,6 +67,7 @@ class Operator:
     max_experts: int | None = None
     exact_ends: bool = False
     parameters: tuple[Parameter, ...] = ()
+    dense: Literal["sum", "election"] | None = None
     between: Callable[..., Tensor] | None = None
 
     def keeps_expert(self, options: Options, density: float) -> bool:

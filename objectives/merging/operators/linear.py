@@ -47,7 +47,9 @@ def _passthrough(
 
 
 # `torch.lerp` computes in float32 whatever it is given, and rounds once.
-LINEAR = Operator("linear", _linear, elementwise=True, exact_ends=True, between=torch.lerp)
+LINEAR = Operator(
+    "linear", _linear, elementwise=True, exact_ends=True, dense="sum", between=torch.lerp
+)
 NEARSWAP = Operator("nearswap", _nearswap, elementwise=True, max_experts=1)
 PASSTHROUGH = Operator(
     "passthrough",

@@ -133,6 +133,7 @@ def _family(
         on_deltas=True,
         sparsify=sparsify,
         parameters=parameters,
+        dense="election" if elect else "sum",
     )
 
 

@@ -45,8 +45,8 @@ class Format:
         return (self.high - self.low) / 2
 
 
-# What compressed-tensors' kernels know. The first is what is usual, the others are for models whose
-# rows it does not divide: one scale a row takes nearly everything from four bits.
+# What compressed-tensors' kernels know. The first is usual, the others are for models whose rows
+# it does not divide: one scale a row takes nearly everything from four bits.
 _GROUPS = (128, 64, 32)
 
 # The one that is not here, bfloat16, is what the merge is in.

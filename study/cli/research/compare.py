@@ -57,7 +57,7 @@ def compare(  # noqa: PLR0913 - a command's options
         typer.Option(
             "--seeds",
             metavar="N",
-            help="Number of searches per preset, with seeds from 0; or the seeds: 0,3,7 (one: 7,).",
+            help="Number of searches per preset, with seeds from 0; or the seeds: 0,3,7 or 7,.",
         ),
     ] = "5",
     trials: TrialsOption = None,
@@ -151,7 +151,7 @@ def _seeds(text: str) -> list[int]:
         numbers = list(range(numbers[0]))
     if not numbers or min(numbers) < 0:
         raise SpecError(
-            "--seeds must be how many, e.g. 5, or a list of them, e.g. 0,1,2 (of one: 7,), but got "
+            "--seeds must be how many, e.g. 5, or a list of them, e.g. 0,1,2 (one: 7,), but got "
             f"{text!r}."
         )
     return list(dict.fromkeys(numbers))

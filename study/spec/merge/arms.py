@@ -28,7 +28,9 @@ def check_order(arms: Iterable[Arm], merge: MergeSection) -> None:
 
 
 def arms_of(models: ModelsSection, merge: MergeSection) -> tuple[tuple[Arm, ...], list[str]]:
-    """Return what a candidate may be merged by, and which operators do not take which experts.
+    """Return what a candidate may be merged by, and what is left out, with the reason.
+
+    An operator may not take so many experts, or merge them as another one does.
 
     Returns:
         All arms, none where there is no choice; and one text for each thing left out.
@@ -42,8 +44,9 @@ def arms_of(models: ModelsSection, merge: MergeSection) -> tuple[tuple[Arm, ...]
     left_out: list[str] = []
     for section in merge.operators:
         found, missing = _arms_of_one(section, models, merge)
-        arms += found
-        left_out += missing
+        new, known = _new_among(found, arms)
+        arms += new
+        left_out += [*missing, *known]
     _check_arms(arms, merge)
     return tuple(arms), left_out
 
@@ -72,6 +75,29 @@ def _arms_of_one(
             f"{'; '.join(left_out)}. Remove it, or change models.choose"
         )
     return arms, left_out
+
+
+def _new_among(found: list[Arm], known: list[Arm]) -> tuple[list[Arm], list[str]]:
+    """Return the arms of an operator that merge otherwise than known ones; what the others are.
+
+    Raises:
+        ValueError: If none does.
+    """
+    alike = [(arm, next((k for k in known if k.formula == arm.formula), None)) for arm in found]
+    new = [arm for arm, like in alike if like is None]
+    first = {len(arm.experts): like for arm, like in reversed(alike) if like is not None}
+    if not new and first:
+        label, other = found[0].label, next(iter(first.values())).label
+        if label != other:  # told better where it is spelled twice
+            raise ValueError(
+                f"operators to choose from must differ, but {label} gives the merges of {other}; "
+                "remove one of them, or give it a density below 1 if it takes one"
+            )
+        return found, []
+    return new, [
+        f"{found[0].label} of {n} expert{'s' * (n > 1)} (the merge of {like.label})"
+        for n, like in sorted(first.items())
+    ]
 
 
 def _groups(

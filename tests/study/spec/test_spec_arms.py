@@ -8,6 +8,7 @@ import pytest
 from mergefront.errors import SpecError
 from mergefront.study import StudySpec
 from mergefront.study.first_trials import spread_arms
+from mergefront.study.spec.merge.arms import arms_of
 
 CONTENT: dict[str, Any] = {
     "study": {"name": "a", "storage": "sqlite:///a.db", "trials": 20},
@@ -126,6 +127,14 @@ def test_a_spec_with_choices_survives_being_written_and_read() -> None:
         ({"models": {"choose": {"max": 4}}}, "at most 3 experts"),
         ({"merge": {"operator": ["linear", "ties"], "order": "search"}}, "there is none"),
         (
+            {"merge": {"operator": ["linear", "ties", "dare_ties"]}},
+            "dare_ties gives the merges of ties; remove one of them, or give it a density",
+        ),
+        (
+            {"merge": {"operator": ["linear", "ties"]}, "models": {"experts": ["e"]}},
+            "ties gives the merges of linear",
+        ),
+        (
             {"merge": {"operator": ["linear", "ties"]}, "sampler": {"preset": "sip-bmm"}},
             "the preset is sip-bmm",
         ),
@@ -147,10 +156,25 @@ def test_what_cannot_be_searched_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_merge_has_one_arm() -> None:
+    """At density 1 one expert elects itself whole: TIES is then the linear merge."""
+    spec = _spec(
+        models={"choose": {"max": 2}, "experts": ["e", "f"]},
+        merge={"operator": ["linear", "ties", {"name": "della", "density": 0.5}]},
+    )
+    assert _labels(spec) == [
+        *("linear 1", "linear 2", "linear 1+2"),
+        "ties 1+2",
+        *("della(density=0.5) 1", "della(density=0.5) 2", "della(density=0.5) 1+2"),
+    ]
+    _, left_out = arms_of(spec.models, spec.merge)
+    assert left_out == ["ties of 1 expert (the merge of linear)"]
+
+
 def test_first_arms_have_all_operators_and_all_experts_early() -> None:
     arms = _spec(
         models={"choose": {"max": 2}, "experts": ["e", "f"]},
-        merge={"operator": ["linear", "ties", "karcher"]},
+        merge={"operator": ["linear", {"name": "ties", "density": 0.5}, "karcher"]},
     ).arms
     first = [arms[place] for place in spread_arms(arms, 3)]
     assert {arm.operator for arm in first} == {"linear", "ties", "karcher"}
