@@ -108,9 +108,11 @@ bench-methods: install
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/methods/on_problems.py --out runs/methods/problems
 	$(COMPARE) --presets $(METHODS),$(SWEEPS),$(PRIORS),$(GRANULARITIES)
 
-# One study over several operators, beside others; what is finished is not repeated. Three hours on one core.
+# One study over several operators, beside others; what is finished is not repeated. Five hours on one core.
+JOINT_PAIRS = demo double-heavy+reverse-heavy reverse-light+shift-heavy rotate-heavy+sort-light
 bench-joint: install
-	$(BIN)/python benchmarks/joint/joint_demo.py --out runs/joint/demo
+	for pair in $(JOINT_PAIRS); do $(BIN)/python benchmarks/joint/joint_live.py --pair $$pair || exit 1; done
+	PYTHONPATH=benchmarks/simmerge $(BIN)/python benchmarks/joint/joint_table.py
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/joint/joint_ways.py --out runs/joint/problems
 
 # What earlier studies tell a search, and single-layer probes; two hours on two cores.
@@ -151,8 +153,8 @@ bench-evaluation: install
 PRESETS ?= mergefront,uniform,sip-bmm,ap-bmm,bambo,gp,nsga2,random
 SEEDS ?= 3
 bench-smollm2: runs/smollm2/base
-	$(BIN)/mergefront compare examples/smollm2/study.yaml --storage sqlite:///runs/smollm2/compare.db \
-	  --presets $(PRESETS) --seeds $(SEEDS)
+	head -n 150 examples/smollm2/questions/validation.jsonl > runs/smollm2/validation-first-150.jsonl
+	$(BIN)/mergefront compare benchmarks/smollm2/compare.yaml --presets $(PRESETS) --seeds $(SEEDS)
 
 bench-storage: install
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/storage/protocol.py

@@ -50,8 +50,8 @@ class Phase:
     warmup: int = 50
 
 
-def model_config() -> Qwen3Config:
-    """Return the architecture: Qwen3, 8 layers, about half a million parameters.
+def model_config(n_layers: int = 8) -> Qwen3Config:
+    """Return the architecture: Qwen3; with 8 layers, about half a million parameters.
 
     `head_dim` 32 is the smallest that other inference engines' kernels accept.
     """
@@ -59,7 +59,7 @@ def model_config() -> Qwen3Config:
         vocab_size=len(task.VOCABULARY),
         hidden_size=64,
         intermediate_size=192,
-        num_hidden_layers=8,
+        num_hidden_layers=n_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=32,
@@ -72,9 +72,9 @@ def model_config() -> Qwen3Config:
     )
 
 
-def initial_model() -> Qwen3ForCausalLM:
+def initial_model(n_layers: int = 8) -> Qwen3ForCausalLM:
     """Return a model with random weights; projections into the residual stream start smaller."""
-    config = model_config()
+    config = model_config(n_layers)
     model = Qwen3ForCausalLM(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -238,17 +238,18 @@ def write_questions(directory: Path) -> None:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train each parent; the defaults made the committed weights."""
+    """How long to train parents, of how many layers; the defaults made the committed weights."""
 
     base_steps: int = 700
     expert_steps: int = 200
     seed: int = 0
+    n_layers: int = 8
 
 
 def train_pair(out: Path, schedule: Schedule) -> None:
     """Train both parents and write them with their questions."""
     torch.manual_seed(schedule.seed)
-    model = initial_model()
+    model = initial_model(schedule.n_layers)
     train(model, base_phase(schedule.base_steps), schedule.seed + 1)
     save_checkpoint(model, out / "base")
     train(model, expert_phase(schedule.expert_steps), schedule.seed + 5)
@@ -263,10 +264,13 @@ def main() -> None:
     parser.add_argument("--base-steps", type=int, default=Schedule.base_steps)
     parser.add_argument("--expert-steps", type=int, default=Schedule.expert_steps)
     parser.add_argument("--seed", type=int, default=Schedule.seed)
+    parser.add_argument("--layers", type=int, default=Schedule.n_layers)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    schedule = Schedule(arguments.base_steps, arguments.expert_steps, arguments.seed)
+    schedule = Schedule(
+        arguments.base_steps, arguments.expert_steps, arguments.seed, arguments.layers
+    )
     train_pair(arguments.out, schedule)
 
 

@@ -1,10 +1,10 @@
-"""One study over three operators on the demo pair, beside other ways to spend the same answers.
+"""One study over three operators on live models, beside other ways to spend the same answers.
 
     make bench-joint
 
-Every way gets 24 evaluations of 120 of the search's questions; each seed has its own questions.
-What counts is the hypervolume of the reported front (denoised) on 256 questions of the split
-`test`. Finished runs are kept in the folder and not repeated.
+Every way gets 24 evaluations of 120 questions; each seed has its own questions. What counts is the
+hypervolume of the reported front (denoised) on 256 fresh questions of each task. Finished runs are
+kept in the folder and not repeated.
 """
 
 import argparse
@@ -21,11 +21,11 @@ import numpy as np
 import optuna
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
+from joint_pairs import DEMO, PAIRS, sections
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective
 from mergefront.samplers import ArmSampler, PerTrialSampler, SIPSampler, denoise, signs
 from mergefront.study import StudySpec
@@ -39,20 +39,23 @@ OPERATORS = [
     {"name": "ties", "density": 0.5},
     {"name": "dare_linear", "density": 0.5},
 ]
-BUDGET, N_QUESTIONS, N_FRESH = 24, 120, 256
+BUDGET = 24
 
 
 def main() -> None:
     """Run what is missing, then print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/joint/demo"))
+    parser.add_argument("--out", type=Path, default=Path("runs/joint"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--pair", choices=PAIRS, default=DEMO)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    found = [_load_or_run(arguments.out, seed) for seed in range(arguments.seeds)]
-    print(f"\n| way | validated hypervolume | less than joint's ({len(found)} seeds) |")
+    seeds, out = range(arguments.seeds), arguments.out / arguments.pair
+    found = [_load_or_run(out, arguments.pair, seed) for seed in seeds]
+    print(f"\n{arguments.pair}, {len(found)} seeds\n")
+    print("| way | validated hypervolume | less than joint's |")
     print("|---|---|---|")
     for name in found[0]["volumes"]:
         volumes = [each["volumes"][name] for each in found]
@@ -69,12 +72,12 @@ def _mean(values: Sequence[float], digits: int = 2) -> str:
     return f"{fmean(values):.{digits}f} ± {error:.{digits}f}"
 
 
-def _load_or_run(out: Path, seed: int) -> dict[str, Any]:
+def _load_or_run(out: Path, pair: str, seed: int) -> dict[str, Any]:
     path = out / f"{seed}.json"
     if not path.exists():
         folder = out / str(seed)
         folder.mkdir(parents=True, exist_ok=True)
-        content = _Bench(_inputs(folder, seed), seed).results()
+        content = _Bench(_inputs(pair, folder, seed), seed).results()
         part = path.with_suffix(".part")
         part.write_text(json.dumps(content))
         part.rename(path)
@@ -82,25 +85,12 @@ def _load_or_run(out: Path, seed: int) -> dict[str, Any]:
     return dict(content)
 
 
-def _inputs(folder: Path, seed: int) -> StudyInputs:
+def _inputs(pair: str, folder: Path, seed: int) -> StudyInputs:
     """Write the questions of a seed and return the inputs of the study over all operators."""
-    for split, n, rng in (
-        ("search", N_QUESTIONS, np.random.default_rng([seed, 1])),
-        ("test", N_FRESH, np.random.default_rng(2)),
-    ):
-        lines = (QUESTIONS / f"{split}.jsonl").read_text().splitlines()
-        chosen = rng.permutation(len(lines))[:n]
-        (folder / f"{split}.jsonl").write_text("".join(lines[i] + "\n" for i in chosen))
     spec = {
         "study": {"name": "joint", "storage": f"sqlite:///{folder}/study.db", "trials": BUDGET},
-        "models": {"base": str(BASE), "experts": [str(EXPERT)], "dtype": "float32"},
         "merge": {"operator": OPERATORS},
-        "objectives": [{"metric": "accuracy"}, {"metric": "tokens"}],
-        "evaluation": {
-            "max_new_tokens": 64,
-            "batch_size": 128,
-            "tasks": [{"name": "demo", "files": {s: f"{s}.jsonl" for s in ("search", "test")}}],
-        },
+        **sections(pair, folder, seed),
     }
     return StudyInputs.of(StudySpec.parse(spec, folder))
 
@@ -211,15 +201,17 @@ class _Bench:
 
     @cached_property
     def _reference(self) -> list[float]:
-        """A tenth of the parents' range beyond the worse parent, on fresh questions."""
-        plan = self.inputs.plan
-        base, expert = (
-            np.array(self.fresh.measure(params).values)
-            for params in (plan.uniform(0.0), plan.expert(1))
-        )
-        low, high = np.minimum(base, expert), np.maximum(base, expert)
-        reference: list[float] = [float(low[0] - 0.1 * (high - low)[0])]
-        return [*reference, float(high[1] + 0.1 * (high - low)[1])]
+        """A tenth of the parents' range beyond the worst parent, on fresh questions."""
+        plan, directions = self.inputs.plan, self.inputs.spec.directions
+        parents = [
+            plan.uniform(0.0),
+            *(plan.expert(k + 1) for k in range(plan.settings.n_experts)),
+        ]
+        values = np.array([self.fresh.measure(params).values for params in parents])
+        better = np.array([1 if direction == "maximize" else -1 for direction in directions])
+        worst = (values * better).min(axis=0) * better
+        reference: list[float] = (worst - 0.1 * better * np.ptp(values, axis=0)).tolist()
+        return reference
 
 
 if __name__ == "__main__":
