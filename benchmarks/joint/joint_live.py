@@ -67,7 +67,7 @@ def main() -> None:
     print(f"| mean | {' | '.join(shares)} |")
 
 
-def _mean(values: Sequence[float], digits: int = 2) -> str:
+def _mean(values: Sequence[float], digits: int = 3) -> str:
     error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return f"{fmean(values):.{digits}f} ± {error:.{digits}f}"
 

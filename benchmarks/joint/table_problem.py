@@ -6,9 +6,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from measure import METHODS
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from signals import own_task
-from table import METHODS, OPERATORS, Table
+from table import OPERATORS, Table
 
 from mergefront.examples.demo.catalogue import skill_of
 from mergefront.samplers.simmerge import Prediction, Predictor, rank_chains
