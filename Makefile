@@ -148,8 +148,8 @@ bench-repeats: install
 bench-evaluation: install
 	$(BIN)/python benchmarks/evaluation/throughput.py $(if $(MODEL),--model $(MODEL))
 
-# Other samplers on the language model, three seeds each at equal numbers of evaluations: a day on two
-# cores; what is finished is kept. PRESETS=..., SEEDS=... run a part.
+# Other samplers on the language model, three seeds each at equal numbers of evaluations: ten hours on
+# one core; what is finished is kept. PRESETS=..., SEEDS=... run a part.
 PRESETS ?= mergefront,uniform,sip-bmm,ap-bmm,bambo,gp,nsga2,random
 SEEDS ?= 3
 bench-smollm2: runs/smollm2/base
