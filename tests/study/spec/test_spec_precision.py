@@ -1,6 +1,7 @@
 """`merge.precision` in a spec: what is accepted, and what is refused in one line."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from mergefront.errors import SpecError
 from mergefront.objectives.merging import Precision
+from mergefront.objectives.merging.precision import FORMATS
 from mergefront.study.readiness import check_ready
 from mergefront.study.spec import load_inputs
 from mergefront.study.spec.inputs import StudyInputs
@@ -76,8 +78,12 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, Any], 
 
 
 @pytest.mark.parametrize("precision", [None, "int4", {"choose": ["fp8", "int8"]}])
-def test_memory_that_is_the_same_for_all_is_refused(tmp_path: Path, precision: Any) -> None:
-    """Rows of the demo pair are shorter than 128: int8 and fp8 take a scale a row."""
+def test_memory_that_is_the_same_for_all_is_refused(
+    tmp_path: Path, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one scale a row int8 takes what fp8 does."""
+    in_rows = {**FORMATS, "int8": replace(FORMATS["int8"], groups=())}
+    monkeypatch.setattr("mergefront.objectives.merging.plan.FORMATS", in_rows)
     changes = {} if precision is None else _merge(precision)
     path = write_spec(tmp_path, 4, models={"dtype": "bfloat16"}, **changes)
     path.write_text(path.read_text().replace("metric: tokens", "metric: memory"))
