@@ -212,6 +212,9 @@ class MergeSettings:
     def arm_of(self, params: Mapping[str, Any]) -> int:
         """Return the place of the arm that a candidate's parameters name.
 
+        An arm that is left out because another one is the same merge is that one: studies that
+        measured both are read, and weights files may name either.
+
         Raises:
             LayoutError: If there is no such arm.
         """
@@ -219,6 +222,11 @@ class MergeSettings:
         for place in range(len(self.arms)):
             if self.choice(place) == wanted:
                 return place
+        for named in [arm for arm in self.arms if arm.label == wanted.get(OPERATOR)][:1]:
+            for place, arm in enumerate(self.arms):
+                same = replace(named, experts=arm.experts).formula == arm.formula
+                if same and arm.experts_label == wanted.get(EXPERTS):
+                    return place
         raise LayoutError(
             f"A candidate must name an operator and the experts that it merges: "
             f"{self._why_none(wanted)}."

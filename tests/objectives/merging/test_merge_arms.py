@@ -162,3 +162,17 @@ def test_settings_of_another_process_are_the_same() -> None:
     from dataclasses import asdict
 
     assert MergeSettings(**json.loads(json.dumps(asdict(SETTINGS)))).arms == SETTINGS.arms
+
+
+def test_a_merge_that_has_no_arm_of_its_own_is_the_one_that_is_the_same() -> None:
+    """A study that measured TIES of one expert beside the linear merge is still read."""
+    arms = tuple(Arm("linear", group) for group in [(1,), (2,), (1, 2)])
+    settings = MergeSettings(n_experts=2, arms=(*arms, Arm("ties", (1, 2))))
+
+    assert settings.arm_of({"operator": "ties", "experts": "2"}) == 1
+    assert settings.arm_of({"operator": "ties", "experts": "1+2"}) == 3
+    sparse = replace(settings, arms=(*arms, Arm("ties", (1, 2), 0.5)))
+    with pytest.raises(
+        LayoutError, match=r"ties\(density=0.5\) merges 1\+2, but 'experts' is '2'"
+    ):
+        sparse.arm_of({"operator": "ties(density=0.5)", "experts": "2"})
