@@ -38,7 +38,7 @@ def _full_url(url: str) -> URL:
     if backend not in ("sqlite", "postgresql"):
         raise StudyError(
             f"A storage must be sqlite:///FILE or postgresql://USER@HOST/DATABASE, but got "
-            f"{backend!r}. Correct `study.storage`."
+            f"{backend!r}. Correct its address."
         )
     if backend == "postgresql" and parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg2")
@@ -89,6 +89,6 @@ def cannot_open(url: URL, error: Exception) -> StudyError:
     """Return the error about a database that refuses, with its own reason."""
     reason = without_secrets(reason_of(error), url).rstrip(".")
     return StudyError(
-        f"The storage {shown_url(url)} cannot be opened: {reason}. Check `study.storage`, and "
-        "that the database runs and lets this user in."
+        f"The storage {shown_url(url)} cannot be opened: {reason}. Check this address, "
+        "and that the database runs and lets this user in."
     )

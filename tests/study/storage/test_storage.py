@@ -70,7 +70,8 @@ def test_a_storage_that_cannot_be_opened_hides_the_password(tmp_path: Path) -> N
     with pytest.raises(StudyError) as caught:
         open_storage("postgresql+psycopg2://user:secret@127.0.0.1:1/db")
     assert "secret" not in str(caught.value)
-    assert "mergefront[postgres]" in str(caught.value) or "cannot be opened" in str(caught.value)
+    # It may be an earlier study's, which the spec's `study.storage` says nothing of.
+    assert "mergefront[postgres]" in str(caught.value) or "Check this address" in str(caught.value)
 
 
 @pytest.fixture
