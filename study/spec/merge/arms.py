@@ -142,3 +142,8 @@ def _check_arms(arms: list[Arm], merge: MergeSection) -> None:
     check_order(arms, merge)
     if merge.density != 1.0 and all(arm.density == 1.0 for arm in arms):
         raise ValueError("density belongs to sparsifying operators, but none is listed; remove it")
+    if merge.density != 1.0 and all(arm.density != merge.density for arm in arms):
+        raise ValueError(
+            "`merge.density` is for operators without a density of their own, but none of those "
+            "listed needs it; remove it"
+        )

@@ -111,6 +111,10 @@ def test_a_spec_with_choices_survives_being_written_and_read() -> None:
         ),
         ({"merge": {"operator": ["linear", "karcher"], "density": 0.5}}, "none is listed"),
         (
+            {"merge": {"operator": ["linear", {"name": "ties", "density": 0.5}], "density": 0.4}},
+            "none of those listed needs it",
+        ),
+        (
             {"merge": {"operator": ["linear", {"name": "karcher", "density": 0.5}]}},
             "density applies to sparsifying",
         ),
