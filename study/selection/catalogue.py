@@ -19,8 +19,9 @@ from ...objectives.checkpoints import (
 from ...objectives.merging import OPERATORS
 from ...objectives.merging.merger import CHUNK, check_finite
 from ...objectives.merging.operators import check_operator
-from ..spec.base import Section, check_choice, explain, read_mapping
+from ..spec.base import Section, check_choice, read_mapping
 from ..spec.hashing import remembered
+from ..spec.mistakes import explain
 from .methods import Method
 
 

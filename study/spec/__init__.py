@@ -5,8 +5,8 @@ anything is created. `presets` fills in the published methods' settings, `hashin
 their fingerprints. Imports nothing of the other rooms.
 """
 
-from .base import explain
 from .inputs import StudyInputs, load_inputs
+from .mistakes import explain
 from .study_spec import StudySpec
 
 __all__ = ["StudyInputs", "StudySpec", "explain", "load_inputs"]

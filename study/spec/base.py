@@ -1,20 +1,17 @@
-"""What all sections of a spec share, and how mistakes in them are told."""
+"""What all sections of a spec share."""
 
 import difflib
 import json
 import math
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import SpecError
 from ...objectives.checkpoints.text_files import read_text
-from ...objectives.evaluation import SPLITS
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -25,8 +22,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-# Complaints that are told in full.
-_MOST = 3
 # Where a task names files; the values are texts, or texts by split.
 _FILES = ("files", "path", "texts", "dataset", "lm_eval")
 # A spec has hundreds of nodes; aliases of aliases can stand for billions.
@@ -160,77 +155,3 @@ def check_choice(key: str, value: str, choices: list[str]) -> None:
     if value not in choices:
         hint = near_hint(value, choices)
         raise ValueError(f"{key} must be one of {', '.join(choices)}, but got {value!r}{hint}")
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return pydantic's complaints as one line: a few of them, and how many more there are.
-
-    Each names the key, the value and the rule.
-
-    Args:
-        error: Of the validation.
-        model: What was validated.
-    """
-    details = error.errors(include_url=False)
-    # A misspelt key may be missing elsewhere: the misspelling says more.
-    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    told = list(dict.fromkeys(_explain_one(detail, model) for detail in details))
-    more = f" (and {len(told) - _MOST} more)" if len(told) > _MOST else ""
-    return " ".join(told[:_MOST]) + more
-
-
-def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    # Kinds of a value that may be several are named <so> by pydantic; users write none.
-    place = ".".join(str(part) for part in detail["loc"] if not str(part).startswith("<"))
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1], model)
-        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}."
-        return f"unknown key {place!r}; {hint}"
-    if detail["type"] == "missing":
-        return f"{place!r} is missing; add it."
-    if detail["type"] in ("model_type", "model_attributes_type"):
-        keys = ", ".join(_known_keys(detail["loc"], model))
-        return f"{place} must be a mapping with the keys {keys}, but got {detail['input']!r:.60}."
-    if detail["type"] == "literal_error":
-        return f"{place}: {_choice(detail)}"
-    message = detail["msg"].removeprefix("Value error, ").removesuffix(".")
-    shown = "" if detail["type"] == "value_error" else f", but got {detail['input']!r:.60}"
-    end = "" if message.endswith("?") and not shown else "."
-    return f"{place + ': ' if place else ''}{message}{shown}{end}"
-
-
-def _choice(detail: ErrorDetails) -> str:
-    """Return what a value may be, and which of it is near."""
-    expected = detail.get("ctx", {})["expected"]
-    choices = re.findall(r"'([^']*)'", expected)
-    hint = near_hint(str(detail["input"]), choices)
-    return (
-        f"must be one of {', '.join(choices) or expected}, but got {detail['input']!r:.60}{hint}"
-    )
-
-
-def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:
-    """Return the keys of the section at `location`, found by walking the models' annotations."""
-    model: Any = root
-    for part in location:
-        if part not in model.model_fields:  # a place in a list, or a key of a mapping
-            continue
-        annotation = model.model_fields[part].annotation
-        model = next(_models_in(annotation), annotation)
-        if not _is_model(model):
-            return list(SPLITS)
-    fields = model.model_fields.items()
-    return [field.alias or key for key, field in fields if key != "folder"]
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the models that an annotation is made of."""
-    if _is_model(annotation):
-        yield annotation
-    for part in getattr(annotation, "__args__", ()):
-        yield from _models_in(part)
-
-
-def _is_model(candidate: object) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, BaseModel)

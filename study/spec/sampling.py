@@ -13,6 +13,7 @@ from ...objectives.checkpoints.text_files import read_json
 from ...objectives.evaluation import ChatSettings, Sampling
 from ...objectives.evaluation.tasks import JUDGE_PROMPT
 from .base import Fraction, Section
+from .mistakes import rule_of
 
 _FILE = "generation_config.json"
 # What says nothing where the most probable token is taken.
@@ -197,12 +198,12 @@ def _check_advice(parent: Parent) -> None:
     try:
         SamplingSection.model_validate({name: content.get(name) for name in _DRAWING})
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         key = first["loc"][0] if first["loc"] else "temperature"
         raise SpecError(
             f"evaluation.sampling.from: {key} is {content.get(str(key))!r:.40} in "
-            f"{parent.directory / _FILE}: {first['msg']}. Correct it there, or give the keys of "
-            "evaluation.sampling yourself."
+            f"{parent.directory / _FILE}, but {rule_of(first)}. Correct it there, or give the "
+            "keys of evaluation.sampling yourself."
         ) from error
 
 

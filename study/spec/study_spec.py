@@ -14,7 +14,7 @@ from ...objectives.evaluation.metric_table import metric_of, split_name
 from ...objectives.evaluation.paired import Criterion
 from ...objectives.merging import Arm
 from ..budget import UNLIMITED, Limits
-from .base import Section, check_choice, explain, finite_number, read_mapping
+from .base import Section, check_choice, finite_number, read_mapping
 from .evaluation import EvaluationSection
 from .merge import (
     MergeSection,
@@ -25,6 +25,7 @@ from .merge import (
     check_dtype,
     check_order,
 )
+from .mistakes import explain
 from .presets import fill_in
 from .search import (
     CostSection,

@@ -14,8 +14,8 @@ from ...._version import __version__
 from ....errors import SpecError
 from ....objectives.merging.settings import arm_name, is_choice
 from ...seeding import FINGERPRINT, canonical
-from ...spec.base import explain
 from ...spec.inputs import StudyInputs
+from ...spec.mistakes import explain
 from .portable import portable_spec
 
 NAME = "manifest.json"

@@ -99,7 +99,7 @@ def test_what_recommends_greedy_is_no_recommendation(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"top_k": 20.5}, "top_k is 20.5 in .*generation_config.json: Input should be .* integer"),
+        ({"top_k": 20.5}, "top_k is 20.5 in .*generation_config.json, but must be an integer"),
         ({"temperature": "hot"}, "temperature is 'hot' in"),
         ({"top_p": 7}, "top_p is 7 in .*less than or equal to 1"),
     ],
