@@ -3,12 +3,12 @@
 import difflib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ...errors import SpecError
 from ...objectives.checkpoints.text_files import read_text
@@ -20,6 +20,27 @@ class Section(BaseModel):
     """A part of a spec: frozen, without unknown keys or numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `yes` for a number, which is 1 to pydantic.
+
+        Raises:
+            ValueError: If it is.
+        """
+        if isinstance(value, bool):
+            kinds = set(_kinds(cls.model_fields[info.field_name or ""].annotation))
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError(f"must be a number, but got {str(value).lower()}")
+        return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield what an annotation is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 # Where a task names files; the values are texts, or texts by split.

@@ -22,6 +22,7 @@ CONTENT: dict[str, Any] = {
         "tasks": [{"name": "t", "scorer": "exact_match", "files": {"search": "q.jsonl"}}]
     },
 }
+_ODD: list[Any] = [None, "x", 3.5, -1, [], [[]], {}, {"x": "y"}, {"search": 3}, ["x", 1], [{}]]
 # What pydantic says by itself.
 _JARGON = re.compile(r"Input should|constrained|after validation|valid (tuple|list|dict|str|int)")
 
@@ -49,6 +50,8 @@ def _told(section: str, key: str, value: Any) -> str:
         ("merge", "bounds", [1], "merge.bounds: must have at least 2 items, but got [1]."),
         ("merge", "blocks", [], "merge.blocks: must have at least 1 item, but got []."),
         ("merge", "seed", "x", "merge.seed: must be an integer, but got 'x'."),
+        ("study", "trials", True, "study.trials: must be a number, but got true."),
+        ("merge", "density", False, "merge.density: must be a number, but got false."),
         ("models", "stop_tokens", 5, "models.stop_tokens: must be a text or a list, but got 5."),
         (
             "models",
@@ -85,7 +88,7 @@ def _places() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("section", "key"), sorted({*_places()}))
 def test_no_mistake_is_told_in_the_words_of_a_library(section: str, key: str) -> None:
-    for value in (None, "x", 3.5, -1, [], [[]], {}, {"x": "y"}, {"search": 3}, ["x", 1], [{}]):
+    for value in _ODD:
         content = deepcopy(CONTENT)
         part = content["evaluation"]["tasks"][0] if section == "task" else content
         (part if section == "task" else part.setdefault(section, {}))[key] = value
