@@ -124,7 +124,7 @@ bench-transfer: install
 # Weights and precision together, or one after the other: twenty minutes on one core. Where there is
 # .venv-vllm, also what vLLM answers from exports of every precision.
 bench-precision: install
-	$(BIN)/python benchmarks/precision/precision_demo.py --out runs/precision/demo
+	$(BIN)/python benchmarks/precision/precision_search.py
 	$(if $(wildcard $(VLLM_BIN)/python),$(VLLM_BIN)/python benchmarks/precision/served.py)
 
 # What should have a weight of its own; half an hour on one core.

@@ -1,11 +1,11 @@
-"""Weights and precision searched together on the demo pair, or one after the other.
+"""Weights and precision searched together, or one after the other.
 
     make bench-precision
+    python benchmarks/precision/precision_search.py --pair smollm2
 
-Every way gets 24 evaluations of 120 of the search's questions; each seed has its own questions.
-What counts is the hypervolume of the reported front (denoised) on 256 questions of the split
-`test`, memory in units of the model in bfloat16. Finished runs are kept in the folder and not
-repeated.
+Every way gets 24 evaluations; each seed has its own questions. What counts is the hypervolume of
+the reported front (denoised) on fresh questions, memory in units of the model in the pair's first
+precision. Finished runs are kept in the folder and not repeated.
 """
 
 import argparse
@@ -24,11 +24,10 @@ import optuna
 import torch
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from optuna.trial import TrialState, create_trial
+from precision_pairs import PAIRS, Pair
 
-from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import Measurement, MergeObjective
 from mergefront.samplers import denoise, signs
-from mergefront.study import StudySpec
 from mergefront.study.first_trials import first_trials, search_space
 from mergefront.study.importance import compute_importance
 from mergefront.study.results.front import hypervolume
@@ -36,12 +35,7 @@ from mergefront.study.run import make_objective, make_sampler
 from mergefront.study.seeding import IMPORTANCE
 from mergefront.study.spec.inputs import StudyInputs
 
-CHOICES, N_GROUPS = ("bfloat16", "int8", "int4"), 2
-NAMES = tuple(f"precision_{k}" for k in range(N_GROUPS))
-BUDGET, N_QUESTIONS, N_FRESH, N_ALL = 24, 120, 256, 640
-# Of the budget, before anything is rounded: the best model then gets all other precisions, or the
-# best two each one for all layers.
-_BEFORE_ALL, _BEFORE_TWO = 16, 20
+BUDGET, N_ALL = 24, 640
 # Uniform weights at which rounding alone is looked at.
 _LEVELS = (0.7, 1.0)
 
@@ -51,16 +45,18 @@ Params = Mapping[str, Any]
 def main() -> None:
     """Run what is missing, then print the tables as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/precision/demo"))
+    parser.add_argument("--out", type=Path, default=Path("runs/precision"))
+    parser.add_argument("--pair", choices=PAIRS, default="demo")
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    out: Path = arguments.out
-    _print_costs(_kept(out / "costs.json", lambda: _costs(out / "costs")))
+    out, pair = (arguments.out / arguments.pair).resolve(), PAIRS[arguments.pair]
+    if arguments.pair == "demo":
+        _print_costs(_kept(out / "costs.json", lambda: _costs(out / "costs", pair)))
     found = [
-        _kept(out / f"{seed}.json", lambda seed=seed: _Bench.of(out, seed).volumes())
+        _kept(out / f"{seed}.json", lambda seed=seed: _Bench.of(pair, out, seed).volumes())
         for seed in range(arguments.seeds)
     ]
     print(f"\n| way | validated hypervolume | less than joint's ({len(found)} seeds, paired) |")
@@ -86,36 +82,11 @@ def _kept(path: Path, make: Any) -> dict[str, Any]:
     return dict(json.loads(path.read_text()))
 
 
-def _inputs(folder: Path, seed: int, merge: Params, metrics: Sequence[str]) -> StudyInputs:
-    """Write the questions of a seed and return the inputs of a study."""
-    folder.mkdir(parents=True, exist_ok=True)
-    n_fresh = N_ALL if seed < 0 else N_FRESH
-    for split, n, rng in (
-        ("search", N_QUESTIONS, np.random.default_rng([abs(seed), 1])),
-        ("test", n_fresh, np.random.default_rng(2)),
-    ):
-        lines = (QUESTIONS / f"{split}.jsonl").read_text().splitlines()
-        chosen = rng.permutation(len(lines))[:n]
-        (folder / f"{split}.jsonl").write_text("".join(lines[i] + "\n" for i in chosen))
-    spec = {
-        "study": {"name": "p", "storage": f"sqlite:///{folder}/study.db", "trials": BUDGET},
-        "models": {"base": str(BASE), "experts": [str(EXPERT)], "dtype": "bfloat16"},
-        "merge": dict(merge),
-        "objectives": [{"metric": metric} for metric in metrics],
-        "evaluation": {
-            "max_new_tokens": 64,
-            "batch_size": 128,
-            "tasks": [{"name": "demo", "files": {s: f"{s}.jsonl" for s in ("search", "test")}}],
-        },
-    }
-    spec["study"] |= {"seed": max(seed, 0)}  # type: ignore[operator]
-    return StudyInputs.of(StudySpec.parse(spec, folder))
-
-
-def _costs(folder: Path) -> dict[str, Any]:
+def _costs(folder: Path, pair: Pair) -> dict[str, Any]:
     """Return how accurate uniform merges are in every precision, on the same fresh questions."""
     choice = {"choose": ["bfloat16", "fp8", "int8", "int4"]}
-    inputs = _inputs(folder, -1, {"precision": choice}, ("accuracy", "memory"))
+    metrics = ("accuracy", "memory")
+    inputs = pair.inputs(folder, -1, BUDGET, {"precision": choice}, metrics, N_ALL)
     asked = make_objective(inputs, "test")
     found: dict[str, Any] = {}
     for level, name in product(_LEVELS, choice["choose"]):
@@ -144,21 +115,22 @@ class _Bench:
     """All ways with one seed.
 
     Args:
+        pair: That is searched.
         joint: Inputs of the study over weights and precisions.
-        plain: Of the study over weights in bfloat16.
+        plain: Of the study over weights in the first precision.
     """
 
+    pair: Pair
     joint: StudyInputs
     plain: StudyInputs
     _fresh_values: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, out: Path, seed: int) -> "_Bench":
+    def of(cls, pair: Pair, out: Path, seed: int) -> "_Bench":
         """Return that of a seed, with its questions in a folder of its own."""
         folder = out / str(seed)
-        choice = {"precision": {"choose": list(CHOICES), "groups": N_GROUPS}}
-        joint = _inputs(folder, seed, choice, ("accuracy", "memory"))
-        return cls(joint, _inputs(folder, seed, {}, ("accuracy",)))
+        joint = pair.inputs(folder, seed, BUDGET, pair.searched, ("accuracy", "memory"))
+        return cls(pair, joint, pair.inputs(folder, seed, BUDGET, {}, ("accuracy",)))
 
     @cached_property
     def search(self) -> MergeObjective:
@@ -171,23 +143,30 @@ class _Bench:
         return make_objective(self.joint, "test")
 
     def volumes(self) -> dict[str, float]:
-        """Return each way's validated hypervolume."""
+        """Return each way's validated hypervolume.
+
+        Of the budget some is spent before anything is rounded: the best model then gets all other
+        precisions, or the best two each one for all layers.
+        """
+        first, *fewer = choices = self.pair.choices
         joint = self._together()
         plain = self._study(self.plain)
-        self._go_on(self.plain, plain, _BEFORE_ALL)
-        first = list(plain.trials)
+        rows = product(choices, repeat=self.pair.n_groups)
+        others = [row for row in rows if {*row} != {first}]
+        n = BUDGET - len(others)
+        self._go_on(self.plain, plain, n)
         (best,) = self._best(plain, 1)
-        others = [row for row in product(CHOICES, repeat=N_GROUPS) if {*row} != {CHOICES[0]}]
-        every = self._rounded(first, [(best, row) for row in others])
-        self._go_on(self.plain, plain, _BEFORE_TWO)
-        alike = [(CHOICES[k],) * N_GROUPS for k in (1, 2)]
+        every = self._rounded(list(plain.trials), [(best, row) for row in others])
+        m = BUDGET - 2 * len(fewer)
+        self._go_on(self.plain, plain, m)
+        alike = [(name,) * self.pair.n_groups for name in fewer]
         two = self._rounded(plain.trials, list(product(self._best(plain, 2), alike)))
         return {
             "joint": self._volume(joint),
-            f"{_BEFORE_ALL} in bfloat16, then the best in all 8 other precisions": (
+            f"{n} in {first}, then the best in all {len(others)} other precisions": (
                 self._volume(every)
             ),
-            f"{_BEFORE_TWO} in bfloat16, then the two best in int8 and int4": self._volume(two),
+            f"{m} in {first}, then the two best in {' and '.join(fewer)}": self._volume(two),
         }
 
     def _together(self) -> optuna.Study:
@@ -214,8 +193,12 @@ class _Bench:
             study.tell(trial, measured.values[:n])
 
     def _measured(self, params: Params) -> Measurement:
-        """Measure a merge; where no precision is given, in bfloat16."""
-        return self.search.measure({**dict.fromkeys(NAMES, CHOICES[0]), **params})
+        """Measure a merge; where no precision is given, in the first."""
+        return self.search.measure({**self._whole, **params})
+
+    @property
+    def _whole(self) -> dict[str, str]:
+        return dict.fromkeys(self.pair.names, self.pair.choices[0])
 
     def _best(self, study: optuna.Study, n: int) -> list[Params]:
         """Return what is believed to be most accurate."""
@@ -234,7 +217,7 @@ class _Bench:
             if trial.state == TrialState.COMPLETE:
                 self._add(study, trial.params, *trial.user_attrs["measured"])
         for params, row in more:
-            rounded = {**params, **dict(zip(NAMES, row, strict=True))}
+            rounded = {**params, **dict(zip(self.pair.names, row, strict=True))}
             measured = self._measured(rounded)
             self._add(study, rounded, measured.values, measured.standard_errors)
         return study
@@ -246,7 +229,7 @@ class _Bench:
         values: Sequence[float],
         errors: Sequence[float],
     ) -> None:
-        whole = {**dict.fromkeys(NAMES, CHOICES[0]), **params}
+        whole = {**self._whole, **params}
         space = search_space(self.joint.spec, self.joint.plan)
         study.add_trial(
             create_trial(
@@ -272,14 +255,18 @@ class _Bench:
         if key not in self._fresh_values:
             self._fresh_values[key] = self.fresh.measure(params).values
         accuracy, memory = self._fresh_values[key]
-        return accuracy, memory / self.joint.recipe.sizes[CHOICES[0]]
+        return accuracy, memory / self._unit
+
+    @property
+    def _unit(self) -> float:
+        return float(self.joint.recipe.sizes[self.pair.choices[0]])
 
     @cached_property
     def _reference(self) -> list[float]:
         """A tenth of the range beyond the worse: of the parents' accuracy, and of memory."""
         plan, sizes = self.joint.plan, self.joint.recipe.sizes
         parents = [self._fresh(params)[0] for params in (plan.uniform(0.0), plan.expert(1))]
-        least = min(sizes.values()) / sizes[CHOICES[0]]
+        least = min(sizes.values()) / self._unit
         return [min(parents) - 0.1 * abs(parents[0] - parents[1]), 1 + 0.1 * (1 - least)]
 
 
