@@ -57,25 +57,30 @@ def _told(details: Iterable[ErrorDetails], model: type[BaseModel]) -> Iterator[s
         if _first_kind(group[0]) is None:
             yield _explain_one(group[0], model)
         else:
-            yield from _told_of_kinds([_without_kind(detail) for detail in group], model)
+            yield from _told_of_kinds(group, model)
 
 
-def _told_of_kinds(details: list[ErrorDetails], model: type[BaseModel]) -> Iterator[str]:
-    """Yield what one value is told that may be of several kinds, and is right in none.
+def _told_of_kinds(group: list[ErrorDetails], model: type[BaseModel]) -> Iterator[str]:
+    """Yield what one value is told that may be of several kinds, and is right in none."""
+    details = [_without_kind(detail) for detail in group]
+    if len({_kind_of(detail) for detail in group}) > 1:
+        details = _meant(details)
+        wanted = [_kind_wanted(detail) for detail in details]
+        if None not in wanted and len({detail["loc"] for detail in details}) == 1:
+            *most, last = dict.fromkeys(map(str, wanted))
+            rule = f"{', '.join(most)} or {last}" if most else last
+            yield f"{_place(details[0])}: must be {rule}, but got {details[0]['input']!r:.60}."
+            return
+    yield from _told(details, model)
 
-    A kind whose parts are wrong, or which is only too small, was meant; otherwise all are named.
-    """
+
+def _meant(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Return the complaints of the kinds that were meant: whose parts are wrong, or the amount."""
     depth = max(len(detail["loc"]) for detail in details)
-    meant = [detail for detail in details if len(detail["loc"]) == depth]
-    if len(meant) == len(details):
-        meant = [detail for detail in details if _kind_wanted(detail) is None] or details
-    wanted = [kind for detail in meant if (kind := _kind_wanted(detail)) is not None]
-    if len(meant) == 1 or len(wanted) < len(meant) or any(map(_has_kind, meant)):
-        yield from _told(meant, model)
-    else:
-        *most, last = dict.fromkeys(wanted)
-        rule = f"{', '.join(most)} or {last}" if most else last
-        yield f"{_place(meant[0])}: must be {rule}, but got {meant[0]['input']!r:.60}."
+    deep = [detail for detail in details if len(detail["loc"]) == depth]
+    if len(deep) < len(details):
+        return deep
+    return [detail for detail in details if _kind_wanted(detail) is None] or details
 
 
 def _first_kind(detail: ErrorDetails) -> int | None:
@@ -84,8 +89,10 @@ def _first_kind(detail: ErrorDetails) -> int | None:
     return next((n for n, part in parts if n and _KIND.fullmatch(str(part))), None)
 
 
-def _has_kind(detail: ErrorDetails) -> bool:
-    return _first_kind(detail) is not None
+def _kind_of(detail: ErrorDetails) -> str:
+    place = _first_kind(detail)
+    assert place is not None
+    return str(detail["loc"][place])
 
 
 def _without_kind(detail: ErrorDetails) -> ErrorDetails:

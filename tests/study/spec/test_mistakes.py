@@ -71,6 +71,20 @@ def _told(section: str, key: str, value: Any) -> str:
             0,
             "evaluation.batch_size: must be greater than or equal to 1, but got 0.",
         ),
+        (
+            "merge",
+            "density",
+            {"a": "b", "c": 2},
+            "merge.density.a: must be a number, but got 'b'. "
+            "merge.density.c: must be less than or equal to 1, but got 2.",
+        ),
+        (
+            "merge",
+            "operator",
+            [{"name": 3}, {"name": "ties", "density": "x"}],
+            "merge.operator.0.name: must be a text, but got 3. "
+            "merge.operator.1.density: must be a number, but got 'x'.",
+        ),
         ("evaluation", "cache", "", "evaluation.cache: must not be empty, but got ''."),
     ],
 )
