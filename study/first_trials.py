@@ -1,5 +1,6 @@
 """What is measured before anything is proposed: parents, then a curve, Sobol points or a grid."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,11 @@ from .budget import known
 from .spec.study_spec import StudySpec
 
 Space = Mapping[str, BaseDistribution]
-# Arms are compared at these levels in turn; more than this share of a study is not spent on it. Of
-# a study whose number of trials is not known, what was asked for is.
-_LEVELS = uniform_levels(5)[2:]
+# More than this share of a study is not spent on comparing arms. Of a study whose number of trials
+# is not known, what was asked for is.
 _FIRST_SHARE = 1 / 3
+# Arms are compared at so many levels at least.
+_FEWEST_LEVELS = 3
 
 
 def search_space(spec: StudySpec, plan: MergePlan) -> dict[str, BaseDistribution]:
@@ -133,13 +135,17 @@ def _uniform_merges(
 def _uniform_merges_of_arms(
     plan: MergePlan, space: Space, n: int, bounds: tuple[float, float]
 ) -> list[FrozenTrial]:
-    """Return one uniform merge an arm, as far as there are as many; then others of them."""
-    low, high = bounds
-    trials = []
-    for place, arm in enumerate(spread_arms(plan.settings.arms, n)):
-        weight = low + _LEVELS[place % len(_LEVELS)] * (high - low)
+    """Return one uniform merge an arm, as far as there are as many; then others of them.
+
+    Each arm goes through the levels from another one on, so that none is measured twice.
+    """
+    (low, high), chosen, trials = bounds, spread_arms(plan.settings.arms, n), []
+    levels = uniform_levels(max([_FEWEST_LEVELS, *Counter(chosen).values()]) + 2)[2:]
+    for place, arm in enumerate(chosen):
+        turn = chosen.index(arm) + chosen[:place].count(arm)
+        weight = low + levels[turn % len(levels)] * (high - low)
         label = with_arm(f"uniform {weight:.2f}", plan.settings.choice(arm))
-        params, label = _at_precision(plan, plan.uniform(weight, arm), label, place)
+        params, label = _at_precision(plan, plan.uniform(weight, arm), label, turn)
         trials.append(first(space, params, "uniform", label))
     return trials
 

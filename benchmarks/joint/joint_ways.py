@@ -139,8 +139,13 @@ def _first(problem: JointProblem, arms: tuple[int, ...], budget: int) -> list[di
     if len(arms) == 1:
         levels = uniform_levels(N_START if budget == BUDGET else N_START - 3)
         return [dict.fromkeys(problem.names, level) for level in levels]
-    levels = [0.0, 1.0, *(uniform_levels(5)[2:][k % 3] for k in range(N_START - 2))]
-    chosen = [0, 0, *(k % len(arms) for k in range(N_START - 2))]
+    turns = range(N_START - 2)  # each operator goes through the levels from another one on
+    levels = [
+        0.0,
+        1.0,
+        *(uniform_levels(5)[2:][(k // len(arms) + k % len(arms)) % 3] for k in turns),
+    ]
+    chosen = [0, 0, *(k % len(arms) for k in turns)]
     return [
         {"operator": problem.operators[arms[a]], **dict.fromkeys(problem.names, level)}
         for a, level in zip(chosen, levels, strict=True)
