@@ -53,7 +53,7 @@ class JointProblem:
         dim: Number of layers.
     """
 
-    def __init__(self, seed: int, n_operators: int = 4, dim: int = 24) -> None:
+    def __init__(self, seed: int, n_operators: int, dim: int) -> None:
         self.arms = [OneOperator(seed, operator, dim) for operator in range(n_operators)]
         self.names = self.arms[0].names
         self.reference = self.arms[0].reference

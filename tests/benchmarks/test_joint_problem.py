@@ -7,7 +7,7 @@ from joint_problem import JointProblem
 from joint_ways import _first
 from problems import hypervolume
 
-PROBLEM = JointProblem(0)
+PROBLEM = JointProblem(0, 4, 24)
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(300, 24, generator=GENERATOR, dtype=torch.double)
 
@@ -29,7 +29,7 @@ def test_the_best_hypervolume_is_of_all_operators_together() -> None:
     # Here the last operator is the best everywhere, in problem 9 none is.
     assert PROBLEM.best_hypervolume == pytest.approx(alone[3])
     assert max(alone[:3]) < PROBLEM.best_hypervolume - 0.04
-    mixed = JointProblem(9)
+    mixed = JointProblem(9, 4, 24)
     alone = [hypervolume(arm.optima, mixed.reference) for arm in mixed.arms]
     assert mixed.best_hypervolume > max(alone) + 0.001
 
