@@ -115,10 +115,11 @@ bench-joint: install
 	PYTHONPATH=benchmarks/simmerge $(BIN)/python benchmarks/joint/joint_table.py
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/joint/joint_ways.py --out runs/joint/problems
 
-# What earlier studies tell a search, and single-layer probes; two hours on two cores.
+# What earlier studies tell a search, and single-layer probes: four to five hours on one core.
 bench-transfer: install
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/warm.py --out runs/transfer
-	PYTHONPATH=benchmarks/evaluation $(BIN)/python benchmarks/transfer/warm_demo.py --out runs/front
+	for pair in "" "--seed 1" "--layers 12"; do PYTHONPATH=benchmarks/evaluation $(BIN)/python \
+		benchmarks/transfer/warm_demo.py --out runs/front $$pair || exit 1; done
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/probes.py
 
 # Weights and precision together, or one after the other: twenty minutes on one core. Where there is
