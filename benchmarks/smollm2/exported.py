@@ -48,7 +48,9 @@ def with_vllm(model_path: Path, questions: list[str]) -> list[str]:
     """Return vLLM's greedy answers."""
     from vllm import LLM, SamplingParams
 
-    engine = LLM(str(model_path), dtype="float32", enforce_eager=True, max_model_len=256)
+    # On a CPU it would take nearly all memory, and give up where others use some of it.
+    options = {"max_model_len": 256, "gpu_memory_utilization": 0.3}
+    engine = LLM(str(model_path), dtype="float32", enforce_eager=True, **options)
     sampling = SamplingParams(temperature=0, max_tokens=MOST)
     dialogues: Any = [[{"role": "user", "content": question}] for question in questions]
     return [output.outputs[0].text for output in engine.chat(dialogues, sampling)]
