@@ -31,8 +31,9 @@ from .seeding import check_same_settings
 from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
-from .storage.connection import load_study
+from .storage.connection import load_study, state_dir
 from .warm_start import described, sources_of
+from .workers.room import Room
 
 _GIB = 1 << 30
 _KINDS = {
@@ -54,13 +55,14 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
     Raises:
         SpecError: At the first thing that is missing or does not fit.
         EvaluationError: If GPUs of this machine cannot hold a model.
-        StudyError: If the study exists, with other settings.
+        StudyError: If the study exists, with other settings, or the disk has no room for results.
     """
     with TemporaryDirectory() as folder:
         inputs, is_even = planned_inputs(spec, partial(outline_model, into=Path(folder)))
         warning = inputs.greedy_warning
         check_ready(inputs)
         check_importance(inputs)
+        Room(state_dir(spec).absolute()).check_free()
         study = _existing(inputs)
         sources = [] if study and has_sources(study) else sources_of(inputs)
         return [

@@ -17,7 +17,7 @@ class Room:
     """The disk of a study's local files.
 
     Args:
-        directory: That exists.
+        directory: Where they are.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -29,9 +29,7 @@ class Room:
         Raises:
             StudyError: If the disk is full, or cannot be written.
         """
-        free = shutil.disk_usage(self._directory).free
-        if free < _NEEDED:
-            raise self.error(f"{free / 2**20:.1f} MiB are free, {_NEEDED // 2**20} are needed")
+        self.check_free()
         probe = self._directory / f"room-{uuid.uuid4().hex[:8]}.tmp"
         try:
             probe.write_bytes(b"0")
@@ -39,6 +37,17 @@ class Room:
             raise self.error(error.strerror or str(error)) from error
         finally:
             probe.unlink(missing_ok=True)
+
+    def check_free(self) -> None:
+        """Check that there is room, writing nothing; the directory need not be there yet.
+
+        Raises:
+            StudyError: If the disk is full.
+        """
+        there = next(each for each in (self._directory, *self._directory.parents) if each.exists())
+        free = shutil.disk_usage(there).free
+        if free < _NEEDED:
+            raise self.error(f"{free / 2**20:.1f} MiB are free, {_NEEDED // 2**20} are needed")
 
     def error(self, reason: str) -> StudyError:
         """Return the error about this disk."""

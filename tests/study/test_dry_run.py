@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import yaml
 
 from command import invoke
 from hub import at_hub, serve_models
-from mergefront.errors import SpecError
+from mergefront.errors import SpecError, StudyError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.checkpoints.outline import outline_model, write_outline
@@ -269,3 +270,13 @@ def test_models_that_hold_the_same_weights_are_told(tmp_path: Path) -> None:
         f"the base and expert 3 hold the same weights: {base} and {base}. {then}",
         f"experts 1 and 2 hold the same weights: {expert} and {tmp_path / 'copy'}. {then}",
     ]
+
+
+def test_a_full_disk_is_told_before_anything_is_created(
+    spec_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {*spec_path.parent.iterdir()}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
+    with pytest.raises(StudyError, match=r"1\.0 MiB are free, 16 are needed.*make room"):
+        plan_study(StudySpec.from_yaml(spec_path))
+    assert {*spec_path.parent.iterdir()} == there
