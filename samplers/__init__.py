@@ -10,7 +10,7 @@ from ._trials.search_space import fits, signs, uniform_levels
 from .adviser import CAUTION, Adviser, Recommendation, fresh_deviations
 from .arm_sampler import ArmSampler
 from .bmm_sampler import BMMSampler, BMMSettings
-from .denoise import Denoised, denoise, fit_study, read_off
+from .denoise import Denoised, denoise, fit_study, keeps_to_constraints, read_off
 from .moead_cmaes import MoeadCmaesSampler
 from .per_trial import PerTrialSampler
 from .recommend import Preference, preference_weights, recommend
@@ -46,6 +46,7 @@ __all__ = [
     "infer_reference_point",
     "is_measured",
     "keep",
+    "keeps_to_constraints",
     "preference_weights",
     "read_off",
     "recommend",

@@ -118,7 +118,7 @@ def _margins(
     # Infinite margins are as good as large ones.
     finite = Y[torch.isfinite(Y)]
     bound = 2.0 * float(finite.abs().max()) + 1.0 if len(finite) else 1.0
-    margins_only = replace(known, importance=None, sizes=None)
+    margins_only = replace(known, importance=None, sizes=None, hints=())
     return replace(margins_only, X=X[rows], Y=Y.clamp(-bound, bound), errors=errors)
 
 

@@ -166,11 +166,12 @@ def _as_measured(study: Study) -> Denoised:
     n_objectives = len(study.directions)
     values = torch.tensor([t.values for t in trials], dtype=torch.double)
     values = values.reshape(-1, n_objectives)
-    kept = torch.tensor([_keeps(trial) for trial in trials], dtype=torch.bool)
+    kept = torch.tensor([keeps_to_constraints(trial) for trial in trials], dtype=torch.bool)
     return Denoised(trials, values, torch.zeros_like(values), [{}] * n_objectives, kept)
 
 
-def _keeps(trial: FrozenTrial) -> bool:
+def keeps_to_constraints(trial: FrozenTrial) -> bool:
+    """Whether a trial breaks no constraint, as it was measured."""
     return all(violation <= 0 for violation in trial.constraints.values())
 
 

@@ -211,8 +211,7 @@ class SIPSampler(CubeSampler):
         rng = self._rng(number, stream=1)
         acquisition = self._acquire(surrogate, X, X_pending, scale, number)
         if feasibility.margins:
-            is_log = self._acquisition == "qlognehvi"
-            acquisition = Weighted(acquisition, feasibility, is_log, observations.X)
+            acquisition = Weighted(acquisition, feasibility, self._is_log, observations.X)
         if self._arms is None:
             raw = cube.snapped(raw_points(X, means, self._budget.n_raw, rng))
             ends = climb(acquisition, raw, self._budget, rng)
@@ -243,7 +242,12 @@ class SIPSampler(CubeSampler):
             # What is asked for is not exchanged for its like under another arm.
             (lambda points: points) if given else partial(self._joined, cube),
             None if self._repeats else known,
+            self._is_log,
         )
+
+    @property
+    def _is_log(self) -> bool:
+        return self._acquisition == "qlognehvi"
 
     def _acquire(
         self,

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -142,12 +144,28 @@ def _uniform_merges_of_arms(
     (low, high), chosen, trials = bounds, spread_arms(plan.settings.arms, n), []
     levels = uniform_levels(max([_FEWEST_LEVELS, *Counter(chosen).values()]) + 2)[2:]
     for place, arm in enumerate(chosen):
-        turn = chosen.index(arm) + chosen[:place].count(arm)
-        weight = low + levels[turn % len(levels)] * (high - low)
+        begun, had = chosen.index(arm), chosen[:place].count(arm)
+        weight = low + levels[(begun + had) % len(levels)] * (high - low)
         label = with_arm(f"uniform {weight:.2f}", plan.settings.choice(arm))
+        # An arm's precisions are others than its levels: each level comes with all of them.
+        turn = 2 * begun + begun // len(levels) + had
         params, label = _at_precision(plan, plan.uniform(weight, arm), label, turn)
+        params = _apart(params, plan.settings.arms, arm)
         trials.append(first(space, params, "uniform", label))
     return trials
+
+
+def _apart(params: Mapping[str, Any], arms: Sequence[Arm], place: int) -> dict[str, Any]:
+    """Return a merge of an arm, at another density if it is else another arm's merge.
+
+    Of one expert that is kept whole, TIES is the linear merge.
+    """
+    density = arms[place].density
+    if isinstance(density, tuple) and density[1] == 1.0:
+        whole = replace(arms[place], density=1.0).formula
+        if any(arm.formula == whole for arm in arms):
+            return {**params, DENSITY: fmean(density)}
+    return dict(params)
 
 
 def spread_arms(arms: Sequence[Arm], n: int) -> list[int]:

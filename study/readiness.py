@@ -17,6 +17,7 @@ from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
 from ..objectives.evaluation.backends.likelihood import windows
 from ..objectives.evaluation.backends.vllm_memory import longest_read
+from ..objectives.evaluation.metric_table import split_name
 from .first_trials import first_trials
 from .spec.base import near_hint
 from .spec.inputs import StudyInputs
@@ -92,7 +93,7 @@ def _check_sizes(inputs: StudyInputs) -> None:
     Raises:
         SpecError: If no precision makes a difference.
     """
-    if "memory" not in inputs.spec.metric_names:
+    if "memory" not in {split_name(name)[0] for name in inputs.spec.metric_names}:
         return
     sizes = {*inputs.recipe.sizes.values()}
     if len(sizes) == 1:

@@ -8,6 +8,7 @@ from .spec.base import near_hint
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study, open_storage
+from .storage.identity import database_of
 from .storage.urls import shown_url
 
 _SPEC_FILES = (".yaml", ".yml")
@@ -20,13 +21,22 @@ def sources_of(inputs: StudyInputs) -> list[Source]:
         inputs: A valid spec with its models.
 
     Raises:
-        SpecError: If one is not there, has measured nothing, or shares no objective or no weight
-            with this study.
+        SpecError: If one is not there, has measured nothing, shares no objective or no weight
+            with this study, is this study, or is named twice.
     """
-    return [
-        _source(place, reference, inputs)
-        for place, reference in enumerate(inputs.spec.sampler.warm_start)
-    ]
+    known = {_own(inputs.spec): "is this study itself"}
+    sources = []
+    for place, reference in enumerate(inputs.spec.sampler.warm_start):
+        study = _opened(place, reference, inputs.spec)
+        identity = _identity(study)
+        if identity in known:
+            raise SpecError(
+                f"sampler.warm_start[{place}]: study {study.study_name!r} {known[identity]}, and "
+                "what it measured would count twice. Remove it."
+            )
+        known[identity] = "is named already"
+        sources.append(_source(study, inputs))
+    return sources
 
 
 def described(source: Source, inputs: StudyInputs) -> str:
@@ -39,11 +49,27 @@ def described(source: Source, inputs: StudyInputs) -> str:
     )
 
 
-def _source(place: int, reference: str, inputs: StudyInputs) -> Source:
+def _opened(place: int, reference: str, spec: StudySpec) -> optuna.Study:
     try:
-        study = _study(reference, inputs.spec)
+        return _study(reference, spec)
     except MergefrontError as error:  # which speaks of a study's own storage, or of a spec
         raise SpecError(f"sampler.warm_start[{place}]: {error}") from error
+
+
+def _own(spec: StudySpec) -> tuple[str, str] | None:
+    """Return which study a spec's own is; None if its database is not there yet."""
+    try:
+        storage = open_storage(spec.study.storage, create=False)
+    except StudyError:
+        return None
+    return database_of(storage), spec.study.name
+
+
+def _identity(study: optuna.Study) -> tuple[str, str]:
+    return database_of(study._storage), study.study_name
+
+
+def _source(study: optuna.Study, inputs: StudyInputs) -> Source:
     try:
         source = Source.of(study)
     except ValueError as error:

@@ -74,6 +74,11 @@ def percentiles(share: float) -> Callable[[Numbers, Numbers], Numbers]:
     return statistic
 
 
+def no_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
+    """Return the error of what is known without asking anything: 0."""
+    return 0.0
+
+
 def share_error(numbers: Numbers, clusters: Clusters | None = None) -> float:
     """Return the binomial standard error of a mean of numbers within [0, 1].
 

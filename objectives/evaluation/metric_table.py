@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable
 
 from .backends.likelihood import Reading, reading_in
-from .clusters import Clusters, Numbers
 from .diagnosis import SIGNS
 from .estimators import (
     count_error,
     exponential_error,
     exponentials,
     mean_error,
+    no_error,
     percentile_error,
     percentiles,
     ratio_error,
@@ -43,11 +43,6 @@ def _share_with(sign: str, unit: str) -> Metric:
         per_answer=lambda answer: float(sign in answer.signs),
         standard_error=share_error,
     )
-
-
-def _exact(numbers: Numbers, clusters: Clusters | None = None) -> float:
-    """Return the error of what is known without asking anything."""
-    return 0.0
 
 
 def _per_token(number: Callable[[Reading], float]) -> Callable[[Answer], tuple[float, float]]:
@@ -130,7 +125,7 @@ METRICS = {
             direction="minimize",
             unit="bytes of all weights as served",
             per_answer=lambda answer: float(answer.model_bytes),
-            standard_error=_exact,
+            standard_error=no_error,
             kinds=("generated", "compared", "read"),
         ),
         _divergence("kl/base", 0),

@@ -10,7 +10,7 @@ from scipy.stats import t
 
 from .backends.backend import FinishReason, Kind
 from .clusters import Clusters, Components, Numbers, components, numbered, share_interval
-from .estimators import means, share_error
+from .estimators import means, no_error, share_error
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,11 @@ class Metric:
         numbers = self.numbers(answers)
         value = self.statistic(numbers, np.ones((1, len(numbers))))
         return float(value[0]), self.standard_error(numbers, clusters_of(answers))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the value is known without asking anything."""
+        return self.standard_error is no_error
 
     @property
     def is_share(self) -> bool:

@@ -30,7 +30,7 @@ class RaceSettings:
         share: Of the questions, for a candidate of which nothing is special.
         strong_share: For one that none is better than in every objective; at least `share`.
         blocks: Shares, increasing and below `share`, after which a candidate is stopped if
-            another is clearly better in every objective.
+            another, that breaks no constraint, is clearly better in every objective.
         margin: What is clear: this many standard errors of the difference.
     """
 
@@ -49,8 +49,8 @@ class Race:
         objectives: Means over answers, all of them.
         tasks: Name of each question's task, `q` of them.
         first: Numbers of the first models: models x objectives x questions.
-        rivals: Numbers of all models measured so far; not a number where a question was not
-            asked.
+        rivals: Numbers of the models measured so far that may stop it, `r` x objectives x
+            questions; not a number where a question was not asked.
         clusters: Name of each question's cluster. Defaults to none: every question is one.
     """
 
@@ -87,7 +87,10 @@ class Race:
         return max(len(set(self.tasks)), round(share * len(self.tasks)))
 
     def _is_beaten(self, asked: Sequence[int], numbers: Array, margin: float) -> bool:
-        """Whether one rival is better in every objective, on the questions of both."""
+        """Whether one rival is better in every objective, on the questions of both.
+
+        In one that is known exactly, such as `memory`, as good is enough.
+        """
         tasks = [self.tasks[place] for place in asked]
         weights = np.array([objective.weights(tasks) for objective in self.objectives])
         signs = np.array([o.metric.direction == "maximize" for o in self.objectives]) * 2 - 1
@@ -99,7 +102,9 @@ class Race:
         floor = np.abs(weights).max(axis=1) * largest
         clear = gains.mean(axis=2) >= margin * np.maximum(errors, floor)
         better = gains.mean(axis=2) > 0
-        return bool((clear & better).all(axis=1).any())
+        exact = np.array([objective.metric.is_exact for objective in self.objectives])
+        beaten = np.where(exact, gains.mean(axis=2) >= 0, clear & better)
+        return bool((beaten.all(axis=1) & better.any(axis=1)).any())
 
     def _errors(self, gains: Array, asked: Sequence[int]) -> tuple[Array, int]:
         """Return the standard errors of mean gains, and the size of the largest cluster.

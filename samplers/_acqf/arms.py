@@ -1,5 +1,6 @@
 """Maximize an acquisition function over the arms of a study, and the weights under each."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -26,11 +27,13 @@ class Choices:
         joined: Moves points that are one, such as the base under every arm, to one place.
         known: A `k x d`-dim tensor of points that are not worth measuring again; None if all may
             be.
+        is_log: Whether points are scored by a logarithm.
     """
 
     fixed: Tensor
     joined: Callable[[Tensor], Tensor]
     known: Tensor | None = None
+    is_log: bool = False
 
     def worth_a_look(self, points: Tensor) -> Tensor:
         """Keep points of an arm that stay in it and are not known, if there are any."""
@@ -88,7 +91,8 @@ def climb_arms(
         scores = [acquisition(raw.unsqueeze(-2)) for raw in screens]
     best = torch.stack([each.max() for each in scores])
     order = best.argsort(descending=True)[:_MOST_CLIMBED].tolist()
-    chosen = [k for k in order if best[k] >= _PROMISING * best.max() or k == order[0]]
+    least = best.max() + math.log(_PROMISING) if choices.is_log else _PROMISING * best.max()
+    chosen = [k for k in order if best[k] >= least or k == order[0]]
     few = replace(budget, n_restarts=max(1, budget.n_restarts // len(chosen)))
     ends = []
     for k in chosen:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .._trials.search_space import Profile, layer_of
+from .._trials.search_space import EXPERT_MARK, Profile, layer_of
 
 
 def carried(names: Sequence[str], others: Sequence[str]) -> tuple[Tensor, list[int]]:
@@ -13,8 +13,8 @@ def carried(names: Sequence[str], others: Sequence[str]) -> tuple[Tensor, list[i
 
     Layers (see `layer_of`) cover an equal share of the depth each. A layer of the other study
     gets the mean weight of the layers here that cover its depth: of the profile of its name, or
-    of all profiles if there is none of that name (whole layers there, attention and MLP here). A
-    parameter without a number is the one of its name.
+    of all profiles if there is none of that name (whole layers there, attention and MLP here), but
+    never of another expert's. A parameter that is no layer is the one of its name.
 
     Args:
         names: This study's parameters, `d`.
@@ -60,10 +60,25 @@ def _column(
         return column
     profile, members = layer[0], there[layer[0]]
     depth, n = members.index(name), len(members)
-    sources = [here[profile]] if profile in here else list(here.values())
+    sources = [here[profile]] if profile in here else _others(profile, here)
     for layers in sources:
         for place, other in enumerate(layers):
             low = max(place / len(layers), depth / n)
             high = min((place + 1) / len(layers), (depth + 1) / n)
             column[names.index(other)] += max(0.0, high - low)
     return column / column.sum() if sources else None
+
+
+def _others(profile: Profile, here: Mapping[Profile, list[str]]) -> list[list[str]]:
+    """Return the profiles that may stand for one that is not here; see `carried`."""
+    expert = _expert_of(profile)
+    return [
+        layers
+        for other, layers in here.items()
+        if not expert or not _expert_of(other) or _expert_of(other) == expert
+    ]
+
+
+def _expert_of(profile: Profile) -> str:
+    """Return the number of a profile's expert; nothing where there is one expert."""
+    return profile[1].partition(EXPERT_MARK)[2]

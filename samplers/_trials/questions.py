@@ -41,6 +41,9 @@ class QuestionSampling:
         """
         columns = []
         for at, y, told in zip(values.T, self.values.T, self.variances.T, strict=True):
+            if bool((told == 0).all()):  # known exactly, whatever is asked
+                columns.append(torch.zeros_like(at))
+                continue
             floor = NOISE_FLOOR * float(y.var()) if len(y) > 1 else 0.0
             pooled = pooled_noise(at, y, told.clamp_min(max(floor, 1e-300)))
             columns.append(pooled.nan_to_num(0.0).sqrt())

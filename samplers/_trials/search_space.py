@@ -19,6 +19,8 @@ from optuna.study import StudyDirection
 from torch import Tensor
 
 _NUMBERED = re.compile(r"(\D*)(\d+)(.*)")
+# Behind it is the number of the expert whose weight a parameter is, where there are several.
+EXPERT_MARK = "@"
 # What the parameters of a profile of layers are called before and behind the layer's number.
 Profile = tuple[str, str]
 
@@ -180,10 +182,12 @@ def layer_of(name: str) -> tuple[Profile, int] | None:
 
     Parameters whose names differ in their first number alone ("layer_000.mlp", "layer_001.mlp")
     are layers, in the order of that number. Further numbers tell profiles apart: those of experts
-    ("layer_000@2") and of heads are no depth.
+    ("layer_000@2") and of heads are no depth. A parameter with an expert's number alone
+    ("uniform@2") is no layer.
     """
-    match = _NUMBERED.fullmatch(name)
-    return ((match[1], match[3]), int(match[2])) if match else None
+    own, mark, expert = name.partition(EXPERT_MARK)
+    match = _NUMBERED.fullmatch(own)
+    return ((match[1], f"{match[3]}{mark}{expert}"), int(match[2])) if match else None
 
 
 def _as_array(rows: Sequence[Any], dim: int) -> NDArray[np.float64]:

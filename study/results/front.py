@@ -21,6 +21,7 @@ from ...samplers import (
     Recommendation,
     denoise,
     fit_study,
+    keeps_to_constraints,
     preference_weights,
     read_off,
     signs,
@@ -348,19 +349,21 @@ def measured_hypervolume(study: optuna.Study, spec: StudySpec) -> float | None:
     """Return the hypervolume of the values as they were measured, cheap enough for every look.
 
     Lucky measurements are in it: while a study runs it says whether the search gets on. For one
-    objective it is the best value itself. None before all parents are measured.
+    objective it is the best value itself. None before all parents are measured, and while nothing
+    keeps to the constraints.
     """
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [t for t in complete if all(v <= 0 for v in t.constraints.values())]
-    anchors = _anchors(trials, metric_names(study, spec))
-    if len(anchors) < len(spec.models.experts) + 1:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    kept = torch.tensor([keeps_to_constraints(trial) for trial in trials], dtype=torch.bool)
+    n_parents = len(_anchors(trials, metric_names(study, spec)))
+    if n_parents < len(spec.models.experts) + 1 or not bool(kept.any()):
         return None
     values = torch.tensor([t.values for t in trials], dtype=torch.double)
     flips = signs(study.directions)
     if len(flips) == 1:
-        return float((values * flips).max() * flips[0])
+        return float((values[kept] * flips).max() * flips[0])
+    # Parents give the reference point whether or not they keep to the constraints.
     reference = reference_of(study, values, trials, _asked(study, spec))
-    return hypervolume(values, reference, study.directions)
+    return hypervolume(values[kept], reference, study.directions)
 
 
 def metric_names(study: optuna.Study, spec: StudySpec) -> list[str]:

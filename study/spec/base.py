@@ -14,6 +14,13 @@ from ...errors import SpecError
 from ...objectives.checkpoints.text_files import read_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+NAME, TASK_NAME, URL = r"^[\w.-]+$", r"^[^/\s]+$", r"^\w+(\+\w+)?://"
+# What a text must be, by its pattern.
+PATTERNS = {
+    NAME: "must be of letters, digits, `_`, `.` and `-` alone",
+    TASK_NAME: "must have no space and no `/`",
+    URL: "must be a database's URL, such as sqlite:///runs/study.db or postgresql://HOST/DATABASE",
+}
 
 
 class Section(BaseModel):

@@ -15,7 +15,7 @@ from ...objectives.evaluation.racing import RaceSettings
 from ...objectives.evaluation.rotation import Rotation
 from ...objectives.evaluation.tasks import Split
 from ...objectives.evaluation.tasks.jsonl import JUDGED
-from .base import Fraction, Section, check_choice, resolve
+from .base import TASK_NAME, Fraction, Section, check_choice, resolve
 from .sampling import ChatSection, JudgeSection, SamplingSection
 
 # Keys that only tasks of lm-eval have.
@@ -58,7 +58,7 @@ class TaskSection(Section):
         reasoning: Whether an lm-eval task's metrics see the reasoning too.
     """
 
-    name: str = Field(min_length=1, max_length=120, pattern=r"^[^/\s]+$")
+    name: str = Field(min_length=1, max_length=120, pattern=TASK_NAME)
     files: dict[Split, str] = Field(default_factory=dict)
     path: str | None = None
     lm_eval: str | None = None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...objectives.evaluation import SPLITS
-from .base import near_hint
+from .base import PATTERNS, near_hint
 
 # Complaints that are told in full.
 _MOST = 3
@@ -144,12 +144,14 @@ def rule_of(detail: ErrorDetails) -> str:
     limits = detail.get("ctx", {})
     if detail["type"] == "string_too_short":
         return "must not be empty"
+    if detail["type"] == "string_pattern_mismatch":
+        return PATTERNS[limits["pattern"]]
     if detail["type"] in ("too_short", "too_long"):
         least = detail["type"] == "too_short"
         n = limits["min_length" if least else "max_length"]
         return f"must have at {'least' if least else 'most'} {n} item{'s' * (n != 1)}"
     message = detail["msg"].removeprefix("Value error, ").removesuffix(".")
-    return message.replace("Input should ", "must ")
+    return re.sub(r"^(Input|String) should ", "must ", message)
 
 
 def _choice(detail: ErrorDetails) -> str:

@@ -10,7 +10,7 @@ from ...objectives.importance.activation import Pooling
 from ...objectives.importance.parameter import Norm, Tensors
 from ...samplers import BMMSettings, Rerank
 from ..budget import UNLIMITED
-from .base import Fraction, Section
+from .base import NAME, URL, Fraction, Section
 from .presets import Preset
 
 # Presets of BMMSampler, and keys that it alone has.
@@ -185,8 +185,8 @@ class StudySection(Section):
         stop: When it ends earlier.
     """
 
-    name: str = Field(min_length=1, max_length=120, pattern=r"^[\w.-]+$")
-    storage: str = Field(pattern=r"^\w+(\+\w+)?://")
+    name: str = Field(min_length=1, max_length=120, pattern=NAME)
+    storage: str = Field(pattern=URL)
     trials: int = Field(default=UNLIMITED, ge=1)
     seed: int = Field(default=0, ge=0)
     heartbeat_seconds: float = Field(default=20.0, gt=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from sqlalchemy import select, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,7 +31,7 @@ def identity_of(study: optuna.Study) -> Identity:
     """
     attributes = study.user_attrs
     return {
-        "storage": _database(study._storage._backend.engine),  # type: ignore[attr-defined]
+        "storage": database_of(study._storage),
         "study_id": study._study_id,
         "name": study.study_name,
         "created": attributes.get(CREATED),
@@ -38,8 +39,9 @@ def identity_of(study: optuna.Study) -> Identity:
     }
 
 
-def _database(engine: Engine) -> str:
-    """Return a name of the database that is the same however it is reached."""
+def database_of(storage: BaseStorage) -> str:
+    """Return a name of a storage's database that is the same however it is reached."""
+    engine = storage._backend.engine  # type: ignore[attr-defined]
     if engine.dialect.name == "sqlite":
         return f"sqlite:{os.path.realpath(str(engine.url.database))}"
     with engine.connect() as connection:

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 
 from ...objectives import MergeObjective
 from ...objectives.evaluation.racing import Race, RaceSettings
-from ...samplers import is_measured
+from ...samplers import is_measured, keeps_to_constraints
 from ..first_trials import is_uniform
 
 # User attribute: what every question's answer counts in every objective, null if not asked.
@@ -18,9 +18,10 @@ NUMBERS = "numbers"
 def race_against(
     trials: Sequence[FrozenTrial], objective: MergeObjective, settings: RaceSettings
 ) -> Race | None:
-    """Return the race against all that was measured so far.
+    """Return the race against all that was measured so far and keeps to the constraints.
 
     Every worker makes the same order of questions: it follows from parents and uniform merges.
+    Who is better because it breaks a limit takes no other candidate's place.
 
     Args:
         trials: All of the study.
@@ -34,12 +35,13 @@ def race_against(
     if any(not trial.state.is_finished() for trial in first):
         return None
     known = {t.number: _numbers(t) for t in trials if is_measured(t) and NUMBERS in t.user_attrs}
-    measured = [known[trial.number] for trial in first if trial.number in known]
-    if not measured:
+    measured = np.array([known[trial.number] for trial in first if trial.number in known])
+    if not len(measured):
         return None
     tasks = [scored.task for scored in objective.questions]
-    rivals = np.array(list(known.values()))
-    return Race(settings, objective.metrics, tasks, np.array(measured), rivals, objective.clusters)
+    able = [known[t.number] for t in trials if t.number in known and keeps_to_constraints(t)]
+    rivals = np.array(able).reshape(-1, *measured.shape[1:])
+    return Race(settings, objective.metrics, tasks, measured, rivals, objective.clusters)
 
 
 def _numbers(trial: FrozenTrial) -> NDArray[np.float64]:

@@ -52,6 +52,6 @@ class Room:
     def error(self, reason: str) -> StudyError:
         """Return the error about this disk."""
         return StudyError(
-            f"Results cannot be written to {self._directory} ({reason}). No candidate was spent; "
-            "make room and start the worker again."
+            f"Results cannot be written to {self._directory} ({reason}). No candidate is spent on "
+            "it; make room and start again."
         )

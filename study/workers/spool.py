@@ -95,35 +95,46 @@ class Spool:
                 json.dump({**asdict(result), _STUDY: self._study}, file)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            _name(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
         return path
 
     def deliver_for_the_dead(
-        self, claims: Claims, lock: StudyLock, is_alive: Callable[[str], bool]
+        self,
+        claims: Claims,
+        lock: StudyLock,
+        is_alive: Callable[[str], bool],
+        is_dead: Callable[[str], bool],
     ) -> None:
         """Deliver what workers left that run no more; one worker at a time does so.
+
+        Of a worker elsewhere, that shares this folder, nobody here can tell: what it has written
+        is delivered, which does no harm, and nothing of it is removed.
 
         Args:
             claims: On the study.
             lock: The study's.
             is_alive: Tells whether the worker of a name runs on this machine.
+            is_dead: Whether it ran on this machine and runs no more.
         """
         try:
             with FileLock(self._directory / "sweep.lock", timeout=0):
-                self._take_up_the_unfinished(is_alive)
+                self._take_up_the_unfinished(is_alive, is_dead)
                 for path, result in self.pending():
                     if not is_alive(result.worker):
                         self.deliver(claims, lock, path, result)
         except Timeout:
             return
 
-    def _take_up_the_unfinished(self, is_alive: Callable[[str], bool]) -> None:
+    def _take_up_the_unfinished(
+        self, is_alive: Callable[[str], bool], is_dead: Callable[[str], bool]
+    ) -> None:
         """Keep what the dead had written and not yet named; remove what they had half written."""
         for path in self._directory.glob("trial-*.tmp"):
-            if is_alive(path.stem.split("-", 2)[-1]):
+            worker = path.stem.split("-", 2)[-1]
+            if is_alive(worker):
                 continue
             try:
                 _read(path)
@@ -131,7 +142,8 @@ class Spool:
             except OSError:  # it is not there any more, or cannot be read
                 continue
             except (ValueError, RecursionError):
-                path.unlink(missing_ok=True)
+                if is_dead(worker):
+                    path.unlink(missing_ok=True)
 
     def pending(self) -> Iterator[tuple[Path, Result]]:
         """Return what is on disk of this study, in the order of trials.
@@ -240,6 +252,14 @@ def _is_delivered(trials: Sequence[FrozenTrial], result: Result) -> bool:
         if trial.state in MEASURED and (number, worker) == (result.number, result.worker):
             return True
     return False
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a written file its name; a worker elsewhere may have done so, and delivered it."""
+    try:
+        temporary.replace(path)
+    except FileNotFoundError:
+        logger.info("%s was taken up by another worker", path.name)
 
 
 _RESULT = TypeAdapter(Result)

@@ -169,7 +169,9 @@ class Worker:
     def _claim(self) -> FrozenTrial | Outcome:
         start = time.perf_counter()
         self._room.check()
-        self._spool.deliver_for_the_dead(self._claims, self._lock, self._local.is_alive)
+        self._spool.deliver_for_the_dead(
+            self._claims, self._lock, self._local.is_alive, self._local.is_dead
+        )
         grace = self.inputs.spec.study.grace_seconds
         # Also reads what is new: it need not be read while others wait for the lock.
         with self._claims.ledger.engine.connect() as connection:

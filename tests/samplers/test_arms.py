@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from mergefront.samplers import ArmSampler, SIPSampler, denoise
 from mergefront.samplers._acqf import AcquisitionBudget
+from mergefront.samplers._acqf import arms as arms_module
+from mergefront.samplers._acqf.arms import Choices, climb_arms
 from mergefront.samplers._trials.arms import Arms
 from mergefront.samplers._trials.search_space import UnitCube
 
@@ -289,3 +292,27 @@ def test_what_an_arm_fixes_in_the_cube() -> None:
     rows = Arms(ARMS).columns(UnitCube(SPACE)).tolist()
     expected = [[1, 0, 1, 0, 0, nan, 0], [1, 0, 0, 1, 0, nan, nan], [0, 1, 0, 0, 1, 0, nan]]
     assert rows == [pytest.approx(row, nan_ok=True) for row in expected]
+
+
+@pytest.mark.parametrize("offset", [-10.0, 7.0])
+def test_which_arms_are_climbed_does_not_depend_on_units(
+    monkeypatch: pytest.MonkeyPatch, offset: float
+) -> None:
+    """Of three arms the second is more than half as good as the first, the third hopeless."""
+    climbed = []
+
+    def climb(acquisition: Any, raw: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, ...]:
+        climbed.append(raw)
+        return raw[:1], torch.zeros(1)
+
+    def scores(X: torch.Tensor) -> torch.Tensor:
+        return X[:, 0, 0].log() + offset
+
+    monkeypatch.setattr(arms_module, "climb", climb)
+    fixed = torch.tensor([[1.0, torch.nan], [0.6, torch.nan], [0.1, torch.nan]])
+    choices = Choices(fixed.double(), lambda points: points, is_log=True)
+    X = torch.rand(4, 2, dtype=torch.double)
+    rng = np.random.default_rng(0)
+    acquisition: Any = scores
+    climb_arms(acquisition, choices, X, lambda points: points, SMALL, rng)
+    assert len(climbed) == 2

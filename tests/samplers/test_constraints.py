@@ -8,7 +8,7 @@ import torch
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import create_trial
 
-from mergefront.samplers import BMMSampler, SIPSampler, denoise
+from mergefront.samplers import BMMSampler, SIPSampler, Source, denoise, fit_study, keep
 from mergefront.samplers._constraints import fit_feasibility
 from mergefront.samplers._gp import Observations
 from mergefront.samplers._trials.search_space import UnitCube
@@ -156,3 +156,30 @@ def test_a_screened_trial_lowers_the_probability_where_it_was() -> None:
     among = [*trials, _screened(0.9)]
     after = fit_feasibility(trials, _observations(trials), cube, among).probability(at)
     assert float(before) > 0.5 > float(after)
+
+
+def test_a_constraint_is_not_explained_by_what_is_known_of_an_objective() -> None:
+    """Of the same study, whichever objective comes first."""
+    earlier = _study("knowledge-gradient", 10)
+    earlier.set_metric_names(["gain", "cost"])
+    found = []
+    for names in (["gain", "cost"], ["cost", "gain"]):
+        up, down = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+        directions = [up if name == "gain" else down for name in names]
+        study = optuna.create_study(directions=directions)
+        study.set_metric_names(names)
+        keep(study, [Source.of(earlier)])
+        for trial in earlier.trials:
+            values = dict(zip(["gain", "cost"], trial.values, strict=True))
+            again = create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                values=[values[name] for name in names],
+                user_attrs=trial.user_attrs,
+                constraints=trial.constraints,
+            )
+            study.add_trial(again)
+        model = fit_study(study)
+        assert model is not None and model.observations.hints
+        found.append(model.feasibility.probability(model.observations.X))
+    assert torch.equal(*found)

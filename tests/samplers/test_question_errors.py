@@ -168,3 +168,12 @@ def test_tasks_are_sampled_each_by_its_own_questions() -> None:
         trials.append(create_trial(values=[value], user_attrs={"answers": told}))
     (found,) = _one(_sampling(trials), [0.0])
     assert found == pytest.approx(math.sqrt(1.09 / 240 + 1.09 / 20), rel=0.2)
+
+
+def test_what_is_known_exactly_is_the_same_on_other_questions() -> None:
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(rng.random((12, 2)))
+    variances = torch.tensor([[1e-4, 0.0]], dtype=torch.double).expand(12, 2)
+    found = QuestionSampling(values, variances).deviations(values[:3])
+    assert found[:, 1].tolist() == [0.0, 0.0, 0.0]
+    assert bool((found[:, 0] > 0).all())

@@ -171,3 +171,8 @@ def test_two_parameters_and_choices_are_no_profile() -> None:
     assert UnitCube({"x0": weight, "x1": weight}).jumps.shape == (2, 0)
     choices = {f"x{i}": CategoricalDistribution(("a", "b")) for i in range(3)}
     assert UnitCube(choices).jumps.shape == (2, 0)
+
+
+def test_the_number_of_an_expert_alone_is_no_depth() -> None:
+    names = [f"{part}@{k}" for part in ("uniform", "embeddings", "head") for k in (1, 2, 3)]
+    assert neighbours(names).shape == (2, 0)

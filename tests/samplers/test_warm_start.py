@@ -60,6 +60,17 @@ def test_parts_of_layers_stand_for_layers_and_others_go_by_name() -> None:
     assert mapped.T.tolist() == [[0.5, 0, 0.5, 0, 0], [0, 0.5, 0, 0.5, 0], [0, 0, 0, 0, 1]]
 
 
+def test_experts_go_by_their_numbers_and_are_no_layers() -> None:
+    both = [name for k in (1, 2) for name in _names(2, f"@{k}")]
+    for there in (["uniform@1", "uniform@2"], ["embeddings@1", "embeddings@2"]):
+        assert carried(both, there)[1] == []
+        assert carried(there, there[::-1])[0].tolist() == [[0, 1], [1, 0]]
+    mapped, kept_columns = carried(_names(2, ".mlp@2"), both)
+    assert kept_columns == [2, 3]  # nothing of the first expert
+    assert torch.equal(mapped, torch.eye(2, dtype=torch.double))
+    assert carried(_names(2), both)[1] == [0, 1, 2, 3]  # there is one expert here, perhaps either
+
+
 def _hint(generator: torch.Generator) -> Elsewhere:
     X = torch.rand(6, 2, generator=generator, dtype=torch.double)
     process = Process(

@@ -36,3 +36,16 @@ def test_no_merge_comes_first_twice(tmp_path: Path, n_operators: int, n_first: i
 def test_operators_and_precisions_are_not_tied_to_each_other(tmp_path: Path) -> None:
     found = _uniform(tmp_path, 3, 11, precision={"choose": ["fp8", "int8", "int4"]})
     assert len({(params["operator"], params["precision_0"]) for params in found}) == 9
+
+
+def test_levels_and_precisions_are_not_tied_to_each_other(tmp_path: Path) -> None:
+    found = _uniform(tmp_path, 3, 20, precision={"choose": ["fp8", "int8", "int4"]})
+    pairs = {(params["layer_000"], params["precision_0"]) for params in found}
+    assert len(pairs) >= 9
+    assert len({(p["operator"], p["layer_000"], p["precision_0"]) for p in found}) == len(found)
+
+
+def test_no_merge_comes_first_under_two_names(tmp_path: Path) -> None:
+    """TIES of one expert is the linear merge at density 1, which is its upper bound here."""
+    found = _uniform(tmp_path, 1, 8, operator=["linear", "ties"], density=[0.3, 1.0])
+    assert {params["density"] for params in found if params["operator"] == "ties"} == {0.65}

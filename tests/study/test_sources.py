@@ -85,6 +85,26 @@ def test_what_cannot_be_read_is_said_before_anything_is_created(
     assert optuna.get_all_study_names(storage).count(f"later-{tmp_path.name}") == 0
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_nothing_counts_twice(earlier: Path, tmp_path: Path, twice: bool) -> None:
+    if twice:
+        path = _later(tmp_path, earlier, str(earlier))
+        content = yaml.safe_load(path.read_text())
+        content["sampler"]["warm_start"].append("small")
+        path.write_text(yaml.safe_dump(content))
+    else:  # the earlier study's own spec, which gets the key now
+        content = yaml.safe_load(earlier.read_text())
+        content["sampler"] = {"warm_start": ["small"]}
+        path = earlier.with_name("own.yaml")
+        path.write_text(yaml.safe_dump(content))
+    told = "is named already" if twice else "is this study itself"
+    place = int(twice)
+    for ask in (("run", str(path), "--dry-run"), ("run", str(path))):
+        result = invoke(*ask)
+        assert result.exit_code != 0
+        assert f"sampler.warm_start[{place}]: study 'small' {told}" in result.output
+
+
 def test_a_study_without_a_common_objective_is_refused(earlier: Path, tmp_path: Path) -> None:
     storage = yaml.safe_load(earlier.read_text())["study"]["storage"]
     other = optuna.create_study(study_name="other", storage=storage, direction="minimize")

@@ -49,7 +49,8 @@ def quantized(weight: Tensor, form: Format) -> Quantized:
     """
     rows, width = weight.shape
     grouped = weight.float().reshape(rows, -1, form.group_size(width))
-    scales = (grouped.abs().amax(dim=2) / form.reach).to(weight.dtype)
+    # A tensor, because a GPU multiplies by the reciprocal of a number, which rounds otherwise.
+    scales = (grouped.abs().amax(dim=2) / grouped.new_tensor(form.reach)).to(weight.dtype)
     # A group of zeros has any scale but 0.
     scales.masked_fill_(scales == 0, torch.finfo(weight.dtype).eps)
     scaled = (grouped / scales.float()[:, :, None]).clamp_(form.low, form.high)

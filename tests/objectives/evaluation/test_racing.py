@@ -56,6 +56,24 @@ def test_an_equal_candidate_is_never_lost() -> None:
     assert _race([rival], margin=0.0).goes_on(list(range(200)), rival)
 
 
+@pytest.mark.parametrize(("more", "goes_on"), [(0.0, False), (100.0, False), (-100.0, True)])
+def test_of_equal_memory_the_better_answers_decide(more: float, goes_on: bool) -> None:
+    objectives = [OBJECTIVES[0], ObjectiveMetric(METRICS["memory"])]
+    right, size = np.ones(50), np.full(50, 1e9)
+    rival = np.stack([right, size])[None]
+    race = Race(RaceSettings(1.0, 1.0, (0.4,), 0.5), objectives, ["t"] * 50, rival, rival)
+    asked = list(range(20))
+    assert race.goes_on(asked, np.stack([right, size + more])[:, asked])  # as good, or cheaper
+    wrong = np.stack([np.zeros(50), size + more])
+    assert race.goes_on(asked, wrong[:, asked]) == goes_on
+
+
+def test_nobody_is_stopped_while_there_are_no_rivals() -> None:
+    numbers = _numbers(np.random.default_rng(5), 0.1, 50.0)
+    race = Race(RaceSettings(), OBJECTIVES, ["t"] * 200, numbers[None], np.empty((0, 2, 200)))
+    assert race.goes_on(race.blocks[0], numbers[:, race.blocks[0]])
+
+
 def test_rivals_that_were_stopped_count_as_far_as_they_were_asked() -> None:
     rng = np.random.default_rng(3)
     rival = _numbers(rng, 0.9, 10.0)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mergefront.study import StudySpec
 from mergefront.study.first_trials import search_space
+from mergefront.study.results.front import measured_hypervolume
 from mergefront.study.results.status import busy_seconds, status_of
 from mergefront.study.seeding import BUDGET, init_study
 from mergefront.study.spec.inputs import load_inputs
@@ -98,3 +100,31 @@ def test_the_table_and_json_say_the_same(finished: Path) -> None:
     assert (content["complete"], content["budget"], content["running"]) == (10, 10, 0)
     assert (content["in_hand"], content["failures"], content["last_failure"]) == ([], [], None)
     assert content["hours_left"] == 0
+
+
+@pytest.mark.parametrize("violation", [-1.0, 1.0])
+def test_a_hypervolume_is_shown_where_the_parents_break_a_constraint(
+    tmp_path: Path, violation: float
+) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    study.set_metric_names(["accuracy", "tokens"])
+    x = FloatDistribution(0, 1)
+    for number, (phase, values) in enumerate(
+        [("parent", [0.2, 10.0]), ("parent", [0.8, 100.0]), ("search", [0.7, 40.0])]
+    ):
+        study.add_trial(
+            create_trial(
+                params={"x": number / 2},
+                distributions={"x": x},
+                values=values,
+                user_attrs={"phase": phase, "label": str(number)},
+                constraints={"memory <= 4e9": violation if phase == "parent" else -1.0},
+            )
+        )
+    # The one that may be taken, from a tenth of the parents' range beyond the worse parent.
+    alone = (0.7 - 0.14) * (109.0 - 40.0)
+    found = measured_hypervolume(study, spec)
+    assert found is not None
+    assert found >= alone - 1e-9
+    assert (found == pytest.approx(alone)) == (violation > 0)

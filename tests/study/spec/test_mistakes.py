@@ -24,7 +24,9 @@ CONTENT: dict[str, Any] = {
 }
 _ODD: list[Any] = [None, "x", 3.5, -1, [], [[]], {}, {"x": "y"}, {"search": 3}, ["x", 1], [{}]]
 # What pydantic says by itself.
-_JARGON = re.compile(r"Input should|constrained|after validation|valid (tuple|list|dict|str|int)")
+_JARGON = re.compile(
+    r"(Input|String) should|constrained|after validation|valid (tuple|list|dict|str|int)"
+)
 
 
 def _told(section: str, key: str, value: Any) -> str:
@@ -50,6 +52,19 @@ def _told(section: str, key: str, value: Any) -> str:
         ("merge", "bounds", [1], "merge.bounds: must have at least 2 items, but got [1]."),
         ("merge", "blocks", [], "merge.blocks: must have at least 1 item, but got []."),
         ("merge", "seed", "x", "merge.seed: must be an integer, but got 'x'."),
+        (
+            "study",
+            "name",
+            "a b",
+            "study.name: must be of letters, digits, `_`, `.` and `-` alone, but got 'a b'.",
+        ),
+        (
+            "study",
+            "storage",
+            "a.db",
+            "study.storage: must be a database's URL, such as sqlite:///runs/study.db or "
+            "postgresql://HOST/DATABASE, but got 'a.db'.",
+        ),
         ("study", "trials", True, "study.trials: must be a number, but got true."),
         ("merge", "density", False, "merge.density: must be a number, but got false."),
         ("models", "stop_tokens", 5, "models.stop_tokens: must be a text or a list, but got 5."),

@@ -1,6 +1,7 @@
 """Studies in which clearly worse candidates are stopped."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
 from mergefront.errors import SpecError
-from mergefront.objectives.evaluation.racing import Race
+from mergefront.objectives.evaluation import METRICS, ObjectiveMetric
+from mergefront.objectives.evaluation.racing import Race, RaceSettings
 from mergefront.samplers import SIPSampler, denoise
 from mergefront.study import StudySpec, pareto_front
 from mergefront.study.results.front import front_report
@@ -147,3 +149,27 @@ def test_what_cannot_be_raced_is_refused(
     path.write_text(path.read_text().replace("metric: tokens", f"metric: {metric}"))
     with pytest.raises(SpecError, match=message):
         StudySpec.from_yaml(path)
+
+
+def test_who_breaks_a_constraint_stops_nobody() -> None:
+    rng = np.random.default_rng(0)
+    accuracy, tokens = (ObjectiveMetric(METRICS[name]) for name in ("accuracy", "tokens"))
+    numbers = np.stack([np.ones(40), rng.normal(9.0, 1.0, 40)])
+    worse = np.stack([np.zeros(40), rng.normal(20.0, 1.0, 40)])
+    asked = SimpleNamespace(metrics=[accuracy, tokens], questions=[_scored()] * 40, clusters=[])
+    for violation, stopped in ((0.5, False), (-0.1, True)):
+        best = create_trial(
+            values=[1.0, 9.0],
+            params={"x": 1.0},
+            distributions={"x": FloatDistribution(0, 1)},
+            user_attrs={"phase": "parent", "numbers": numbers.tolist()},
+            constraints={"kl/base <= 0.1": violation},
+        )
+        race = race_against([best], asked, RaceSettings(0.5, 1.0, (0.25,)))  # type: ignore[arg-type]
+        assert race is not None and len(race.first) == 1
+        block = race.blocks[0]
+        assert race.goes_on(block, worse[:, block]) is not stopped
+
+
+def _scored() -> SimpleNamespace:
+    return SimpleNamespace(task="t")

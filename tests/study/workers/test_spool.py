@@ -154,12 +154,12 @@ def test_only_the_deads_results_are_delivered_for_them_and_by_one_worker(
     spool: Spool, claims: Claims, lock: FileStudyLock, study: optuna.Study, tmp_path: Path
 ) -> None:
     spool.write(RESULT)
-    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "me")
+    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "me", is_dead)
     assert study.trials[0].state == TrialState.RUNNING
     with FileLock(tmp_path / "spool" / "sweep.lock"):
-        spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+        spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
     assert study.trials[0].state == TrialState.RUNNING
-    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
     assert study.trials[0].values == [0.5, 25.0]
 
 
@@ -177,9 +177,38 @@ def test_what_the_dead_had_written_whole_is_delivered_and_the_rest_removed(
     half.write_text('{"number": 1, "wor')
     mine = path.with_name("trial-00002-alive-1-ab.tmp")
     mine.write_text('{"number": 2, "wor')
-    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "alive-1-ab")
+    spool.deliver_for_the_dead(claims, lock, lambda worker: worker == "alive-1-ab", is_dead)
     assert study.trials[0].values == [0.5, 25.0]
     assert list((tmp_path / "spool").glob("trial-*")) == [mine]
+
+
+def is_dead(worker: str) -> bool:
+    """Whether a worker ran on this machine: those of other machines are called `there`."""
+    return not worker.startswith("there")
+
+
+def test_a_worker_elsewhere_writes_on_while_its_folder_is_swept(
+    spool: Spool,
+    claims: Claims,
+    lock: FileStudyLock,
+    study: optuna.Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = tmp_path / "spool" / "trial-00001-there-1-ab.tmp"
+    half.write_text('{"number": 1, "wor')
+    flush = os.fsync
+
+    def swept_meanwhile(number: int) -> None:
+        flush(number)
+        spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
+
+    monkeypatch.setattr(os, "fsync", swept_meanwhile)
+    path = spool.write(RESULT)
+    assert study.trials[0].values == [0.5, 25.0]
+    spool.deliver(claims, lock, path, RESULT)
+    assert len(study.get_trials(states=(TrialState.COMPLETE,))) == 1
+    assert list((tmp_path / "spool").glob("trial-*")) == [half]
 
 
 def _names(folder: Path) -> list[str]:
@@ -206,7 +235,9 @@ def test_a_result_of_another_study_is_put_aside_and_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = Spool(tmp_path / "spool", store, {**STUDY, **changed}).write(RESULT)
-    Spool(tmp_path / "spool", store, STUDY).deliver_for_the_dead(claims, lock, lambda _: False)
+    Spool(tmp_path / "spool", store, STUDY).deliver_for_the_dead(
+        claims, lock, lambda _: False, is_dead
+    )
     assert study.trials[0].state == TrialState.RUNNING
     assert path.name in caplog.text and "another study" in caplog.text
     assert len(_names(tmp_path / "spool" / "put-aside")) == 1
@@ -225,12 +256,12 @@ def test_a_result_of_another_database_waits_for_its_own_workers(
     copy = {**STUDY, "storage": f"sqlite:{tmp_path}/copy.db"}
     path = Spool(tmp_path / "spool", store, copy).write(RESULT)
     for _ in range(2):
-        spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+        spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
     assert study.trials[0].state == TrialState.RUNNING
     assert path.exists()
     assert caplog.text.count("copy.db") == 1
     (tmp_path / "copy.db").unlink()  # the file was moved: it is this one
-    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
     assert study.trials[0].values == [0.5, 25.0]
 
 
@@ -253,7 +284,7 @@ def test_an_attempt_that_the_study_does_not_have_is_put_aside(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     path = spool.write(other)
-    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
     assert study.trials[0].state == TrialState.RUNNING
     assert path.name in caplog.text
     assert len(_names(tmp_path / "spool" / "put-aside")) == 1
@@ -273,7 +304,7 @@ def test_a_broken_file_is_put_aside_and_the_next_is_delivered(
 ) -> None:
     (tmp_path / "spool" / "trial-00000-a.json").write_bytes(content)
     spool.write(RESULT)
-    spool.deliver_for_the_dead(claims, lock, lambda worker: False)
+    spool.deliver_for_the_dead(claims, lock, lambda worker: False, is_dead)
     assert study.trials[0].values == [0.5, 25.0]
     assert "trial-00000-a.json was not delivered: it cannot be read" in caplog.text
     (kept,) = (tmp_path / "spool" / "put-aside").iterdir()
