@@ -3,7 +3,7 @@
 from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
 from ._gp import Trust
-from ._transfer import Source, has_sources, keep
+from ._transfer import Source, has_sources, keep, kept
 from ._trials.measurements import MEASURED, is_measured
 from ._trials.pending import FIXED, GAIN, given_params
 from ._trials.search_space import fits, signs, uniform_levels
@@ -47,6 +47,7 @@ __all__ = [
     "is_measured",
     "keep",
     "keeps_to_constraints",
+    "kept",
     "preference_weights",
     "read_off",
     "recommend",

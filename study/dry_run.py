@@ -20,7 +20,7 @@ from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.vllm_memory import EngineSettings, Need, check_memory, needed
 from ..objectives.evaluation.clusters import Components
 from ..objectives.evaluation.paired import DISAGREEMENT, visible_difference
-from ..samplers import MEASURED, has_sources
+from ..samplers import MEASURED
 from .budget import UNLIMITED, known
 from .first_trials import first_trials
 from .importance import check_importance
@@ -32,7 +32,7 @@ from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study, state_dir
-from .warm_start import described, sources_of
+from .warm_start import warm_start
 from .workers.room import Room
 
 _GIB = 1 << 30
@@ -64,13 +64,13 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         check_importance(inputs)
         Room(state_dir(spec).absolute()).check_free()
         study = _existing(inputs)
-        sources = [] if study and has_sources(study) else sources_of(inputs)
+        sources = warm_start(inputs, study)
         return [
             ("models", _models(inputs)),
             *(("parents differ", line) for line in differences(inputs)),
             ("search", _search(inputs, is_even)),
             ("trials", _trials(inputs)),
-            *(("warm start", described(source, inputs)) for source in sources),
+            *(("warm start", line) for line in sources),
             ("questions", _questions(inputs)),
             ("answers", _answers(inputs)),
             ("price", _price(spec)),

@@ -3,7 +3,7 @@
 import optuna
 
 from ..errors import MergefrontError, SpecError, StudyError
-from ..samplers import Source
+from ..samplers import Source, kept
 from .spec.base import near_hint
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
@@ -39,8 +39,23 @@ def sources_of(inputs: StudyInputs) -> list[Source]:
     return sources
 
 
-def described(source: Source, inputs: StudyInputs) -> str:
-    """Return what a source tells a study, as a line of the dry run."""
+def warm_start(inputs: StudyInputs, study: optuna.Study | None) -> list[str]:
+    """Return what each source tells a study, as lines of the dry run.
+
+    Args:
+        inputs: A valid spec with its models.
+        study: Where it exists: what it keeps counts, whatever the spec names now.
+
+    Raises:
+        SpecError: As `sources_of` does, where nothing is kept.
+    """
+    old = [] if study is None else kept(study)
+    if old:
+        return [f"{_described(source, inputs)}; kept since it was first read" for source in old]
+    return [_described(source, inputs) for source in sources_of(inputs)]
+
+
+def _described(source: Source, inputs: StudyInputs) -> str:
     shared = ", ".join(map(str, source.shared(inputs.spec.metric_names)))
     kept = source.matched(inputs.plan.parameter_names)
     return (
