@@ -185,6 +185,8 @@ def _visible(inputs: StudyInputs) -> str:
     n = len({(q.task, q.question.cluster or q.question.id) for q in asked})
     smallest = visible_difference(n)
     few = "; too few to tell models of a front apart" if smallest > _COARSE else ""
+    if smallest >= 1:
+        return f"no difference of accuracies: {n} independent questions are too few to tell any"
     return (
         f"accuracies that differ by {smallest:.3f} or more (80 % power, 5 % level, {n} "
         f"independent questions of which two models disagree on {DISAGREEMENT:.0%}){few}"

@@ -91,6 +91,10 @@ def same_models(plan: MergePlan) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         for place, arm in enumerate(settings.arms):
             if number in arm.experts and arm.keeps_experts:
                 common = _without_choices(whole, weights) | settings.choice(place)
+                if arm.is_chain:  # what was merged before an expert of weight 1 is gone
+                    before = arm.experts[: arm.experts.index(number)]
+                    gone = {plan.parameter(group, k) for group in plan.groups for k in before}
+                    common = {n: v for n, v in common.items() if n not in gone}
                 searched = {DENSITY: 1.0} if isinstance(arm.density, tuple) else {}
                 parents.append((common | searched, whole))
     return parents

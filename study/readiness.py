@@ -46,6 +46,7 @@ def check_ready(inputs: StudyInputs) -> None:
         )
     _check_criteria(inputs)
     _check_sizes(inputs)
+    _check_size_limits(inputs)
     _check_tokens(inputs)
     _check_screen(inputs)
     _check_prompts(inputs)
@@ -101,6 +102,24 @@ def _check_sizes(inputs: StudyInputs) -> None:
             f"`memory` must differ between candidates, but each takes {sizes.pop()} bytes. Search "
             "the precision (`merge.precision: {choose: [int8, int4]}`), or remove the objective."
         )
+
+
+def _check_size_limits(inputs: StudyInputs) -> None:
+    """Check that some candidate keeps to the limits of what models take.
+
+    Raises:
+        SpecError: At the first limit to which none does.
+    """
+    sizes = [*inputs.recipe.sizes.values()]
+    for limit in inputs.spec.limits:
+        if limit.objective.metric.name == "memory":
+            best = min(sizes) if limit.sign > 0 else max(sizes)
+            if limit.sign * (best - limit.bound) > 0:
+                raise SpecError(
+                    f"A candidate must be able to keep to `{limit.name}`, but the "
+                    f"{'smallest' if limit.sign > 0 else 'largest'} takes {best} bytes. Change "
+                    "the limit, or the precisions (`merge.precision`)."
+                )
 
 
 def _check_tokens(inputs: StudyInputs) -> None:

@@ -204,7 +204,12 @@ def check(
             "`compare` gives every method the same number of trials, but the spec has another "
             "budget. Add `--trials N`."
         )
-    for variant in variants:
+    for place, variant in enumerate(variants):
+        if variant in variants[:place]:
+            raise SpecError(
+                f"--presets names {variant.label!r} twice, which would be one search that counts "
+                "as two. Remove one."
+            )
         asked = variant.spec(spec, spec.study.seed)
         cut = {"racing": asked.evaluation.racing is not None, "screen": asked.evaluation.screen}
         if clock is not None and (used := [key for key, is_used in cut.items() if is_used]):

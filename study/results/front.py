@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import optuna
 import torch
@@ -21,7 +21,6 @@ from ...samplers import (
     Recommendation,
     denoise,
     fit_study,
-    keeps_to_constraints,
     preference_weights,
     read_off,
     signs,
@@ -32,11 +31,13 @@ from ..spec.study_spec import StudySpec
 from .front_table import arm_counts, data_frame, html_table, rounded, tied_sets, with_interval
 from .indicators import curve_interval, hypervolume_interval
 from .indicators import hypervolume as hypervolume
-from .recommendations import knee_of, reference_of, to_json
+from .recommendations import knee_of, reference_of, sized, to_json
 from .uniform_curve import LayerwiseGain, curve_values, layerwise_gain
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Number = TypeVar("Number", float, float | None)
 
 
 def pareto_front(study: optuna.Study) -> list[FrozenTrial]:
@@ -169,7 +170,10 @@ class FrontReport:
             ValueError: If a preference does not fit the objectives.
         """
         weights = preference_weights(preferences, len(self.metric_names))
-        return [] if self.adviser is None else self.adviser.recommend(weights)
+        if self.adviser is None:
+            return []
+        found = self.adviser.recommend(weights)
+        return [sized(one, self.metric_names, self.denoised.trials) for one in found]
 
     def to_dataframe(self) -> "pd.DataFrame":
         """Return one row a model, by trial number: believed and measured values, and weights.
@@ -268,7 +272,7 @@ class FrontReport:
         trials = enumerate(self.denoised.trials)
         return [_annotated(self.denoised, row, copy.copy(trial)) for row, trial in trials]
 
-    def named(self, values: Sequence[float] | None) -> dict[str, float] | None:
+    def named(self, values: Sequence[Number] | None) -> dict[str, Number] | None:
         """Return one value an objective under the metrics' names."""
         return None if values is None else dict(zip(self.metric_names, values, strict=True))
 
@@ -293,7 +297,7 @@ def front_report(study: optuna.Study, spec: StudySpec) -> FrontReport:
         StudyError: If no trial is COMPLETE yet.
     """
     names = metric_names(study, spec)
-    return _report(study, names, _asked(study, spec), spec.importance.trust)
+    return _report(study, names, reference_asked(study, spec), spec.importance.trust)
 
 
 def plain_report(study: optuna.Study) -> FrontReport:
@@ -320,7 +324,7 @@ def _report(
             f"Study {study.study_name!r} has no finished trial yet. Continue it with "
             "`mergefront run`."
         )
-    anchors = _anchors(denoised.trials, names)
+    anchors = anchors_of(denoised.trials, names)
     reference = reference_of(study, denoised.means, denoised.trials, given)
     front = _front_trials(study, denoised)
     adviser = None if model is None else Adviser.of(model, study, reference)
@@ -345,27 +349,6 @@ def _report(
     )
 
 
-def measured_hypervolume(study: optuna.Study, spec: StudySpec) -> float | None:
-    """Return the hypervolume of the values as they were measured, cheap enough for every look.
-
-    Lucky measurements are in it: while a study runs it says whether the search gets on. For one
-    objective it is the best value itself. None before all parents are measured, and while nothing
-    keeps to the constraints.
-    """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    kept = torch.tensor([keeps_to_constraints(trial) for trial in trials], dtype=torch.bool)
-    n_parents = len(_anchors(trials, metric_names(study, spec)))
-    if n_parents < len(spec.models.experts) + 1 or not bool(kept.any()):
-        return None
-    values = torch.tensor([t.values for t in trials], dtype=torch.double)
-    flips = signs(study.directions)
-    if len(flips) == 1:
-        return float((values[kept] * flips).max() * flips[0])
-    # Parents give the reference point whether or not they keep to the constraints.
-    reference = reference_of(study, values, trials, _asked(study, spec))
-    return hypervolume(values[kept], reference, study.directions)
-
-
 def metric_names(study: optuna.Study, spec: StudySpec) -> list[str]:
     """Return the names under which the study's values were measured, whatever the spec says now.
 
@@ -381,7 +364,7 @@ def metric_names(study: optuna.Study, spec: StudySpec) -> list[str]:
     return list(names)
 
 
-def _asked(study: optuna.Study, spec: StudySpec) -> list[float | None]:
+def reference_asked(study: optuna.Study, spec: StudySpec) -> list[float | None]:
     """Return the spec's part of the reference point, for the study's own metrics."""
     asked = dict(zip(spec.metric_names, (o.reference for o in spec.objectives), strict=True))
     return [asked.get(name) for name in metric_names(study, spec)]
@@ -392,7 +375,8 @@ def _uniform(denoised: Denoised) -> Tensor:
     return denoised.means[rows & denoised.feasible]
 
 
-def _anchors(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, dict[str, float]]:
+def anchors_of(trials: Sequence[FrozenTrial], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return each parent's label, metrics and measured values."""
     return {
         trial.user_attrs.get("label", str(trial.number)): dict(
             zip(names, trial.values, strict=True)

@@ -48,7 +48,7 @@ class ValidatedModel:
         return self.trial.number
 
     @property
-    def off(self) -> list[float]:
+    def off(self) -> list[float | None]:
         """For each objective, how far the measured value lies from the believed one; see `off`."""
         return off(self.measurement, self.trial.user_attrs["denoised"], self.fresh_deviations)
 
@@ -71,7 +71,7 @@ class PredictedModel:
     measurement: Measurement
 
     @property
-    def off(self) -> list[float]:
+    def off(self) -> list[float | None]:
         """For each objective, how far the measured value lies from the predicted one."""
         told = self.recommendation
         return off(self.measurement, told.values, told.fresh_deviations)
@@ -110,8 +110,10 @@ def measure_recommended(
 
 def off(
     measurement: Measurement, told: Sequence[float], deviations: Sequence[float]
-) -> list[float]:
+) -> list[float | None]:
     """Return measured values less predicted ones, in standard errors of the difference.
+
+    None for what is the same without asking anything, such as `memory`: that is no prediction.
 
     Args:
         measurement: On other questions.
@@ -122,11 +124,11 @@ def off(
     return [_score(value - predicted, math.hypot(*errors)) for value, predicted, *errors in parts]
 
 
-def _score(difference: float, error: float) -> float:
+def _score(difference: float, error: float) -> float | None:
     """Return a difference in its errors, where neither may be any."""
     if error > 0:
         return difference / error
-    return math.copysign(math.inf, difference) if difference else 0.0
+    return math.copysign(math.inf, difference) if difference else None
 
 
 def as_predicted(models: Iterable[PredictedModel | ValidatedModel]) -> dict[str, int] | None:
@@ -134,7 +136,7 @@ def as_predicted(models: Iterable[PredictedModel | ValidatedModel]) -> dict[str,
 
     None where there are no models.
     """
-    scores = [score for model in models for score in model.off]
+    scores = [score for model in models for score in model.off if score is not None]
     if not scores:
         return None
     return {"values": len(scores), "within": sum(abs(score) <= _WITHIN for score in scores)}

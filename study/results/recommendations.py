@@ -1,6 +1,7 @@
 """What to take: the recommended models of a study, whether anybody measured them or not."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from torch import Tensor
 
 from ...errors import SpecError, StudyError
+from ...objectives.evaluation.metric_table import split_name
+from ...objectives.merging.precision import known_size
 from ...objectives.merging.settings import with_arm
 from ...samplers import (
     Adviser,
@@ -83,7 +86,28 @@ def _advise(
         return []
     means = model.believed[0] * signs(study.directions)
     point = reference_of(study, means, model.trials, reference)
-    return Adviser.of(model, study, point).recommend(weights)
+    found = Adviser.of(model, study, point).recommend(weights)
+    return [sized(one, study.metric_names or [], model.trials) for one in found]
+
+
+def sized(
+    found: Recommendation, names: Sequence[str], trials: Sequence[FrozenTrial]
+) -> Recommendation:
+    """Return a recommendation with the bytes that its weights take, where trials tell them.
+
+    Args:
+        found: With predicted values.
+        names: Of the objectives.
+        trials: Measured.
+    """
+    values, deviations, errors = [*found.values], [*found.deviations], [*found.question_errors]
+    for j, name in enumerate(names):
+        if split_name(name)[0] == "memory":
+            rows = [(t.params, t.values[j]) for t in trials if t.values]
+            size = known_size(found.params, *zip(*rows, strict=True)) if rows else None
+            if size is not None:
+                values[j], deviations[j], errors[j] = size, 0.0, 0.0
+    return replace(found, values=values, deviations=deviations, question_errors=errors)
 
 
 def reference_of(

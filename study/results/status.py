@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
+import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from ...samplers import MEASURED
+from ...samplers import MEASURED, keeps_to_constraints, signs
 from ..budget import Amount, hours_of, quote, tokens_of
 from ..first_trials import is_uniform
 from ..seeding import BUDGET
 from ..spec.study_spec import StudySpec
 from ..storage.ledger import Ledger
-from .front import measured_hypervolume
+from .front import anchors_of, hypervolume, metric_names, reference_asked
+from .recommendations import reference_of
 
 # Trials that rates are taken over.
 _RECENT = 10
@@ -208,3 +210,24 @@ def busy_seconds(trials: Sequence[FrozenTrial]) -> float:
         total += max(0.0, (finish - begins).total_seconds())  # type: ignore[operator]
         end = max(finish, end) if end else finish  # type: ignore[type-var]
     return total
+
+
+def measured_hypervolume(study: optuna.Study, spec: StudySpec) -> float | None:
+    """Return the hypervolume of the values as they were measured, cheap enough for every look.
+
+    Lucky measurements are in it: while a study runs it says whether the search gets on. For one
+    objective it is the best value itself. None before all parents are measured, and while nothing
+    keeps to the constraints.
+    """
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    kept = torch.tensor([keeps_to_constraints(trial) for trial in trials], dtype=torch.bool)
+    n_parents = len(anchors_of(trials, metric_names(study, spec)))
+    if n_parents < len(spec.models.experts) + 1 or not bool(kept.any()):
+        return None
+    values = torch.tensor([t.values for t in trials], dtype=torch.double)
+    flips = signs(study.directions)
+    if len(flips) == 1:
+        return float((values[kept] * flips).max() * flips[0])
+    # Parents give the reference point whether or not they keep to the constraints.
+    reference = reference_of(study, values, trials, reference_asked(study, spec))
+    return hypervolume(values[kept], reference, study.directions)

@@ -200,6 +200,22 @@ def test_parents_give_the_same_answers_under_every_arm(joint: Path) -> None:
             assert list(again.values) == measured.values
 
 
+def test_an_expert_that_is_merged_last_whole_leaves_nothing_of_the_others(joint: Path) -> None:
+    inputs, study = load_inputs(joint), load_study(StudySpec.from_yaml(joint))
+    objective, chains = make_objective(inputs), []
+    for common, whole in same_models(inputs.plan):
+        free = {name: 0.6 for name in whole if "@" in name and name not in common}
+        if free:
+            chains.append(common["experts"])
+            assert {common[name] for name in common if name.endswith("@" + chains[-1][-1])} == {
+                1.0
+            }
+            measured = next(t for t in study.trials if t.params == whole and t.values)
+            again = objective.measure({**whole, **common, **free})
+            assert list(again.values) == measured.values
+    assert chains == ["2>1", "1>2"]
+
+
 @pytest.mark.parametrize("preset", ["mergefront", "tpe"])
 def test_queued_merges_are_what_was_asked_for_or_refused(preset: str, tmp_path: Path) -> None:
     path = write_joint_spec(tmp_path, 4, study={"trials": 11}, sampler={"preset": preset})

@@ -113,9 +113,13 @@ def check_operator(
     most = operator.max_experts
     if n_experts < operator.min_experts or (most is not None and n_experts > most):
         wanted = f"{operator.min_experts} or more" if most is None else f"at most {most}"
+        in_turn = ""
+        if most == 1:
+            in_turn = ", merge them in turn (`merge.order: given` or `search`), leave some out "
+            in_turn += "(`models.choose: {max: 1}`)"
         raise SpecError(
             f"Operator {operator.name!r} merges {wanted} expert(s), but got {n_experts}. Choose "
-            "another operator or change `models.experts`."
+            f"another operator{in_turn} or change `models.experts`."
         )
     options = operator.options(given)
     sparse = [density for density in densities if density != 1.0]

@@ -10,6 +10,7 @@ from .formats import (
     precisions,
 )
 from .rounding import Quantized, quantized, round_weight
+from .sizes import known_size
 from .storing import outline, quantization_config, served_bytes, stored
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "PrecisionName",
     "Quantized",
     "is_precision",
+    "known_size",
     "outline",
     "precisions",
     "quantization_config",

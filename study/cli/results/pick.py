@@ -122,6 +122,8 @@ def _numbers(option: str, texts: list[str]) -> dict[str, float]:
     found = {}
     for text in texts:
         name, _, number = text.partition("=")
+        if name in found:
+            raise SpecError(f"{option} names {name!r} twice; give it once.")
         try:
             found[name] = float(number)
         except ValueError:

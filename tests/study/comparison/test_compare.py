@@ -82,6 +82,14 @@ def test_variants_that_make_no_sense_are_named(tmp_path: Path, text: str, messag
         Variant.parse(text).spec(spec, 0)
 
 
+def test_one_search_does_not_count_as_two(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": 5})
+    result = invoke("compare", path, "--presets", "random,random", "--seeds", "1")
+    assert result.exit_code != 0
+    assert "--presets names 'random' twice" in result.output
+    assert not (tmp_path / "study.db").exists()
+
+
 def test_compare_prints_a_row_a_variant_and_resumes(tmp_path: Path) -> None:
     path = write_spec(tmp_path, study={"trials": 5}, sampler={"n_startup_trials": 3})
     arguments = ("compare", path, "--presets", "random,uniform", "--seeds", "0,1")

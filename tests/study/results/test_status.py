@@ -12,8 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mergefront.study import StudySpec
 from mergefront.study.first_trials import search_space
-from mergefront.study.results.front import measured_hypervolume
-from mergefront.study.results.status import busy_seconds, status_of
+from mergefront.study.results.status import busy_seconds, measured_hypervolume, status_of
 from mergefront.study.seeding import BUDGET, init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.ledger import Ending

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mergefront.errors import SpecError
 from mergefront.objectives.merging import Precision
@@ -92,3 +93,30 @@ def test_memory_that_is_the_same_for_all_is_refused(
     with pytest.raises(SpecError, match=r"`memory` must differ .* each takes \d+ bytes"):
         check_ready(load_inputs(path))
     assert not (tmp_path / "study.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("memory <= 100", "`memory <= 100`, but the smallest takes 275584 bytes"),
+        ("memory >= 1e9", "`memory >= 1e+09`, but the largest takes 998528 bytes"),
+        ("memory <= 275584", None),
+    ],
+)
+def test_a_limit_of_memory_that_nothing_keeps_to_is_refused(
+    tmp_path: Path, limit: str, told: str | None
+) -> None:
+    path = write_spec(
+        tmp_path,
+        4,
+        models={"dtype": "bfloat16"},
+        **_merge({"choose": ["bfloat16", "int4"]}),
+    )
+    content = yaml.safe_load(path.read_text())
+    content["constraints"] = [limit]
+    path.write_text(yaml.safe_dump(content))
+    if told is None:
+        check_ready(load_inputs(path))
+    else:
+        with pytest.raises(SpecError, match=re.escape(told)):
+            check_ready(load_inputs(path))
