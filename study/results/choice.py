@@ -160,6 +160,9 @@ def choose(report: FrontReport, wish: Wish) -> Choice:
     # By the believed values alone, the model that is known least would be chosen too often.
     utilities = _expected_utility(means, errors, report, wish)
     best = int(np.flatnonzero(kept)[utilities[kept].argmax()])
+    numbers = [trial.number for trial in report.trials]
+    if not (wish.limits or wish.weights) and report.knee in numbers:
+        best = numbers.index(report.knee)  # by the surrogate's joint posterior, as `front` says
     shares = _keeps(draws, report, wish).mean(axis=0)
     better = (drawn > drawn[:, [best]]).mean(axis=0)
     order = sorted(np.flatnonzero(kept).tolist(), key=lambda row: -utilities[row])

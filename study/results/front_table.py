@@ -66,10 +66,10 @@ def thin_curve(trials: Sequence[FrozenTrial]) -> str | None:
 
     A study over operators, experts or precisions measures a few of each choice.
     """
-    if not arm_counts(trials):
+    if not any(with_arm("", trial.params) for trial in trials):
         return None
     merges = [trial for trial in trials if trial.user_attrs.get("phase") == "uniform"]
-    most = max(arm_counts(merges).values(), default=0)
+    most = max(Counter(with_arm("", trial.params) for trial in merges).values(), default=0)
     if most >= _A_CURVE:
         return None
     return (

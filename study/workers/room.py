@@ -45,7 +45,10 @@ class Room:
             StudyError: If the disk is full.
         """
         there = next(each for each in (self._directory, *self._directory.parents) if each.exists())
-        free = shutil.disk_usage(there).free
+        usage = shutil.disk_usage(there)
+        if not usage.total:
+            raise self.error("there is no disk")
+        free = usage.free
         if free < _NEEDED:
             raise self.error(f"{free / 2**20:.1f} MiB are free, {_NEEDED // 2**20} are needed")
 

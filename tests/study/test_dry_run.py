@@ -276,7 +276,7 @@ def test_a_full_disk_is_told_before_anything_is_created(
     spec_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = {*spec_path.parent.iterdir()}
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20, total=2**30))
     with pytest.raises(StudyError, match=r"1\.0 MiB are free, 16 are needed.*make room"):
         plan_study(StudySpec.from_yaml(spec_path))
     assert {*spec_path.parent.iterdir()} == there

@@ -109,6 +109,7 @@ def test_tables_name_precisions(study: Path) -> None:
         names = [trial.params[f"precision_{k}"] for k in range(2)]
         told = names[0] if len({*names}) == 1 else "/".join(names)
         assert trial.user_attrs["phase"] == "parent" or told in shown.stdout
+    assert "uniform merges were measured, which is no curve" in shown.stdout
     assert invoke("pick", study, "--limit", "memory=400000").exit_code == 0
     page = invoke("report", study, "--out", study.parent / "report")
     assert page.exit_code == 0, page.stderr

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from small_study import write_spec
 def report(finished: Path) -> FrontReport:
     """A front of three clear models, and one that cannot be told from the second."""
     spec = StudySpec.from_yaml(finished)
-    report = front_report(load_study(spec), spec)
+    report = replace(front_report(load_study(spec), spec), knee=None)
     report.reference_point[:] = [0.5, 30.0]
     values = [(0.9, 25.0, 0.01), (0.8, 10.0, 0.01), (0.795, 9.9, 0.03), (0.6, 2.0, 0.01)]
     pattern = report.trials[0]
@@ -58,6 +59,12 @@ def test_the_wish_decides(
     report: FrontReport, limits: dict[str, float], weights: dict[str, float], number: int
 ) -> None:
     assert choose(report, Wish(limits, weights)).best.trial.number == number
+
+
+def test_without_a_wish_it_is_the_knee_that_the_front_names(report: FrontReport) -> None:
+    knee = replace(report, knee=3)
+    assert choose(knee, Wish({}, {})).best.trial.number == 3
+    assert choose(knee, Wish({}, {"tokens": 1.0})).best.trial.number == 1
 
 
 def test_expected_utility_is_the_expected_smaller_gain(report: FrontReport) -> None:
