@@ -24,7 +24,7 @@ from .engines import cannot_open, driver_missing, engine_options
 from .history import TableStorage
 from .identity import FINGERPRINT
 from .locks import AdvisoryLock, FileStudyLock, StudyLock
-from .outages import is_outage
+from .outages import is_outage, reason_of
 from .pooling import check_sessions
 from .urls import shown_url, sqlite_path
 
@@ -44,6 +44,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# What Optuna looks for first.
+_FIRST_TABLE = "version_info"
 _POLL_SECONDS = 1.0
 _CREATE_ATTEMPTS, _CREATE_PAUSE = 10, 0.3  # seconds
 
@@ -74,6 +76,11 @@ def open_storage(url: str, create: bool = True) -> BaseStorage:
         try:
             return _open(full, create)
         except (SQLAlchemyError, StorageInternalError) as error:
+            if not create and _FIRST_TABLE in reason_of(error):
+                raise StudyError(
+                    f"The database {shown_url(full)} holds no study: it has no tables of Optuna. "
+                    "Check this address."
+                ) from error
             if not (attempts and _was_created_meanwhile(error)):
                 raise cannot_open(full, error) from error
         time.sleep(_CREATE_PAUSE)

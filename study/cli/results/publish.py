@@ -1,6 +1,7 @@
 """`mergefront publish`."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def publish(
         return
     publish_to_folder(inputs, study, trial, Path(to))
     typer.echo(to)
-    typer.echo(f"make it again: mergefront reproduce {to}", err=True)
+    typer.echo(f"make it again: mergefront reproduce {shlex.quote(str(to))}", err=True)
 
 
 def _is_hub_id(to: str) -> bool:

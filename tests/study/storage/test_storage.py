@@ -202,6 +202,13 @@ def test_reading_a_database_that_is_not_there_creates_nothing(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_a_database_without_studies_is_called_so(storage_url: str) -> None:
+    if (path := sqlite_path(storage_url)) is not None:
+        path.touch()
+    with pytest.raises(StudyError, match=r"holds no study: it has no tables of Optuna\. Check"):
+        open_storage(storage_url, create=False)
+
+
 PASSWORD = "Ga7pass"
 
 
