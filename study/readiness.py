@@ -110,16 +110,16 @@ def _check_size_limits(inputs: StudyInputs) -> None:
     Raises:
         SpecError: At the first limit to which none does.
     """
-    sizes = [*inputs.recipe.sizes.values()]
     for limit in inputs.spec.limits:
-        if limit.objective.metric.name == "memory":
-            best = min(sizes) if limit.sign > 0 else max(sizes)
-            if limit.sign * (best - limit.bound) > 0:
-                raise SpecError(
-                    f"A candidate must be able to keep to `{limit.name}`, but the "
-                    f"{'smallest' if limit.sign > 0 else 'largest'} takes {best} bytes. Change "
-                    "the limit, or the precisions (`merge.precision`)."
-                )
+        if limit.objective.metric.name != "memory":
+            continue
+        which, best = ("smallest", min) if limit.sign > 0 else ("largest", max)
+        size = best(inputs.recipe.sizes.values())
+        if limit.sign * (size - limit.bound) > 0:
+            raise SpecError(
+                f"A candidate must be able to keep to `{limit.name}`, but the {which} takes "
+                f"{size} bytes. Change the limit, or the precisions (`merge.precision`)."
+            )
 
 
 def _check_tokens(inputs: StudyInputs) -> None:
