@@ -25,7 +25,14 @@ from .opening import with_stored_blocks
 from .readiness import check_ready
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
-from .storage.connection import check_storage, foreign, open_storage, shown_url, study_lock
+from .storage.connection import (
+    check_storage,
+    foreign,
+    open_storage,
+    shown_url,
+    sqlite_path,
+    study_lock,
+)
 from .storage.identity import CREATED, FINGERPRINT
 from .storage.ledger import Ending, Ledger
 from .warm_start import shown_reference, sources_of
@@ -78,6 +85,9 @@ def init_study(inputs: StudyInputs, queue: bool = True) -> optuna.Study:
     spec = inputs.spec
     check_ready(inputs)
     check_extras(spec)
+    path = sqlite_path(spec.study.storage)
+    if path is not None and not path.exists():  # no file is made for sources that cannot be read
+        sources_of(inputs)
     check_storage(spec.study.storage)
     with study_lock(spec).hold() as connection:
         study = _open_or_begin(inputs, open_storage(spec.study.storage))
