@@ -27,7 +27,8 @@ from .importance import check_importance
 from .opening import planned_inputs
 from .readiness import check_ready, differences, same_weights
 from .results.status import price_of, quoted
-from .seeding import check_same_settings
+from .seeding import check_same_settings, check_same_study
+from .spec.hashing import known_hash
 from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
@@ -85,12 +86,18 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
 
 
 def _existing(inputs: StudyInputs) -> optuna.Study | None:
-    """Return the study, if it is there; refuse what `run` would refuse, weights not read."""
+    """Return the study, if it is there; refuse what `run` would refuse.
+
+    Weights that were never read, or changed since, are not read for that.
+    """
     try:
         study = load_study(inputs.spec)
     except StudyError:
         return None
-    check_same_settings(study, inputs, inputs.settings_print())
+    if all(map(known_hash, [inputs.base, *inputs.experts])):
+        check_same_study(study, inputs)
+    else:
+        check_same_settings(study, inputs, inputs.settings_print())
     return study
 
 

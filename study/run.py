@@ -1,6 +1,7 @@
 """From a valid spec to a finished study."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -245,12 +246,22 @@ def run_many(
     finally:
         for listener in listeners:
             listener.join(_LAST_WORDS_SECONDS)
-    failed = sum(process.returncode not in (0, STOPPED) for process in processes)
-    if failed:
+    codes = [p.returncode for p in processes if p.returncode not in (0, STOPPED)]
+    if codes:
         raise StudyError(
-            f"{failed} of {len(commands)} workers of study {spec.study.name!r} stopped with an "
-            "error, shown above. Fix the cause and start the study again: it resumes."
+            f"{len(codes)} of {len(commands)} workers of study {spec.study.name!r} "
+            f"{_why(codes)} Start the study again: it resumes, or says that it is complete."
         )
+
+
+def _why(codes: Sequence[int]) -> str:
+    """Return how workers ended, by what their processes returned: a signal is negative."""
+    killed = sorted({signal.Signals(-code).name for code in codes if code < 0})
+    if not killed:
+        return "stopped with an error, shown above. Fix the cause."
+    memory = " (often because no memory was left)" if "SIGKILL" in killed else ""
+    others = ", or stopped with an error, shown above" if max(codes) > 0 else ""
+    return f"were killed by {', '.join(killed)}{memory}{others}."
 
 
 def _look(tick: Callable[[], None]) -> None:

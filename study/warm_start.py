@@ -57,11 +57,17 @@ def warm_start(inputs: StudyInputs, study: optuna.Study | None) -> list[str]:
 
 def _described(source: Source, inputs: StudyInputs) -> str:
     shared = ", ".join(map(str, source.shared(inputs.spec.metric_names)))
-    kept = source.matched(inputs.plan.parameter_names)
+    kept = source.matched(_numbers(inputs))
     return (
         f"{source.n_trials} trials of study {source.study} tell of {shared}, by {len(kept)} of "
         f"its {len(source.names)} weights"
     )
+
+
+def _numbers(inputs: StudyInputs) -> list[str]:
+    """Return the parameters that a source may tell of: no operator, no experts, no precision."""
+    plan = inputs.plan
+    return [name for name in plan.parameter_names if name not in plan.settings.categories]
 
 
 def _opened(place: int, reference: str, spec: StudySpec) -> optuna.Study:
@@ -96,11 +102,12 @@ def _source(study: optuna.Study, inputs: StudyInputs) -> Source:
             f"sampler.warm_start: study {study.study_name!r} has the objectives {theirs}, and "
             f"this one {', '.join(wanted)}: one at least must be in both. Name another study."
         )
-    if not source.matched(inputs.plan.parameter_names):
+    numbers = _numbers(inputs)
+    if not source.matched(numbers):
         raise SpecError(
             f"sampler.warm_start: study {study.study_name!r} has the weights "
             f"{', '.join(source.names[:3])}, and this one "
-            f"{', '.join(inputs.plan.parameter_names[:3])}: none can be matched. Name another one."
+            f"{', '.join(numbers[:3])}: none can be matched. Name another one."
         )
     return source
 

@@ -20,6 +20,7 @@ from ..baseline import baseline_of
 from ..budget import UNLIMITED
 from ..first_trials import first_trials, search_space
 from ..opening import open_inputs
+from ..readiness import check_ready
 from ..results.front import front_report
 from ..run import devices_of, make_objective, make_sampler, run
 from ..seeding import fingerprint_of, init_study
@@ -217,7 +218,9 @@ def check(
                 "Simulated workers measure whole candidates, but the spec has "
                 f"`evaluation.{used[0]}`. Remove it, or compare without --simulate."
             )
-        open_inputs(asked).fresh_split(split)
+        inputs = open_inputs(asked)
+        check_ready(inputs)
+        inputs.fresh_split(split)
 
 
 def content_of(spec: StudySpec) -> tuple[dict[str, Any], Path]:

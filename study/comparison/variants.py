@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ...errors import SpecError
+from ..spec.search import SIP_PRESETS
 from ..spec.presets import Overrides, overrides_of, with_overrides
 from ..spec.study_spec import StudySpec
 from ..storage.connection import state_dir
@@ -79,7 +80,8 @@ class Variant:
         """Return the spec of one search; its answers are shared with all of the same spec.
 
         Args:
-            spec: Of the comparison; of its sampler the number of start-up trials is kept.
+            spec: Of the comparison; of its sampler the number of start-up trials is kept, and
+                the earlier studies by those who learn from them.
             seed: Of the sampler, and of random masks in sweeps that have them.
             suffix: Of the study's name.
         """
@@ -92,6 +94,8 @@ class Variant:
         content["evaluation"]["cache"] = str(shared.resolve()) if cache is True else cache
         first = spec.sampler.n_startup_trials
         content["sampler"] = {"preset": self.preset, "n_startup_trials": first}
+        if self.preset in SIP_PRESETS:
+            content["sampler"]["warm_start"] = spec.sampler.warm_start
         if self.preset in _RANDOM_MASKS:
             content["merge"]["seed"] = seed
         lists = sorted(key for key in self.overrides if isinstance(content.get(key), list))

@@ -18,6 +18,11 @@ def cached_hash(checkpoint: Checkpoint) -> str:
     return remembered(_HASHES, checkpoint, checkpoint.weights_hash)
 
 
+def known_hash(checkpoint: Checkpoint) -> str | None:
+    """Return the same if it is known; None where the weights would have to be read."""
+    return _read(cache_folder() / _HASHES).get(_state(checkpoint))
+
+
 def remembered(name: str, checkpoint: Checkpoint, compute: Callable[[], str]) -> str:
     """Return what was computed from a checkpoint's weights, again only when a file changed.
 

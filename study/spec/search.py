@@ -18,7 +18,7 @@ BMM_PRESETS = ("sip-bmm", "ap-bmm", "bambo")
 # Those that search over operators and experts.
 JOINT_PRESETS = ("mergefront", "qnehvi", "gp", "tpe", "nsga2", "random")
 # Presets of SIPSampler.
-_SIP_PRESETS = ("mergefront", "qnehvi")
+SIP_PRESETS = ("mergefront", "qnehvi")
 _BMM_KEYS = ("lengthscales", "acquisition", "rerank")
 _PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 
@@ -106,9 +106,9 @@ class SamplerSection(Section):
                 f"only the presets {', '.join(BMM_PRESETS)} have {', '.join(foreign)}, but got "
                 f"preset {self.preset!r}"
             )
-        if self.warm_start and self.preset not in _SIP_PRESETS:
+        if self.warm_start and self.preset not in SIP_PRESETS:
             raise ValueError(
-                f"only the presets {', '.join(_SIP_PRESETS)} have warm_start, but got preset "
+                f"only the presets {', '.join(SIP_PRESETS)} have warm_start, but got preset "
                 f"{self.preset!r}"
             )
         if self.lengthscales == "saas" and find_spec("numpyro") is None:

@@ -279,6 +279,8 @@ class StudySpec(Section):
         metric, task = split_name(name)
         if task:
             check_choice(f"the task of {name!r}", task, list(self.evaluation.shares))
+            if metric == "memory":
+                raise ValueError(f"{name!r}: a model has one size in all tasks; write `memory`")
         parent = metric_of(name).parent
         if parent is None:
             return

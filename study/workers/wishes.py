@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial
 
 from ...errors import StudyError
@@ -51,4 +51,14 @@ def _check_wish(name: str, value: Any, space: Mapping[str, BaseDistribution]) ->
         hint = near_hint(name, list(space))
         raise StudyError(f"The queued trial sets {name!r}, which this study does not search{hint}")
     if not fits(value, space[name]):
-        raise StudyError(f"The queued trial sets {name} to {value!r}, not within {space[name]}.")
+        raise StudyError(
+            f"The queued trial sets {name} to {value!r}, which must be {_allowed(space[name])}."
+        )
+
+
+def _allowed(values: BaseDistribution) -> str:
+    if isinstance(values, CategoricalDistribution):
+        return f"one of {', '.join(map(repr, values.choices))}"
+    if isinstance(values, FloatDistribution):
+        return f"a number from {values.low:g} to {values.high:g}"
+    return f"within {values}"

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from command import invoke
+from safetensors.torch import load_file, save_file
+
 from hub import at_hub, serve_models
 from mergefront.errors import SpecError, StudyError
 from mergefront.examples.demo import BASE, EXPERT
@@ -176,6 +178,22 @@ def test_nothing_is_created(tmp_path: Path) -> None:
     assert titles == expected.split()
     assert "10 variables (layer_000 ... head)" in result.stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_other_experts_in_a_study_that_exists_are_told(tmp_path: Path) -> None:
+    """As by the run, where the weights of both were read before."""
+    path = write_spec(tmp_path, 4, study={"trials": 2})
+    assert invoke("run", path).exit_code == 0
+    changed = tmp_path / "changed"
+    shutil.copytree(EXPERT, changed)
+    tensors = load_file(changed / "model.safetensors")
+    save_file({n: t + 1 for n, t in tensors.items()}, changed / "model.safetensors")
+    other = write_spec(tmp_path, 4, study={"trials": 2}, models={"experts": [str(changed)]})
+    assert invoke("run", other, "--dry-run").exit_code == 0  # nothing is read for a plan
+    ran, planned = invoke("run", other), invoke("run", other, "--dry-run")
+    assert "models.experts" in ran.stderr
+    assert (planned.exit_code, ran.exit_code) == (1, 1)
+    assert planned.stderr.startswith("Error: ") and planned.stderr in ran.stderr
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

@@ -165,6 +165,14 @@ def test_mergekits_configuration_says_what_it_lacks(study: Path, tmp_path: Path)
     assert yaml.safe_load(rest)["merge_method"] == "linear"
 
 
+def test_what_is_not_rounded_is_not_said_to_be(study: Path, tmp_path: Path) -> None:
+    """Parents of a search over precisions are as merged."""
+    published = invoke("publish", study, "--trial", 1, "--to", tmp_path / "out")
+    assert published.exit_code == 0, published.stderr
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "rounded" not in card and "compressed-tensors" not in card
+
+
 def _told(study: Path, number: int) -> str:
     params = load_study(StudySpec.from_yaml(study)).trials[number].params
     return "/".join(params[f"precision_{k}"] for k in range(2))

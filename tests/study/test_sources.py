@@ -128,6 +128,17 @@ def test_a_study_without_a_common_objective_is_refused(earlier: Path, tmp_path: 
         plan_study(StudySpec.from_yaml(path))
 
 
+def test_precisions_stand_for_no_weights(earlier: Path, tmp_path: Path) -> None:
+    """Weights per layer tell nothing of one weight for the model."""
+    precision = {"choose": ["int8", "int4"], "groups": 2}
+    merge = {"granularity": "uniform", "precision": precision}
+    merge |= {"embeddings": "merge", "head": "merge"}
+    for rules in (merge, {**merge, "precision": None}):
+        path = _later(tmp_path, earlier, models={"dtype": "bfloat16"}, merge=rules)
+        with pytest.raises(SpecError, match=r"and this one uniform: none can be matched"):
+            plan_study(StudySpec.from_yaml(path))
+
+
 def test_other_presets_do_not_pretend_to_learn(earlier: Path, tmp_path: Path) -> None:
     path = _later(tmp_path, earlier)
     content = yaml.safe_load(path.read_text())

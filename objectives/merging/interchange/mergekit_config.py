@@ -8,7 +8,7 @@ import yaml
 from ....errors import SpecError
 from ..operators import OPERATORS
 from ..plan import MergePlan, Weights
-from ..precision import PRECISION, precisions
+from ..precision import FORMATS, PRECISION, precisions
 from ..sources import Cut
 
 # Operators whose formula mergekit applies with the same weights. The others draw random masks from
@@ -76,9 +76,12 @@ def _no_precision(plan: MergePlan, groups: Mapping[str, Sequence[float]]) -> str
     if precision is None:
         return ""
     chosen = precisions(precision.params(groups[PRECISION])) if precision.names else ""
+    rounded = chosen or precision.choices[0]
+    if FORMATS.keys().isdisjoint(rounded.split("/")):
+        return ""
     return (
         f"# mergekit knows no precision: this makes the model before its linear layers are "
-        f"rounded to {chosen or precision.choices[0]}.\n"
+        f"rounded to {rounded}.\n"
     )
 
 

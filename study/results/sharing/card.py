@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ....objectives.merging.precision import FORMATS
 from .licences import joined_licence
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -117,12 +118,14 @@ def _arm(provenance: Provenance) -> list[str]:
 
 
 def _precision(provenance: Provenance) -> list[str]:
-    if not provenance.precision:
-        return []
+    named = provenance.precision.split("/")
+    if FORMATS.keys().isdisjoint(named):
+        return []  # nothing is rounded
+    merged = [f" `{name}` is as merged." for name in dict.fromkeys(named) if name not in FORMATS]
     return [
         f"Its linear layers are rounded to the nearest in `{provenance.precision}` (one name for "
         "all layers, or one for each group of neighbouring layers), stored by compressed-tensors, "
-        "which loading needs: `pip install compressed-tensors`."
+        "which loading needs: `pip install compressed-tensors`." + "".join(merged)
     ]
 
 

@@ -121,10 +121,20 @@ def test_what_cannot_run_is_refused_before_anything_does(tmp_path: Path) -> None
         result = invoke("compare", path, *arguments)
         assert result.exit_code == 1
         assert message in result.stderr
+    second = "random,random:merge.operator=[linear, slerp]:merge.precision=int4"
+    small = write_spec(tmp_path, models={"dtype": "bfloat16"})
+    small.write_text(small.read_text().replace("metric: tokens", "metric: memory"))
+    assert "`memory` must differ" in invoke("compare", small, "--presets", second).stderr
     racing = write_spec(tmp_path, evaluation={"racing": {"blocks": [0.2]}})
     result = invoke("compare", racing, "--presets", "random", "--simulate", "2")
     assert "Simulated workers measure whole candidates" in result.stderr
     assert not (tmp_path / "study.db").exists()
+
+
+def test_earlier_studies_are_for_those_who_learn_from_them(tmp_path: Path) -> None:
+    spec = StudySpec.from_yaml(write_spec(tmp_path, sampler={"warm_start": ["earlier"]}))
+    for preset, known in (("mergefront", ["earlier"]), ("qnehvi", ["earlier"]), ("ap-bmm", [])):
+        assert Variant.parse(preset).spec(spec, 0).sampler.warm_start == known
 
 
 def test_variants_leave_out_what_is_not_theirs(tmp_path: Path) -> None:

@@ -78,21 +78,27 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, changes: dict[str, Any], 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("metric", ["memory", "memory/demo"])
 @pytest.mark.parametrize("precision", [None, "int4", {"choose": ["fp8", "int8"]}])
 def test_memory_that_is_the_same_for_all_is_refused(
-    tmp_path: Path, precision: Any, metric: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one scale a row int8 takes what fp8 does."""
     in_rows = {**FORMATS, "int8": replace(FORMATS["int8"], groups=())}
     monkeypatch.setattr("mergefront.objectives.merging.plan.FORMATS", in_rows)
     changes = {} if precision is None else _merge(precision)
     path = write_spec(tmp_path, 4, models={"dtype": "bfloat16"}, **changes)
-    path.write_text(path.read_text().replace("metric: tokens", f"metric: {metric}"))
+    path.write_text(path.read_text().replace("metric: tokens", "metric: memory"))
 
     with pytest.raises(SpecError, match=r"`memory` must differ .* each takes \d+ bytes"):
         check_ready(load_inputs(path))
     assert not (tmp_path / "study.db").exists()
+
+
+def test_memory_is_of_no_task(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, 4)
+    path.write_text(path.read_text().replace("metric: tokens", "metric: memory/demo"))
+    with pytest.raises(SpecError, match="'memory/demo': a model has one size in all tasks; write"):
+        load_inputs(path)
 
 
 @pytest.mark.parametrize(

@@ -310,9 +310,9 @@ def test_what_a_wish_leaves_open_is_proposed(study: optuna.Study) -> None:
     ("name", "value", "reason"),
     [
         ("layer_00", 0.5, "did you mean 'layer_00"),
-        ("layer_000", 1.5, "to 1.5, not within"),
-        ("layer_000", "half", "to 'half', not within"),
-        ("layer_000", float("nan"), "to nan, not within"),
+        ("layer_000", 1.5, "to 1.5, which must be a number from 0 to 1"),
+        ("layer_000", "half", "to 'half', which must be a number"),
+        ("layer_000", float("nan"), "to nan, which must be a number"),
     ],
 )
 def test_a_wish_outside_the_study_fails_with_the_reason_and_the_next_is_taken(

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from mergefront.errors import EngineError, StudyError
 from mergefront.objectives import Measurement, MergeObjective
 from mergefront.study import StudySpec
-from mergefront.study.run import make_sampler, run
+from mergefront.study.run import make_sampler, run, run_many
 from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study, state_dir
@@ -373,3 +374,22 @@ def test_ctrl_c_twice_ends_all_workers_in_good_order(tmp_path: Path) -> None:
     assert "Traceback" not in stderr
     states = [t.state for t in load_study(StudySpec.from_yaml(path)).get_trials()]
     assert TrialState.RUNNING not in states
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("kill -9 $$", "were killed by SIGKILL (often because no memory was left). Start"),
+        ("exit 1", "stopped with an error, shown above. Fix the cause. Start the study again"),
+    ],
+)
+def test_how_workers_ended_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, told: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{end}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    spec = StudySpec.from_yaml(write_spec(tmp_path))
+    with pytest.raises(StudyError, match=re.escape(told)):
+        run_many(spec, [["worker"], ["worker"]])
