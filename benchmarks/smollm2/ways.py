@@ -6,16 +6,19 @@ Every model of a search's front is measured on the first 150 questions of `valid
 the hypervolume (one reference point: of the first search in the list), and the selection regret of
 who picks, for each of 19 preferences, the model whose believed utility is best: what is lacking to
 the best utility of any model measured here, of all searches and the merge that the pair was made
-for, as a share of it. What is not finished is left out.
+for, as a share of it. What is not finished is left out. The picture also has the searches of
+`earlier.json`, whose studies are elsewhere.
 """
 
 import argparse
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 import optuna
@@ -38,6 +41,7 @@ SPEC = Path(__file__).parent / "compare.yaml"
 SPLIT = "validation"
 PREFERENCES = preference_weights(None, 2).numpy()
 NAMES = {
+    "mergefront": "mergefront",
     "bambo": "BAMBO: six blocks, qEHVI",
     "ap-bmm": "AP-BMM",
     "sip-bmm": "SIP-BMM",
@@ -45,6 +49,7 @@ NAMES = {
     "gp": "Optuna's GPSampler",
     "mergefront:merge.granularity=blocks:sampler.startup=sobol": "mergefront, six blocks, Sobol",
     "mergefront:merge.granularity=blocks": "mergefront, six blocks",
+    "random": "random",
     "uniform:study.trials=15": "uniform, 15 levels",
 }
 _MARGIN, _FEW_TOKENS = 0.1, 20.0
@@ -58,7 +63,7 @@ _COLORS = [
     "#CC79A7",
     "#56B4E9",
     "#000000",
-    "#0072B2",
+    "#555555",
     "#E69F00",
 ]
 _MARKERS = "oxsD^vP*p+"
@@ -139,24 +144,24 @@ class Scale:
 def main() -> None:
     """Print the tables as Markdown, and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--presets", default=",".join(["mergefront", "random", *NAMES]))
+    parser.add_argument("--presets", default=",".join(NAMES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    base = StudySpec.from_yaml(SPEC)
+    spec = StudySpec.from_yaml(SPEC)
     variants = Variant.parse_all(arguments.presets)
     found = [
         search
         for variant in variants
         for seed in variant.seeds(list(range(arguments.seeds)))
-        if (search := _finished(base, variant, seed)) is not None
+        if (search := _finished(spec, variant, seed)) is not None
     ]
-    objective = make_objective(StudyInputs.of(base), SPLIT)
-    landmarks = [np.array(objective.measure(w).values) for w in weights_of(objective).values()]
-    models = np.concatenate([np.array(landmarks), *(one.values for one in found)])
-    scale = Scale(landmarks[0], landmarks[-2], models)  # the last one is the merge aimed at
+    objective = make_objective(StudyInputs.of(spec), SPLIT)
+    base, *_, expert, aim = weights_of(objective).values()
+    known = [np.array(objective.measure(weights).values) for weights in (base, expert, aim)]
+    scale = Scale(known[0], known[1], np.concatenate([known, *(one.values for one in found)]))
     reference = found[0].report.reference_point
     _print_searches(found, reference, scale)
     _print_ways(found, reference, scale)
@@ -192,16 +197,12 @@ def _directions(names: Sequence[str]) -> list[optuna.study.StudyDirection]:
 
 
 def _print_searches(found: Sequence[Found], reference: Sequence[float], scale: Scale) -> None:
-    print(
-        "| way | seed | hypervolume, searched | fresh | selection regret | models | tokens | <20 |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    print(_head("way", "seed", "hypervolume, searched", "fresh", *_FURTHER))
     for one in found:
         searched, fresh = (one.volume(v, reference) for v in (one.believed, one.values))
-        print(
-            f"| {_name(one)} | {one.seed} | {searched:.1f} | {fresh:.1f} | {scale.regret(one):.3f}"
-            f" | {len(one.fresh)} | {one.tokens:,} | {one.shortest} |"
-        )
+        volumes = f"{searched:.1f} | {fresh:.1f} | {scale.regret(one):.3f}"
+        further = f"{len(one.fresh)} | {one.tokens:,} | {one.shortest}"
+        print(f"| {_name(one.way)} | {one.seed} | {volumes} | {further} |")
 
 
 def _print_ways(found: Sequence[Found], reference: Sequence[float], scale: Scale) -> None:
@@ -209,11 +210,10 @@ def _print_ways(found: Sequence[Found], reference: Sequence[float], scale: Scale
     ours = {one.seed: one for one in found if one.way == found[0].way}
     ways: dict[str, list[Found]] = defaultdict(list)
     for one in found:
-        ways[_name(one)].append(one)
+        ways[_name(one.way)].append(one)
     print(
-        "\n| way | seeds | fresh hypervolume | less than ours | selection regret | more | tokens |"
+        "\n" + _head("way", "seeds", "hypervolume", "less than ours", "regret", "more", "tokens")
     )
-    print("|---|---|---|---|---|---|---|")
     for name, group in ways.items():
         volumes = [one.volume(one.values, reference) for one in group]
         regrets = [scale.regret(one) for one in group]
@@ -227,15 +227,28 @@ def _print_ways(found: Sequence[Found], reference: Sequence[float], scale: Scale
         )
 
 
+def _point(one: Found, reference: Sequence[float]) -> tuple[int, float]:
+    return one.tokens, one.volume(one.values, reference)
+
+
+def _earlier(found: Sequence[Found]) -> list[dict[str, Any]]:
+    """Return searches that were measured elsewhere, but for those that are here, too."""
+    here = {(one.way, one.seed) for one in found}
+    rows: list[dict[str, Any]] = json.loads((SPEC.parent / "earlier.json").read_text())
+    return [row for row in rows if (row["way"], row["seed"]) not in here]
+
+
 def _head(*titles: str) -> str:
     return f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
 
 
-def _name(one: Found) -> str:
-    return NAMES.get(one.way, one.way)
+def _name(way: str) -> str:
+    return NAMES.get(way, way)
 
 
 def _mean(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
     error = f" ± {stdev(values) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
     return f"{fmean(values):.{digits}f}{error}"
 
@@ -244,12 +257,12 @@ def _draw(found: Sequence[Found], reference: Sequence[float]) -> Figure:
     """Draw each search: what it generated, and what its front is worth."""
     figure = Figure(figsize=(8.0, 4.6), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    names = list(dict.fromkeys(map(_name, found)))
-    for name, color, marker in zip(names, _COLORS, _MARKERS, strict=False):
-        group = [one for one in found if _name(one) == name]
-        tokens = [one.tokens / 1000 for one in group]
-        volumes = [one.volume(one.values, reference) for one in group]
-        axes.plot(tokens, volumes, marker, color=color, markersize=8, label=name)
+    points = [(_name(one.way), *_point(one, reference)) for one in found]
+    points += [(_name(one["way"]), one["tokens"], one["fresh"]) for one in _earlier(found)]
+    ways = [name for name in NAMES.values() if any(name == point[0] for point in points)]
+    for way, color, marker in zip(ways, _COLORS, _MARKERS, strict=False):
+        own = [(tokens / 1000, volume) for name, tokens, volume in points if name == way]
+        axes.plot(*zip(*own, strict=True), marker, color=color, markersize=8, label=way)
     axes.set_xlabel("tokens generated by a search, thousands")
     axes.set_ylabel("hypervolume on fresh questions, higher is better")
     axes.spines[["top", "right"]].set_visible(False)
