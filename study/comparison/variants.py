@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from ...errors import SpecError
-from ..spec.search import SIP_PRESETS
 from ..spec.presets import Overrides, overrides_of, with_overrides
+from ..spec.search import SIP_PRESETS
 from ..spec.study_spec import StudySpec
 from ..storage.connection import state_dir
 

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-
-from command import invoke
 from safetensors.torch import load_file, save_file
 
+from command import invoke
 from hub import at_hub, serve_models
 from mergefront.errors import SpecError, StudyError
 from mergefront.examples.demo import BASE, EXPERT
