@@ -256,12 +256,18 @@ def run_many(
 
 def _why(codes: Sequence[int]) -> str:
     """Return how workers ended, by what their processes returned: a signal is negative."""
-    killed = sorted({signal.Signals(-code).name for code in codes if code < 0})
+    killed = sorted({_signal_name(-code) for code in codes if code < 0})
     if not killed:
         return "stopped with an error, shown above. Fix the cause."
     memory = " (often because no memory was left)" if "SIGKILL" in killed else ""
     others = ", or stopped with an error, shown above" if max(codes) > 0 else ""
     return f"were killed by {', '.join(killed)}{memory}{others}."
+
+
+def _signal_name(number: int) -> str:
+    """Return `SIGKILL` of 9; real-time signals have no name."""
+    known = {one.value: one.name for one in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 def _look(tick: Callable[[], None]) -> None:

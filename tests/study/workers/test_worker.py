@@ -380,6 +380,7 @@ def test_ctrl_c_twice_ends_all_workers_in_good_order(tmp_path: Path) -> None:
     ("end", "told"),
     [
         ("kill -9 $$", "were killed by SIGKILL (often because no memory was left). Start"),
+        ("kill -40 $$", "were killed by signal 40. Start"),
         ("exit 1", "stopped with an error, shown above. Fix the cause. Start the study again"),
     ],
 )
