@@ -32,9 +32,9 @@ from .spec.hashing import known_hash
 from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
-from .storage.connection import load_study, state_dir
+from .storage.connection import load_study
 from .warm_start import warm_start
-from .workers.room import Room
+from .workers.room import check_room
 
 _GIB = 1 << 30
 _KINDS = {
@@ -63,7 +63,7 @@ def plan_study(spec: StudySpec) -> list[tuple[str, str]]:
         warning = inputs.greedy_warning
         check_ready(inputs)
         check_importance(inputs)
-        Room(state_dir(spec).absolute()).check_free()
+        check_room(spec)
         study = _existing(inputs)
         sources = warm_start(inputs, study)
         return [

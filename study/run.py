@@ -32,6 +32,7 @@ from .storage.connection import state_dir, wait_for_study
 from .storage.outages import is_outage, through_outages
 from .workers.devices import VISIBLE, claim_devices, machines_folder
 from .workers.devices import names as device_names
+from .workers.room import check_room
 from .workers.termination import undisturbed
 from .workers.worker import Reporter, SilentReporter, Timings, Worker
 
@@ -191,8 +192,10 @@ def run(inputs: StudyInputs, reporter: Reporter | None = None) -> Timings:
     """Create the study, or resume it, and finish its budget with one worker.
 
     Raises:
-        StudyError: If a study of this name has other settings, or its trials keep failing.
+        StudyError: If a study of this name has other settings, its trials keep failing, or the
+            disk is full.
     """
+    check_room(inputs.spec)
     return work(created(inputs), reporter)
 
 

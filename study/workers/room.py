@@ -6,11 +6,22 @@ import uuid
 from pathlib import Path
 
 from ...errors import StudyError
+from ..spec.study_spec import StudySpec
+from ..storage.connection import state_dir
 
 # What a write says that will not succeed a moment later either.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 # Answers of one candidate: some thousands of questions of some thousand characters.
 _NEEDED = 16 * 2**20
+
+
+def check_room(spec: StudySpec) -> None:
+    """Check that the disk of a study's local files has room; nothing need be there yet.
+
+    Raises:
+        StudyError: If the disk is full.
+    """
+    Room(state_dir(spec).absolute()).check_free()
 
 
 class Room:

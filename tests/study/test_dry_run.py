@@ -18,6 +18,7 @@ from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.checkpoints.outline import outline_model, write_outline
 from mergefront.study import StudySpec
+from mergefront.study.api import run
 from mergefront.study.dry_run import plan_study
 from mergefront.study.storage.connection import load_study
 from small_study import write_spec
@@ -294,6 +295,11 @@ def test_a_full_disk_is_told_before_anything_is_created(
 ) -> None:
     there = {*spec_path.parent.iterdir()}
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**20, total=2**30))
-    with pytest.raises(StudyError, match=r"1\.0 MiB are free, 16 are needed.*make room"):
-        plan_study(StudySpec.from_yaml(spec_path))
+    spec = StudySpec.from_yaml(spec_path)
+    for does in (plan_study, run):
+        with pytest.raises(StudyError, match=r"1\.0 MiB are free, 16 are needed.*make room"):
+            does(spec)
+        assert {*spec_path.parent.iterdir()} == there
+    refused = invoke("run", str(spec_path), "--workers", "2")
+    assert refused.exit_code == 1 and "1.0 MiB are free" in refused.stderr
     assert {*spec_path.parent.iterdir()} == there

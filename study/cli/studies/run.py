@@ -109,6 +109,7 @@ def run_here(
     """
     from ...run import run, run_many
     from ...seeding import created
+    from ...workers.room import check_room
     from ..progress import ManyWorkers, header, summary
     from ..telemetry import address_of, worker_reporter
 
@@ -123,6 +124,7 @@ def run_here(
             summary(timings, time.perf_counter() - start)
         return
     addresses = [address_of(metrics, i) for i in range(workers)] if metrics else []
+    check_room(spec)
     created(inputs)
     line = ["worker", str(path), "--trials", str(spec.study.trials), "--log-format", log_format]
     served = [["--metrics", f"{host}:{port}"] for host, port in addresses] or [[]] * workers
