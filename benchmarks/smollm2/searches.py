@@ -2,15 +2,15 @@
 
     python benchmarks/smollm2/searches.py
 
-Every model of a finished search's front is measured on the first 150 questions of `validation`;
-what was generated before is not generated again. Results go to `searches.json`, beside those of
+Every model of a finished search's front is measured on the first 150 questions of `validation`,
+but for searches that are known with the same front. Results go to `searches.json`, beside those of
 searches that are not on this machine: `ways.py` makes tables and a picture of them.
 """
 
 import argparse
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import optuna
@@ -20,7 +20,7 @@ from landmarks import weights_of
 from mergefront.errors import StudyError
 from mergefront.study import StudySpec
 from mergefront.study.comparison.variants import Variant
-from mergefront.study.results.front import front_report
+from mergefront.study.results.front import FrontReport, front_report
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import StudyInputs
 from mergefront.study.storage.connection import load_study
@@ -95,6 +95,10 @@ class Searches:
         text = json.dumps(head)[:-1] + ', "searches": [\n' + ",\n".join(rows) + "\n]}\n"
         SEARCHES.write_text(text)
 
+    def has(self, search: Search) -> bool:
+        """Whether a search is known, with the same front and tokens."""
+        return any(replace(one, fresh=[], errors=[]) == search for one in self.searches)
+
     def add(self, search: Search) -> None:
         """Add a search, in place of an earlier one of the same way and seed."""
         others = [s for s in self.searches if (s.way, s.seed) != (search.way, search.seed)]
@@ -112,11 +116,12 @@ def main() -> None:
     known, spec = Searches.read(), StudySpec.from_yaml(SPEC)
     if not known.landmarks:
         known.landmarks = _landmarks(spec)
-    for found, reference_point in _finished(spec, arguments.seeds):
-        known.add(found)
-        known.reference_point = known.reference_point or reference_point
-        known.write()
-        print(f"{found.way}, seed {found.seed}: {len(found.fresh)} models", flush=True)
+    for search, report, of_search in _finished(spec, arguments.seeds):
+        known.reference_point = known.reference_point or list(report.reference_point)
+        if not known.has(search):
+            known.add(_measured(search, report, of_search))
+            known.write()
+        print(f"{search.way}, seed {search.seed}: {len(search.believed)} models", flush=True)
 
 
 def _landmarks(spec: StudySpec) -> dict[str, list[float]]:
@@ -128,8 +133,8 @@ def _landmarks(spec: StudySpec) -> dict[str, list[float]]:
     return found
 
 
-def _finished(base: StudySpec, n_seeds: int) -> Iterator[tuple[Search, list[float]]]:
-    """Return the searches that are done, each with the reference point of its own study."""
+def _finished(base: StudySpec, n_seeds: int) -> Iterator[tuple[Search, FrontReport, StudySpec]]:
+    """Return the searches that are done, not yet measured, each with its front and its spec."""
     for variant in Variant.parse_all(",".join(WAYS)):
         for seed in variant.seeds(list(range(n_seeds))):
             spec = variant.spec(base, seed)
@@ -139,24 +144,18 @@ def _finished(base: StudySpec, n_seeds: int) -> Iterator[tuple[Search, list[floa
                 continue
             trials = study.get_trials(deepcopy=False)
             if sum(trial.state.is_finished() for trial in trials) >= spec.study.trials:
-                yield _search(study, spec, variant, seed)
+                report = front_report(study, spec)
+                tokens = sum(trial.user_attrs.get("generated_tokens", 0) for trial in trials)
+                believed = _rounded(trial.user_attrs["denoised"] for trial in report.trials)
+                yield Search(variant.label, seed, tokens, believed, [], []), report, spec
 
 
-def _search(
-    study: optuna.Study, spec: StudySpec, variant: Variant, seed: int
-) -> tuple[Search, list[float]]:
-    report = front_report(study, spec)
+def _measured(search: Search, report: FrontReport, spec: StudySpec) -> Search:
     objective = make_objective(StudyInputs.of(spec), SPLIT)
-    fresh = [objective.measure(trial.params) for trial in report.trials]
+    models = [objective.measure(trial.params) for trial in report.trials]
     objective.backend.close()
-    tokens = sum(t.user_attrs.get("generated_tokens", 0) for t in study.get_trials(deepcopy=False))
-    believed = _rounded(trial.user_attrs["denoised"] for trial in report.trials)
-    values, errors = (
-        _rounded(one.values for one in fresh),
-        _rounded(one.standard_errors for one in fresh),
-    )
-    search = Search(variant.label, seed, tokens, believed, values, errors)
-    return search, list(report.reference_point)
+    fresh = _rounded(one.values for one in models)
+    return replace(search, fresh=fresh, errors=_rounded(one.standard_errors for one in models))
 
 
 def _rounded(rows: Iterable[Sequence[float]]) -> Rows:
