@@ -7,12 +7,16 @@ its effect is the difference from weight 0, shrunk by its error. The first table
 effects rank the layers. The second one searches: without probes; with effects as the importance
 (mean absolute effect of both objectives); with the sum of effects as what the surrogate expects.
 Searches with probes have as many evaluations fewer as the probes' questions cost.
+Finished searches are kept and not repeated.
 """
 
 import argparse
+import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 from statistics import fmean
 from unittest import mock
 
@@ -63,18 +67,21 @@ class Effects:
 def main() -> None:
     """Probe, search and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer/probes"))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(420, 425)))
     parser.add_argument("--noise", nargs="+", default=["independent", "shared"])
     parser.add_argument("--questions", type=int, default=14, help="of each probe")
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
     names = [f"{_FIVE[s % 5]}/{noise}/{s}" for noise in asked.noise for s in asked.seeds]
     for n in (asked.questions, N_QUESTIONS):
         ranks = [_correlation(make_problem(name), n) for name in names]
         print(f"Rank correlation with the true effects, {n} questions a probe: {_mean(ranks)}")
     tasks = [(name, way, asked.questions) for name in names for way in WAYS]
     with ProcessPoolExecutor(asked.processes) as pool:
-        found = dict(zip(tasks, pool.map(_scores, tasks), strict=True))
+        rows = list(pool.map(partial(_load_or_run, asked.out), tasks))
+    found = dict(zip(tasks, rows, strict=True))
     print("\n| probes as | hypervolume regret | less none's | recommended | less none's |")
     print("|---|---|---|---|---|")
     for way in WAYS:
@@ -115,8 +122,16 @@ def shrunk(effects: Array, errors: Array) -> tuple[Array, Array]:
     return mean + (effects - mean) * share, errors**2 * share
 
 
-def _scores(task: tuple[str, str, int]) -> tuple[float, float]:
+def _load_or_run(folder: Path, task: tuple[str, str, int]) -> list[float]:
     name, way, n = task
+    path = folder / f"{name} {way} {n}.json".replace("/", "-").replace(" ", "_")
+    if not path.exists():
+        path.write_text(json.dumps(_scores(name, way, n)))
+    row: list[float] = json.loads(path.read_text())
+    return row
+
+
+def _scores(name: str, way: str, n: int) -> tuple[float, float]:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problem = make_problem(name)

@@ -8,12 +8,16 @@ For every seed the demo study (60 candidates on the 320 questions of `search`) i
 study with another seed on 320 questions of `validation`. After some of its evaluations its front
 is measured on the 640 questions of `test`, with the source and without; hypervolumes share one
 reference point, and differences are paired by seed. `--seed` and `--layers` train another pair,
-which is the one that is searched.
+which is the one that is searched. Rows that are finished are kept and not measured again.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import front as fronts
 import numpy as np
@@ -22,7 +26,7 @@ import torch
 from racing import REFERENCE, _mean
 
 from mergefront.examples.demo.train import Schedule, train_pair
-from mergefront.objectives import MergeObjective
+from mergefront.objectives import Measurement, MergeObjective
 from mergefront.study import StudySpec
 from mergefront.study.results.front import front_report
 from mergefront.study.run import make_objective, run
@@ -38,6 +42,7 @@ def main() -> None:
     """Run what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/front"))
+    parser.add_argument("--rows", type=Path, default=Path("runs/transfer/demo"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seed", type=int, default=Schedule.seed, help="of the pair searched")
     parser.add_argument(
@@ -46,44 +51,94 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
-    out = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
-    text = (fronts.SPEC.parent / "demo/questions/validation.jsonl").read_text()
-    (out / "other.jsonl").write_text("".join(text.splitlines(keepends=True)[:_QUESTIONS]))
-    pair = _pair(out, Schedule(seed=arguments.seed, n_layers=arguments.layers))
-    objective = make_objective(StudyInputs.of(_spec(out, pair, 0, False, 60)), "test")
-    reference = REFERENCE if pair is None else _reference(objective)
-    rows: dict[bool, list[list[float]]] = {False: [], True: []}
-    for seed in arguments.seeds:
-        run(StudyInputs.of(fronts.study_spec(out, f"seed-{seed}", 60, seed)))
-        for knows in rows:
-            ends = [_front(_spec(out, pair, seed, knows, n), objective) for n in LOOKS]
-            rows[knows].append([_volume(front, objective, reference) for front in ends])
-    _print(rows)
+    bench = _Bench(arguments.out, Schedule(seed=arguments.seed, n_layers=arguments.layers))
+    folder = arguments.rows / f"pair-{arguments.seed}-{arguments.layers}"
+    folder.mkdir(parents=True, exist_ok=True)
+    _print([_load_or_run(bench, folder / f"{seed}.json", seed) for seed in arguments.seeds])
 
 
-def _print(rows: dict[bool, list[list[float]]]) -> None:
+def _load_or_run(bench: "_Bench", path: Path, seed: int) -> list[list[float]]:
+    if not path.exists():
+        content = json.dumps(bench.volumes(seed))
+        part = path.with_suffix(".part")
+        part.write_text(content)
+        part.rename(path)
+    row: list[list[float]] = json.loads(path.read_text())
+    return row
+
+
+def _print(rows: Sequence[list[list[float]]]) -> None:
+    without, knows = zip(*rows, strict=True)
     print(f"| earlier study | {' | '.join(f'{n} evaluations' for n in LOOKS)} |")
     print(f"|---{'|---' * len(LOOKS)}|")
-    for knows, name in ((False, "none"), (True, "search's questions")):
-        print(f"| {name} | {' | '.join(map(_mean, zip(*rows[knows], strict=True)))} |")
-    pairs = zip(rows[True], rows[False], strict=True)
-    changes = [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs]
+    for name, volumes in (("none", without), ("search's questions", knows)):
+        print(f"| {name} | {' | '.join(map(_mean, zip(*volumes, strict=True)))} |")
+    changes = [[b - a for a, b in zip(*row, strict=True)] for row in rows]
     print(f"| difference | {' | '.join(map(_mean, zip(*changes, strict=True)))} |")
-    whole = [row[-1] for row in rows[False]]
     for place, n in enumerate(LOOKS[:-1]):
-        less = [row[place] - end for row, end in zip(rows[True], whole, strict=True)]
+        less = [b[place] - a[-1] for a, b in rows]
         print(f"With the source after {n}, less without after {LOOKS[-1]}: {_mean(less)}")
 
 
-def _pair(out: Path, schedule: Schedule) -> Path | None:
-    """Train the pair that is searched, if it is not there yet; None for the demo pair itself."""
-    if schedule == Schedule():
-        return None
-    folder = out / f"pair-{schedule.seed}-{schedule.n_layers}"
-    if not (folder / "questions").exists():
-        train_pair(folder, schedule)
-    return folder.resolve()
+@dataclass
+class _Bench:
+    """All searches of a pair.
+
+    Args:
+        out: Folder of studies, pairs and answers.
+        schedule: Of the training of the pair searched.
+    """
+
+    out: Path
+    schedule: Schedule
+    _fresh: dict[str, Measurement] = field(default_factory=dict)
+
+    def volumes(self, seed: int) -> list[list[float]]:
+        """Return fresh hypervolumes after some of the evaluations, without a source and with."""
+        run(StudyInputs.of(fronts.study_spec(self.out, f"seed-{seed}", 60, seed)))
+        return [
+            [self._volume(_spec(self.out, self.pair, seed, knows, n)) for n in LOOKS]
+            for knows in (False, True)
+        ]
+
+    def _volume(self, spec: StudySpec) -> float:
+        """Search as far as the spec says, and measure the front on fresh questions."""
+        run(StudyInputs.of(spec))
+        report = front_report(load_study(spec), spec)
+        front = fronts.Front(report, [self._measured(trial.params) for trial in report.trials])
+        volumes = fronts.volumes_of(front, self.objective, self.reference, report.directions)
+        return float(volumes[0])
+
+    def _measured(self, params: dict[str, Any]) -> Measurement:
+        """Measure a merge once: many are on the front more than once."""
+        key = json.dumps(params, sort_keys=True)
+        if key not in self._fresh:
+            self._fresh[key] = self.objective.measure(params)
+        return self._fresh[key]
+
+    @cached_property
+    def pair(self) -> Path | None:
+        """Folder of the pair, trained if it is not there yet; None for the demo pair itself."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        text = (fronts.SPEC.parent / "demo/questions/validation.jsonl").read_text()
+        lines = text.splitlines(keepends=True)[:_QUESTIONS]
+        (self.out / "other.jsonl").write_text("".join(lines))
+        if self.schedule == Schedule():
+            return None
+        folder = self.out / f"pair-{self.schedule.seed}-{self.schedule.n_layers}"
+        if not (folder / "questions").exists():
+            train_pair(folder, self.schedule)
+        return folder.resolve()
+
+    @cached_property
+    def objective(self) -> MergeObjective:
+        """Asks the questions of `test`."""
+        return make_objective(StudyInputs.of(_spec(self.out, self.pair, 0, False, 60)), "test")
+
+    @cached_property
+    def reference(self) -> list[float]:
+        """The reference point of all hypervolumes."""
+        return list(REFERENCE) if self.pair is None else _reference(self.objective)
 
 
 def _reference(objective: MergeObjective) -> list[float]:
@@ -91,17 +146,6 @@ def _reference(objective: MergeObjective) -> list[float]:
     parents = [objective.measure(objective.plan.uniform(level)).values for level in (0.0, 1.0)]
     (low, few), (high, many) = np.sort(np.array(parents), axis=0)
     return [float(low - 0.1 * (high - low)), float(many + 0.1 * (many - few))]
-
-
-def _front(spec: StudySpec, objective: MergeObjective) -> fronts.Front:
-    """Search as far as the spec says, and measure the front on fresh questions."""
-    run(StudyInputs.of(spec))
-    report = front_report(load_study(spec), spec)
-    return fronts.Front(report, [objective.measure(trial.params) for trial in report.trials])
-
-
-def _volume(front: fronts.Front, objective: MergeObjective, point: Sequence[float]) -> float:
-    return float(fronts.volumes_of(front, objective, point, front.report.directions)[0])
 
 
 def _spec(out: Path, pair: Path | None, seed: int, knows: bool, n: int) -> StudySpec:
