@@ -33,7 +33,7 @@ from ._acqf import (
 from ._constraints import Weighted, fit_feasibility
 from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
-from ._transfer import Source, hints_of, keep
+from ._transfer import Source, check, hints_of, keep
 from ._trials.arms import Arms
 from ._trials.knowledge import check_told, last_parameters, remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
@@ -114,15 +114,17 @@ class SIPSampler(CubeSampler):
             proposed. Defaults to (): no two are.
         repeats: Of arms: whether another measurement of a point tells anything new. If not, what
             was measured or is in flight is not proposed. Defaults to True.
-        warm_start: Earlier studies, of the same objectives in the same order (or of the same
-            metric names). What they found is what this one expects, with a reliance that is
-            learned for each objective; see `_gp/process.Kernel`. Layers are matched by relative
-            depth, so that they may be more or fewer. Defaults to (): none.
+        warm_start: Earlier studies that share an objective: its metric name (or its place, where
+            one of the studies names none) and its direction. What they found is what this one
+            expects, with a reliance that is learned for each objective; see `_gp/process.Kernel`.
+            Layers are matched by relative depth, so that they may be more or fewer. Defaults to
+            (): none.
 
     Raises:
         ValueError: If an option is out of its range. While a study runs: if an arm, or a pair of
             `same`, fixes what is no parameter, or a value that its parameter cannot have, or if no
-            arm allows what a trial was queued with.
+            arm allows what a trial was queued with; if a study of `warm_start` shares no
+            objective.
     """
 
     def __init__(  # noqa: PLR0913 - an Optuna sampler's options are its constructor's keywords
@@ -175,8 +177,9 @@ class SIPSampler(CubeSampler):
 
         Raises:
             ValueError: If `reference_point` does not have one value per objective, or something
-                does not fit the arms.
+                does not fit the arms, or a study of `warm_start` shares no objective.
         """
+        check(study, self._sources)
         params = super().sample_relative(study, trial, search_space)
         if (gain := self._gains.pop(trial.number, None)) is not None:
             tell_gain(study, trial, gain)

@@ -56,7 +56,7 @@ def warm_start(inputs: StudyInputs, study: optuna.Study | None) -> list[str]:
 
 
 def _described(source: Source, inputs: StudyInputs) -> str:
-    shared = ", ".join(map(str, source.shared(inputs.spec.metric_names)))
+    shared = ", ".join(map(str, source.shared(inputs.spec.metric_names, inputs.spec.directions)))
     kept = source.matched(_numbers(inputs))
     return (
         f"{source.n_trials} trials of study {source.study} tell of {shared}, by {len(kept)} of "
@@ -95,13 +95,10 @@ def _source(study: optuna.Study, inputs: StudyInputs) -> Source:
         source = Source.of(study)
     except ValueError as error:
         raise SpecError(f"sampler.{error} Finish it, or name another one.") from None
-    wanted = inputs.spec.metric_names
-    if not source.shared(wanted):
-        theirs = ", ".join(str(one.name) for one in source.objectives)
-        raise SpecError(
-            f"sampler.warm_start: study {study.study_name!r} has the objectives {theirs}, and "
-            f"this one {', '.join(wanted)}: one at least must be in both. Name another study."
-        )
+    try:
+        source.check(inputs.spec.metric_names, inputs.spec.directions)
+    except ValueError as error:
+        raise SpecError(f"sampler.{error}") from None
     numbers = _numbers(inputs)
     if not source.matched(numbers):
         raise SpecError(

@@ -8,7 +8,7 @@ from optuna import Study
 
 from .._gp import Hint
 from .._trials.search_space import UnitCube
-from .source import Source
+from .source import Source, directions_of
 
 _KEY = "sip:sources"
 
@@ -23,6 +23,12 @@ def keep(study: Study, sources: Sequence[Source]) -> None:
     if sources and not has_sources(study):
         told = json.dumps([asdict(source) for source in sources])
         study._storage.set_study_system_attr(study._study_id, _KEY, told)
+
+
+def check(study: Study, sources: Sequence[Source]) -> None:
+    """Check that each source tells something of a study; see `Source.check`."""
+    for source in sources:
+        source.check(_labels(study), directions_of(study))
 
 
 def kept(study: Study) -> list[Source]:
@@ -41,8 +47,12 @@ def hints_of(study: Study, cube: UnitCube) -> tuple[tuple[Hint, ...], ...]:
     sources = kept(study)
     if not sources:
         return ()
-    labels: Sequence[str | None] = study.metric_names or [None] * len(study.directions)
-    told = [source.hints(cube, labels) for source in sources]
+    labels = _labels(study)
+    told = [source.hints(cube, labels, directions_of(study)) for source in sources]
     return tuple(
         tuple(hint for hint in of_one if hint is not None) for of_one in zip(*told, strict=True)
     )
+
+
+def _labels(study: Study) -> Sequence[str | None]:
+    return study.metric_names or [None] * len(study.directions)

@@ -1,6 +1,6 @@
 """What an earlier study knows, small enough to be kept with another one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Objective:
         noise: Their variances.
         lengthscales: One a parameter.
         mean: The prior mean.
+        direction: "maximize" or "minimize" in its study; None in sources that were kept without.
     """
 
     name: str | None
@@ -42,6 +43,11 @@ class Objective:
     noise: list[float]
     lengthscales: list[float]
     mean: float
+    direction: str | None = None
+
+    def tells_of(self, direction: str) -> bool:
+        """Whether better here is better there."""
+        return self.direction in (None, direction)
 
     def process(self, points: Tensor, kept: Sequence[int], jumps: Tensor) -> Process:
         """Return the process over some of the source's columns."""
@@ -113,7 +119,8 @@ class Source:
         processes = [fit.process for fit in surrogate.fits]
         labels: Sequence[str | None] = study.metric_names or [None] * len(processes)
         points = _rounded(processes[0].X.tolist())
-        objectives = [_objective(*pair) for pair in zip(labels, processes, strict=True)]
+        ways = directions_of(study)
+        objectives = [_objective(*each) for each in zip(labels, processes, ways, strict=True)]
         bounds = [_bounds(d) for d in space.values()]
         return cls(study.study_name, len(trials), list(space), bounds, points, objectives)
 
@@ -126,26 +133,47 @@ class Source:
         """Return which of its parameters can be read off another study's."""
         return [self.names[k] for k in carried(names, self.names)[1]]
 
-    def shared(self, labels: Sequence[str | None]) -> list[str | None]:
+    def shared(self, labels: Sequence[str | None], directions: Sequence[str]) -> list[str | None]:
         """Return which objectives of another study it knows; see `hints`."""
-        return [label for k, label in enumerate(labels) if self._find(label, k)]
+        wanted = enumerate(zip(labels, directions, strict=True))
+        return [label for place, (label, way) in wanted if self._find(label, place, way)]
 
-    def hints(self, cube: UnitCube, labels: Sequence[str | None]) -> list[Hint | None]:
+    def check(self, labels: Sequence[str | None], directions: Sequence[str]) -> None:
+        """Check that it knows an objective of another study; see `hints`.
+
+        Raises:
+            ValueError: If it knows none.
+        """
+        if self.shared(labels, directions):
+            return
+        theirs = _shown((one.name, one.direction) for one in self.objectives)
+        raise ValueError(
+            f"warm_start: study {self.study!r} has the objectives {theirs}, and this one "
+            f"{_shown(zip(labels, directions, strict=True))}: one at least must be in both, with "
+            "the same direction. Leave it out, or name another study."
+        )
+
+    def hints(
+        self, cube: UnitCube, labels: Sequence[str | None], directions: Sequence[str]
+    ) -> list[Hint | None]:
         """Return a hint for each objective of another study.
 
         Args:
             cube: Over its parameters.
             labels: Names of its objectives; None for each where it names none.
+            directions: Of its objectives, "maximize" or "minimize".
 
         Returns:
-            None for an objective that the source does not know.
+            None for an objective that the source does not know: of no such name (where one of the
+            studies names none: not at this place), or of the other direction.
         """
         mapped, offset, kept = self._mapping(cube)
         if not kept:
             return [None] * len(labels)
         points = torch.tensor(self.points, dtype=torch.double)
         jumps = neighbours([self.names[k] for k in kept])
-        known = [self._find(label, place) for place, label in enumerate(labels)]
+        wanted = enumerate(zip(labels, directions, strict=True))
+        known = [self._find(label, place, way) for place, (label, way) in wanted]
         return [
             None if one is None else Elsewhere(mapped, offset, one.process(points, kept, jumps))
             for one in known
@@ -170,10 +198,21 @@ class Source:
         mapped[numeric] = (here[:, 1] - here[:, 0])[:, None] * shares / (high - low)
         return mapped, (here[:, 0] @ shares - low) / (high - low), kept
 
-    def _find(self, label: str | None, place: int) -> Objective | None:
+    def _find(self, label: str | None, place: int, direction: str) -> Objective | None:
         if label is None or any(one.name is None for one in self.objectives):
-            return self.objectives[place] if place < len(self.objectives) else None
-        return next((one for one in self.objectives if one.name == label), None)
+            candidates = self.objectives[place : place + 1]
+        else:
+            candidates = [one for one in self.objectives if one.name == label]
+        return next((one for one in candidates if one.tells_of(direction)), None)
+
+
+def directions_of(study: Study) -> list[str]:
+    """Return a study's directions as they are kept: "maximize" or "minimize"."""
+    return [direction.name.lower() for direction in study.directions]
+
+
+def _shown(objectives: Iterable[tuple[str | None, str | None]]) -> str:
+    return ", ".join(" ".join(filter(None, (way, name))) for name, way in objectives)
 
 
 def _numeric(space: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
@@ -191,13 +230,14 @@ def _bounds(distribution: BaseDistribution) -> list[float]:
     return [0.0, 1.0]
 
 
-def _objective(label: str | None, process: Process) -> Objective:
+def _objective(label: str | None, process: Process, direction: str) -> Objective:
     return Objective(
         label,
         _rounded(process.y.tolist()),
         _rounded(process.noise.tolist()),
         _rounded(process.kernel.lengthscales.tolist()),
         process.mean,
+        direction,
     )
 
 

@@ -1,6 +1,7 @@
 """What earlier studies tell a search."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -17,6 +18,7 @@ from mergefront.samplers._transfer.kept import hints_of, kept
 from mergefront.samplers._trials.search_space import UnitCube
 from mergefront.samplers.denoise import fit_study
 
+WAYS: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]
 EFFECTS = np.array([0.0, 3.0, 0.0, -2.0, 0.0, 0.0, 1.0, 0.0])
 
 
@@ -26,7 +28,7 @@ def _names(n: int, rest: str = "") -> list[str]:
 
 def _study(effects: np.ndarray, n: int = 30, seed: int = 0, sign: float = 1.0) -> optuna.Study:
     """Return a study of a linear objective and its square root, measured with errors of .1."""
-    study = optuna.create_study(directions=["maximize", "minimize"], study_name=f"of {seed}")
+    study = optuna.create_study(directions=WAYS, study_name=f"of {seed}")
     weight = optuna.distributions.FloatDistribution(0.0, 1.0)
     rng = np.random.default_rng(seed)
     names = _names(len(effects))
@@ -141,13 +143,45 @@ def test_what_is_kept_with_a_study_is_what_was_read() -> None:
 
 
 def test_objectives_are_matched_by_name() -> None:
-    earlier, study = _study(EFFECTS), _study(EFFECTS, n=3, seed=2)
+    earlier, study = _study(EFFECTS), optuna.create_study(directions=WAYS[::-1])
+    study.add_trials(_study(EFFECTS, n=3, seed=2).trials)
     earlier.set_metric_names(["accuracy", "tokens"])
     study.set_metric_names(["memory", "accuracy"])
     keep(study, [Source.of(earlier)])
     memory, accuracy = hints_of(study, UnitCube(study.trials[0].distributions))
     assert len(memory) == 0
     assert len(accuracy) == 1
+
+
+@pytest.mark.parametrize("names", [None, ["accuracy", "tokens"]])
+def test_an_objective_of_the_other_direction_tells_nothing(names: list[str] | None) -> None:
+    earlier = _study(EFFECTS)
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    if names:
+        earlier.set_metric_names(names)
+        study.set_metric_names(names)
+    study.add_trials(_study(EFFECTS, n=3, seed=2).trials)
+    keep(study, [Source.of(earlier)])
+    first, second = hints_of(study, UnitCube(study.trials[0].distributions))
+    assert (len(first), len(second)) == (1, 0)
+
+
+def test_sources_that_were_kept_without_directions_are_read() -> None:
+    source = Source.of(_study(EFFECTS))
+    told = asdict(source)
+    for objective in told["objectives"]:
+        del objective["direction"]
+    assert Source.parse(told).shared(["a", "b"], ["minimize", "minimize"]) == ["a", "b"]
+
+
+def test_a_source_that_shares_no_objective_is_refused_at_the_first_trial() -> None:
+    earlier = _study(EFFECTS)
+    earlier.set_metric_names(["accuracy", "tokens"])
+    study = optuna.create_study(sampler=SIPSampler(warm_start=[earlier]))
+    study.set_metric_names(["loss"])
+    says = "objectives maximize accuracy, minimize tokens, and this one minimize loss: one at"
+    with pytest.raises(ValueError, match=says):
+        study.ask().suggest_float("layer_000", 0, 1)
 
 
 def test_a_warm_started_search_finds_more_at_once() -> None:
@@ -191,7 +225,7 @@ def test_weights_are_carried_not_their_place_between_the_bounds(
     rows = [dict(zip(names, x.tolist(), strict=True)) for x in rng.uniform(0.2, 0.8, (4, 8))]
     cubes = UnitCube(study.trials[0].distributions), UnitCube(wide)
     labels = [None, None]
-    told = [source.hints(cube, labels)[0] for cube in cubes]
+    told = [source.hints(cube, labels, WAYS)[0] for cube in cubes]
     assert told[0] is not None and told[1] is not None
     plain = told[0].mean(cubes[0].encode(rows)).tolist()
     assert told[1].mean(cubes[1].encode(rows)).tolist() == pytest.approx(plain)
@@ -202,11 +236,11 @@ def test_choices_with_numbers_are_no_layers() -> None:
     bits = optuna.distributions.CategoricalDistribution(["int8", "int4"])
     space = {f"block_{k}": optuna.distributions.FloatDistribution(0.0, 1.0) for k in range(4)}
     cube = UnitCube({**space, "precision_0": bits, "precision_1": bits})
-    (hint, _) = source.hints(cube, [None, None])
+    (hint, _) = source.hints(cube, [None, None], WAYS)
     assert hint is not None
     row = {**dict.fromkeys(space, 0.3), "precision_0": "int8", "precision_1": "int4"}
     same = UnitCube(_study(EFFECTS, n=1).trials[0].distributions)
-    (plain, _) = source.hints(same, [None, None])
+    (plain, _) = source.hints(same, [None, None], WAYS)
     assert plain is not None
     expected = plain.mean(same.encode([dict.fromkeys(_names(8), 0.3)]))
     assert hint.mean(cube.encode([row])).tolist() == pytest.approx(expected.tolist())

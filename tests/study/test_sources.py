@@ -124,7 +124,8 @@ def test_a_study_without_a_common_objective_is_refused(earlier: Path, tmp_path: 
     other.set_metric_names(["loss"])
     other.optimize(lambda trial: trial.suggest_float("layer_000", 0, 1), n_trials=2)
     path = _later(tmp_path, earlier, "other")
-    with pytest.raises(SpecError, match="has the objectives loss, and this one accuracy"):
+    says = "has the objectives minimize loss, and this one maximize accuracy"
+    with pytest.raises(SpecError, match=says):
         plan_study(StudySpec.from_yaml(path))
 
 
