@@ -121,6 +121,7 @@ bench-transfer: install
 	for pair in "" "--seed 1" "--layers 12"; do PYTHONPATH=benchmarks/evaluation $(BIN)/python \
 		benchmarks/transfer/warm_demo.py --out runs/front $$pair || exit 1; done
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/probes.py
+	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/transfer/probes_demo.py
 
 # Weights and precision together, or one after the other: twenty minutes on one core. Where there is
 # .venv-vllm, also what vLLM answers from exports of every precision.

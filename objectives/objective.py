@@ -168,12 +168,12 @@ class MergeObjective:
         tasks = {answer.task for answer in answers}
         measured = [c for c in self.constraints if any(map(c.objective.counts, tasks))]
         found = {c.name: c.estimate(answers) for c in measured}
-        for name, (violation, error) in found.items():
+        for name, (violation, _) in found.items():
             # A perplexity too large for a number is a violation; one that is none says nothing.
             if math.isnan(violation):
                 raise EvaluationError(
-                    f"A constraint must be measured, but {name!r} is violated by {violation} "
-                    f"with standard error {error}."
+                    f"A constraint must be measured, but {name!r} is no number for the answers of "
+                    "this candidate."
                 )
         return found
 

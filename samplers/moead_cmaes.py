@@ -29,7 +29,8 @@ class MoeadCmaesSampler(CubeSampler):
     """Decomposes the front into preferences; each has a CMA-ES of its own (library `cmaes`).
 
     MOEA/D (Zhang & Li 2007) with the Chebyshev decomposition between the best and the worst
-    value of every objective. Trial `n` belongs to preference `n mod 6`; a preference's CMA-ES
+    value of every objective. Trial `n` belongs to preference `n mod 6` (of 6 for two
+    objectives, 12 for three); a preference's CMA-ES
     learns from its own trials and its neighbours', in generations of six, replayed from the
     study at every proposal, so workers share it and restarts continue it. It ignores noise.
 

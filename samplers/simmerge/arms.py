@@ -1,4 +1,4 @@
-"""Ready-made features of arms for `SimMergeSampler`, from similarity signals."""
+"""Features of merges for a bandit over them, from similarity signals."""
 
 from collections.abc import Sequence
 

@@ -70,8 +70,8 @@ def check_validation(study: optuna.Study, split: str) -> None:
         what = "is no validation" if known is None else "validates a search with other settings"
         raise StudyError(
             f"A validation of {study.study_name!r} needs the study {name!r}, but the one there "
-            f"{what}. Delete it (`optuna delete-study --study-name {name}`), or give the search "
-            "another `study.name`."
+            f"{what}. Delete it (`optuna delete-study --storage URL --study-name {name}`), or "
+            "give the search another `study.name`."
         )
 
 

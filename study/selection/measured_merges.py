@@ -17,6 +17,7 @@ from ...objectives.merging.settings import DENSITY
 from ...objectives.similarity import Prompt, merge_features
 from ...samplers import is_measured
 from ...samplers.simmerge import Example, Merge, read_examples
+from ..budget import known
 from ..opening import open_inputs
 from ..seeding import FOLDER, SPEC
 from ..spec.base import near_hint
@@ -99,9 +100,13 @@ def study_example(spec: StudySpec) -> Example:
         StudyError: If the study has not been run, or measured no such merge.
     """
     study = load_study(spec)
-    measured = [trial for trial in study.get_trials(deepcopy=False) if is_measured(trial)]
-    if len(measured) < spec.study.trials:
-        raise StudyError(f"{len(measured)} of {spec.study.trials} trials are measured; finish it.")
+    everything = study.get_trials(deepcopy=False)
+    measured = [trial for trial in everything if is_measured(trial)]
+    if len(measured) < spec.study.trials and spec.ends.reason(everything) is None:
+        of = "" if (asked := known(spec.study.trials)) is None else f" of {asked}"
+        raise StudyError(
+            f"{len(measured)}{of} trials are measured; finish it with `mergefront run`."
+        )
     # What racing stopped early was asked fewer questions than its parents.
     trials = [trial for trial in measured if trial.state == TrialState.COMPLETE]
     inputs = open_inputs(spec)

@@ -3,17 +3,19 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from ...errors import SpecError
 from ...objectives.checkpoints.text_files import read_text
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 NAME, TASK_NAME, URL = r"^[\w.-]+$", r"^[^/\s]+$", r"^\w+(\+\w+)?://"
 # What a text must be, by its pattern.
 PATTERNS = {
@@ -21,6 +23,19 @@ PATTERNS = {
     TASK_NAME: "must have no space and no `/`",
     URL: "must be a database's URL, such as sqlite:///runs/study.db or postgresql://HOST/DATABASE",
 }
+
+
+def _share(value: Any) -> Any:
+    """Return `0.5 %` as 0.005."""
+    match = _PERCENT.match(value) if isinstance(value, str) else None
+    return float(match.group(1)) / 100 if match else value
+
+
+# What a user may write of it: a number, or a percentage.
+_Written = Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(pattern=_PERCENT.pattern)]
+Share = Annotated[
+    float, Field(gt=0, lt=1), BeforeValidator(_share, json_schema_input_type=_Written)
+]
 
 
 class Section(BaseModel):

@@ -17,6 +17,8 @@ _MOST = 3
 _KIND = re.compile(
     r"<.*>|bool|int|float|str|constrained-\w+|(literal|list|dict|tuple|union|nullable|function-\w+)\[.*\]"
 )
+# How pydantic marks that a key of a mapping is wrong, and not its value.
+_KEY = "[key]"
 # What a value of another kind is told, by the beginning of pydantic's name of the mistake.
 _RULES = {
     "int_": "an integer",
@@ -111,7 +113,7 @@ def _kind_wanted(detail: ErrorDetails) -> str | None:
 
 
 def _place(detail: ErrorDetails) -> str:
-    return ".".join(map(str, detail["loc"]))
+    return ".".join(map(str, [part for part in detail["loc"] if part != _KEY]))
 
 
 def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:

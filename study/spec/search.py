@@ -1,16 +1,15 @@
 """The spec's sections on budget and prior knowledge, and on who proposes candidates until when."""
 
-import re
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ...objectives.importance.activation import Pooling
 from ...objectives.importance.parameter import Norm, Tensors
 from ...samplers import BMMSettings, Rerank
 from ..budget import UNLIMITED
-from .base import NAME, URL, Fraction, Section
+from .base import NAME, URL, Fraction, Section, Share
 from .presets import Preset
 
 # Presets of BMMSampler, and keys that it alone has.
@@ -20,7 +19,6 @@ JOINT_PRESETS = ("mergefront", "qnehvi", "gp", "tpe", "nsga2", "random")
 # Presets of SIPSampler.
 SIP_PRESETS = ("mergefront", "qnehvi")
 _BMM_KEYS = ("lengthscales", "acquisition", "rerank")
-_PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 
 
 class ImportanceSection(Section):
@@ -122,15 +120,6 @@ class SamplerSection(Section):
         """Settings of BMMSampler."""
         rerank = None if self.rerank is None else Rerank(**self.rerank.model_dump())
         return BMMSettings(self.lengthscales, self.acquisition, rerank)
-
-
-def _share(value: Any) -> Any:
-    """Return `0.5 %` as 0.005."""
-    match = _PERCENT.match(value) if isinstance(value, str) else None
-    return float(match.group(1)) / 100 if match else value
-
-
-Share = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_share)]
 
 
 class BudgetSection(Section):

@@ -75,7 +75,10 @@ def check_scorer(name: str) -> None:
             "The scorer 'json_schema' needs jsonschema; run `pip install 'mergefront[eval]'`."
         )
     if name == "unit_tests" and not passes_tests("", ""):
-        raise SpecError("The scorer 'unit_tests' cannot run an empty program on this machine.")
+        raise SpecError(
+            "The scorer 'unit_tests' cannot run an empty program on this machine. Choose another "
+            "scorer, or run it on Linux (x86_64 or aarch64)."
+        )
 
 
 def _has_jsonschema() -> bool:

@@ -128,7 +128,7 @@ def _numbers(option: str, texts: list[str]) -> dict[str, float]:
             found[name] = float(number)
         except ValueError:
             raise SpecError(
-                f"{option} must be METRIC=NUMBER, e.g. {option} accuracy=2, but got {text!r}."
+                f"{option} must be METRIC=NUMBER, e.g. {option} tokens=20, but got {text!r}."
             ) from None
     return found
 

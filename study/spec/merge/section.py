@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ....objectives.merging import (
     OPERATORS,
@@ -41,9 +41,16 @@ class OperatorSection(Section):
         return self
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+_Listed = Annotated[
+    OperatorSection, BeforeValidator(_named, json_schema_input_type=str | OperatorSection)
+]
 # Told apart before they are read, so that a mistake is told once.
 _Operators = Annotated[
-    Annotated[str, Tag("<name>")] | Annotated[list[OperatorSection], Tag("<list>")],
+    Annotated[str, Tag("<name>")] | Annotated[list[_Listed], Tag("<list>")],
     Discriminator(lambda value: "<list>" if isinstance(value, list) else "<name>"),
 ]
 
@@ -109,7 +116,7 @@ class MergeSection(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_is_no_choice(cls, content: Any) -> Any:
-        """Take an operator out of a list of it alone, and read names as operators."""
+        """Take an operator out of a list of it alone."""
         if isinstance(content, dict) and isinstance(several := content.get("precision"), list):
             raise ValueError(
                 "precision must be one name, or `choose` with several, but got a list; write "
@@ -128,8 +135,7 @@ class MergeSection(Section):
         only = listed[0]
         _check_entries(listed)
         if len(listed) > 1:
-            named = [{"name": each} if isinstance(each, str) else each for each in listed]
-            return {**content, "operator": named}
+            return content
         if not isinstance(only, dict):
             return {**content, "operator": only}
         own = {key: value for key, value in only.items() if key != "name"}

@@ -258,6 +258,15 @@ def test_it_learns_from_finished_studies(tmp_path: Path) -> None:
     _check_gain(tmp_path / "pair.yaml", pair)
 
 
+def test_a_study_that_its_tokens_end_is_finished(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, study={"trials": None, "budget": {"tokens": 6000}})
+    assert invoke("init", path).exit_code == 0
+    with pytest.raises(StudyError, match=r"^0 trials are measured; finish it with `mergefront"):
+        study_example(StudySpec.from_yaml(path))
+    run(_inputs(path))
+    assert study_example(StudySpec.from_yaml(path)).merge.operator == "linear"
+
+
 def _check_gain(path: Path, example: Example) -> None:
     from mergefront.study.storage.connection import load_study
 

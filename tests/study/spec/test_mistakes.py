@@ -65,6 +65,13 @@ def _told(section: str, key: str, value: Any) -> str:
             "study.storage: must be a database's URL, such as sqlite:///runs/study.db or "
             "postgresql://HOST/DATABASE, but got 'a.db'.",
         ),
+        (
+            "evaluation",
+            "splits",
+            {"val": 0.5},
+            "evaluation.splits.val: must be one of importance, search, validation, test, but got "
+            "'val'.",
+        ),
         ("study", "trials", True, "study.trials: must be a number, but got true."),
         ("merge", "density", False, "merge.density: must be a number, but got false."),
         ("models", "stop_tokens", 5, "models.stop_tokens: must be a text or a list, but got 5."),

@@ -1,6 +1,7 @@
 """The JSON Schema that editors read is that of the models, and accepts what the models accept."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import jsonschema
 import pytest
 import yaml
 
+from mergefront.study import StudySpec
 from mergefront.study.spec.schema import descriptions, json_schema, sections
 
 REPOSITORY = Path(__file__).parents[3]
-EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+EXAMPLES = sorted((REPOSITORY / "examples").rglob("*.yaml"))
 
 
 def test_the_shipped_schema_is_current() -> None:
@@ -19,10 +21,11 @@ def test_the_shipped_schema_is_current() -> None:
     assert shipped == json_schema(), "run `make schema`"
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_name_the_schema_and_keep_to_it(path: Path) -> None:
     text = path.read_text()
-    assert text.startswith("# yaml-language-server: $schema=spec.schema.json\n")
+    schema = os.path.relpath(REPOSITORY / "examples" / "spec.schema.json", path.parent)
+    assert text.startswith(f"# yaml-language-server: $schema={schema}\n")
     jsonschema.validate(yaml.safe_load(text), json_schema())
 
 
@@ -40,6 +43,21 @@ def test_mistakes_are_found(section: str, key: str, value: Any) -> None:
     content[section][key] = value
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(content, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("merge", "operator", ["linear", {"name": "ties", "density": 0.5}]),
+        ("study", "stop", {"gain": "0.5 %"}),
+        ("study", "stop", {"gain": 0.005}),
+    ],
+)
+def test_what_the_spec_takes_the_schema_takes(section: str, key: str, value: Any) -> None:
+    content = yaml.safe_load((REPOSITORY / "examples" / "demo.yaml").read_text())
+    content[section][key] = value
+    StudySpec.parse(content, REPOSITORY / "examples")
+    jsonschema.validate(content, json_schema())
 
 
 def test_every_key_is_described() -> None:

@@ -27,10 +27,11 @@ def check_version() -> None:
     version = _version()
     if version is None:
         raise MissingExtraError(
-            "The backend 'vllm' needs vLLM; run `pip install 'mergefront[vllm]'` in an "
-            "environment of its own (docs/vllm.md)."
+            "The backend 'vllm' needs vLLM; install MergeFront with its extra `vllm` in an "
+            "environment of its own (docs/vllm.md says how)."
         )
     if not version.startswith(SUPPORTED):
         raise MissingExtraError(
-            f"vLLM must be one of {', '.join(SUPPORTED)}, but {version} is installed."
+            f"vLLM must be one of {', '.join(SUPPORTED)}, but {version} is installed. "
+            "Install one of these (docs/vllm.md says how)."
         )
