@@ -108,7 +108,7 @@ bench-methods: install
 	PYTHONPATH=benchmarks/sampler $(BIN)/python benchmarks/methods/on_problems.py --out runs/methods/problems
 	$(COMPARE) --presets $(METHODS),$(SWEEPS),$(PRIORS),$(GRANULARITIES)
 
-# One study over several operators, beside others; what is finished is not repeated. Five hours on one core.
+# One study over several operators, beside others; what is finished is not repeated. An hour on one core.
 JOINT_PAIRS = demo double-heavy+reverse-heavy reverse-light+shift-heavy rotate-heavy+sort-light
 bench-joint: install
 	for pair in $(JOINT_PAIRS); do $(BIN)/python benchmarks/joint/joint_live.py --pair $$pair || exit 1; done
