@@ -30,7 +30,7 @@ def whole_directory(out: Path, option: str = "--out") -> Iterator[Path]:
     try:
         beside.mkdir(parents=True)
         yield beside
-        _appear(beside, out)
+        _appear(beside, out, option)
     except OSError as error:
         raise SpecError(
             f"{option} {out} could not be written: {error.strerror or error}. Make room, or "
@@ -59,26 +59,37 @@ def write_whole(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _appear(beside: Path, out: Path) -> None:
+def _appear(beside: Path, out: Path, option: str) -> None:
     try:
         beside.replace(out)
     except OSError:
         if not out.is_dir():
             raise
+        check_empty(out, option)  # somebody may have written there meanwhile
         # A mount, or the folder that this runs in: it cannot be replaced, its content can.
         _fill(out, beside)
 
 
 def _fill(out: Path, beside: Path) -> None:
     """Move the files of a folder into another, the configuration last; all of them or none."""
-    left = sorted((path.name for path in beside.iterdir()), key=lambda name: name == "config.json")
+    names = sorted(
+        (path.name for path in beside.iterdir()), key=lambda name: name == "config.json"
+    )
+    begun: list[Path] = []
     try:
-        for name in left:
+        for name in names:
+            begun.append(out / name)
             shutil.move(beside / name, out / name)
-        left = []
-    finally:
-        for name in left:
-            (out / name).unlink(missing_ok=True)
+    except BaseException:
+        for path in begun:
+            _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def check_empty(out: Path, option: str = "--out") -> None:

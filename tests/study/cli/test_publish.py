@@ -117,7 +117,10 @@ class _Hub(BaseHTTPRequestHandler):
     """Takes repositories and commits as the hub does, files in the commit itself."""
 
     def do_GET(self) -> None:
-        self._answer({"id": "me/merged", "sha": "0" * 40, "siblings": [], "private": True})
+        hub: Any = self.server
+        names = [{"rfilename": name} for name in hub.there]
+        told = {"id": "me/merged", "sha": "0" * 40, "siblings": names, "private": hub.private}
+        self._answer(told)
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -162,12 +165,13 @@ def hub() -> Iterator[Any]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
         stand_in: Any = server
         stand_in.created, stand_in.files = [], {}
+        stand_in.there, stand_in.private = [".gitattributes"], True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield stand_in
         server.shutdown()
 
 
-def test_the_hub_gets_everything(finished: Path, published: Path, hub: Any) -> None:
+def _publish(finished: Path, hub: Any, to: str = "me/merged") -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "mergefront", "publish", str(finished), "--trial", "9"]
     environment = {
         **os.environ,
@@ -176,9 +180,32 @@ def test_the_hub_gets_everything(finished: Path, published: Path, hub: Any) -> N
         "HF_TOKEN": "hf_of_a_test",
         "HF_HUB_DISABLE_XET": "1",
     }
-    done = subprocess.run(
-        [*line, "--to", "me/merged", "--private"], capture_output=True, text=True, env=environment
+    return subprocess.run(
+        [*line, "--to", to, "--private"], capture_output=True, text=True, env=environment
     )
+
+
+@pytest.mark.parametrize(
+    ("there", "private", "to", "told"),
+    [
+        (["a.txt", "b.txt"], True, "me/merged", "'me/merged' holds a.txt and 1 more. Choose"),
+        ([], False, "me/merged", "'me/merged' is public already. Make it private"),
+        ([], True, "me/a--b", "--to must be ORGANISATION/NAME, but got 'me/a--b'"),
+    ],
+)
+def test_a_repository_that_is_in_use_is_refused(
+    finished: Path, hub: Any, there: list[str], private: bool, to: str, told: str
+) -> None:
+    hub.there, hub.private = there, private
+    done = _publish(finished, hub, to)
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert told in error
+    assert (hub.created, hub.files) == ([], {})
+
+
+def test_the_hub_gets_everything(finished: Path, published: Path, hub: Any) -> None:
+    done = _publish(finished, hub)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("/me/merged")
     asked = hub.created[0]  # huggingface_hub 1 says `private`, 2 says `visibility`

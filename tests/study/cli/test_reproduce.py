@@ -2,12 +2,17 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from command import invoke
 from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
+from mergefront.study.results.sharing.portable import portable_spec
+from mergefront.study.spec.hashing import cached_hash, known_folder
+from mergefront.study.spec.inputs import load_inputs
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,31 @@ def test_a_folder_that_has_changed_is_found_no_more(
         file.write(b"\0")
     done = invoke("reproduce", published)
     assert (done.exit_code, "'base' is not known on this machine" in done.stderr) == (1, True)
+
+
+def test_files_of_the_hubs_cache_are_no_models_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a model's folder holds links, and the files themselves lie apart from it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "fresh"))
+    snapshot, blobs = tmp_path / "snapshots" / "1", tmp_path / "blobs"
+    shutil.copytree(BASE, blobs)
+    snapshot.mkdir(parents=True)
+    for path in list(blobs.iterdir()):
+        (snapshot / path.name).symlink_to(path.rename(blobs / f"of-{path.name}"))
+    weights = cached_hash(Checkpoint(snapshot))
+    assert known_folder(weights) is None
+    assert cached_hash(Checkpoint(BASE)) == weights
+    assert known_folder(weights) == BASE.resolve()
+
+
+def test_places_of_earlier_studies_are_not_given_away(finished: Path) -> None:
+    inputs = load_inputs(finished)
+    places = ["postgresql+psycopg://somebody:secret@db/optuna#old", "../private/study.yaml"]
+    sampler = inputs.spec.sampler.model_copy(update={"warm_start": places})
+    told = portable_spec(replace(inputs, spec=inputs.spec.model_copy(update={"sampler": sampler})))
+    assert told["sampler"]["warm_start"] == []
+    assert not any(word in json.dumps(told) for word in ("secret", "private"))
 
 
 @pytest.mark.parametrize(

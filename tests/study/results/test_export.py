@@ -261,6 +261,19 @@ def test_a_full_folder_that_is_used_is_left_as_it_was(
     assert _left(tmp_path / "mount") == []
 
 
+def test_a_folder_that_somebody_filled_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with (
+        pytest.raises(SpecError, match="must be a new or empty directory"),
+        whole_directory(out) as beside,
+    ):
+        (beside / "README.md").write_text("ours")
+        (out / "README.md").write_text("theirs")
+    assert (out / "README.md").read_text() == "theirs"
+    assert _left(tmp_path) == ["out"]
+
+
 def test_a_place_that_cannot_be_written_is_refused_first(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     study, spec = load_study(StudySpec.from_yaml(finished)), StudySpec.from_yaml(finished)
