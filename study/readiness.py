@@ -9,10 +9,12 @@ from typing import Any
 from ..errors import EvaluationError, SpecError
 from ..objectives import questions_of
 from ..objectives.checkpoints import LoraCheckpoint
+from ..objectives.checkpoints.adapter_settings import read_settings
 from ..objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
+from ..objectives.checkpoints.hub import public_name
 from ..objectives.checkpoints.identity import is_same_model
 from ..objectives.checkpoints.tensors import PaddedCheckpoint
-from ..objectives.checkpoints.tokenizers import load_tokenizer, rules_of
+from ..objectives.checkpoints.tokenizers import has_tokenizer, load_tokenizer, rules_of
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
 from ..objectives.evaluation.backends.likelihood import windows
@@ -218,8 +220,12 @@ def differences(inputs: StudyInputs) -> list[str]:
         used = ", ".join(map(str, inputs.stop_tokens))
         found.append(f"stop tokens: {_each(stops)}; used: {used} (models.stop_tokens)")
     found += _of_tokenizers(
-        [load_tokenizer(parent.directory) for parent in of_files.values()], inputs
+        [load_tokenizer(p.directory) for p in parents.values() if has_tokenizer(p.directory)],
+        inputs,
     )
+    for name, parent in parents.items():
+        if isinstance(parent, LoraCheckpoint):
+            found += _of_adapter(name, parent, inputs)
     lengths = {name: positions(parent.directory) for name, parent in of_files.items()}
     if len(set(lengths.values())) > 1:
         found.append(f"{POSITIONS}: {_each(lengths)}; used: the base's")
@@ -231,17 +237,37 @@ def differences(inputs: StudyInputs) -> list[str]:
     ]
 
 
+def _of_adapter(name: str, adapter: LoraCheckpoint, inputs: StudyInputs) -> list[str]:
+    """Return what an adapter brings along or expects, and does not get."""
+    found, base = [], inputs.base.directory
+    ours = {base.name, inputs.spec.models.base, public_name(base) or ""}
+    known = {re.split(r"[@:]", each.rstrip("/").split("/")[-1])[0].lower() for each in ours}
+    trained = read_settings(adapter.directory).get("base_model_name_or_path")
+    if trained and trained.rstrip("/").split("/")[-1].lower() not in known:
+        found.append(f"trained on: {trained} ({name}, an adapter); added to: the base")
+    if has_tokenizer(adapter.directory):
+        both = [load_tokenizer(d).get_vocab().items() for d in (base, adapter.directory)]
+        if tokens := sorted({token for token, _ in both[0] ^ both[1]}):
+            more = f", ... ({len(tokens)})" if len(tokens) > 1 else ""
+            found.append(f"vocabulary: {tokens[0]!r}{more} ({name}, an adapter); used: the base's")
+    return found
+
+
 def _each(values: dict[str, object] | dict[str, list[int]] | dict[str, int | None]) -> str:
     return ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
 def _of_tokenizers(tokenizers: Sequence[Any], inputs: StudyInputs) -> list[str]:
-    """Return what tokenizers of one vocabulary differ in: rules, and templates of chats."""
+    """Return what tokenizers differ in: rules, special tokens, and templates of chats."""
     found = []
     rules = [rules_of(tokenizer) for tokenizer in tokenizers]
     differing = [name for name in rules[0] if len({one.get(name) for one in rules}) > 1]
     if differing:
         found.append(f"tokenizers differ in {', '.join(differing)}; used: the base's")
+    special = [tokenizer.special_tokens_map for tokenizer in tokenizers]
+    roles = sorted({role for one in special for role in one})
+    if other := [r for r in roles if len({str(one.get(r)) for one in special}) > 1]:
+        found.append(f"special tokens differ in {', '.join(other)}; used: the base's")
     if len({str(tokenizer.chat_template) for tokenizer in tokenizers}) > 1:
         chosen = inputs.spec.models.chat_template
         found.append(f"chat templates differ; used: {chosen} (models.chat_template)")

@@ -12,6 +12,11 @@ _FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _RULES = ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder", "added_tokens")
 
 
+def has_tokenizer(directory: Path) -> bool:
+    """Whether a directory holds a tokenizer: a model's does, an adapter's may."""
+    return any((directory / name).is_file() for name in _FILES)
+
+
 def load_tokenizer(directory: Path) -> Any:
     """Return a model's tokenizer.
 
@@ -20,7 +25,7 @@ def load_tokenizer(directory: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not any((directory / name).is_file() for name in _FILES):
+    if not has_tokenizer(directory):
         raise SpecError(
             f"A model needs its tokenizer, but {directory} has none of {', '.join(_FILES)}. Copy "
             "the tokenizer's files there."

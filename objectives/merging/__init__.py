@@ -15,7 +15,7 @@ from .derived import (
     plan_of,
 )
 from .files import write_checkpoint
-from .interchange import mergekit_yaml, parse_weights, weight_file
+from .interchange import MergekitModel, mergekit_yaml, parse_weights, weight_file
 from .layers import Part, locate, locate_all
 from .merger import Merger, ParentTensors, Resident, chunk_for
 from .operators import OPERATORS, Operator
@@ -32,6 +32,7 @@ __all__ = [
     "Granularity",
     "MergePlan",
     "MergeSettings",
+    "MergekitModel",
     "Merger",
     "ModuleSink",
     "Operator",

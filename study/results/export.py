@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial
 
 from ...errors import SpecError, StudyError
 from ...objectives.checkpoints.configs import stop_tokens
-from ...objectives.checkpoints.hub import public_name
 from ...objectives.evaluation.tasks.lines import each_once
 from ...objectives.merging import mergekit_yaml, parse_weights, write_checkpoint
 from ..spec.inputs import StudyInputs
@@ -20,6 +19,7 @@ from .front import front_report
 from .recommendations import PHASE
 from .report.front_figures import plot_front
 from .sharing.card import Provenance, model_card, recipe_yaml
+from .sharing.mergekit_models import mergekit_models
 from .sharing.provenance import provenance_of, scores_of
 
 
@@ -79,13 +79,7 @@ def export_mergekit(inputs: StudyInputs, trial: FrozenTrial, out: Path) -> Path:
         SpecError: If `out` is not empty, or mergekit cannot make the model.
     """
     inputs, groups = inputs.at(trial.params)
-    directories = [checkpoint.directory for checkpoint in (inputs.base, *inputs.experts)]
-    public = [public_name(directory) or "" for directory in directories]
-    # mergekit knows models of the hub, but not folders of a repository.
-    models = [
-        str(directory) if not name or ":" in name else name
-        for name, directory in zip(public, directories, strict=True)
-    ]
+    models = mergekit_models(inputs, whole_paths=True)
     text = mergekit_yaml(inputs.plan, groups, models, inputs.spec.models.dtype)
     with whole_directory(out) as beside:
         (beside / "mergekit.yaml").write_text(text, encoding="utf-8")

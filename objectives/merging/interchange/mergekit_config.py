@@ -1,5 +1,6 @@
 """Write a candidate as a mergekit configuration."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,15 @@ _SAME = (
     "nearswap",
 )
 _SWITCHES = ("normalize", "rescale")
+# As mergekit reads it: `PATH[@REVISION]`, or `{model: {path, revision}, lora: {path, revision}}`.
+MergekitModel = str | dict[str, dict[str, str]]
 
 
 def mergekit_yaml(
-    plan: MergePlan, groups: Mapping[str, Sequence[float]], models: Sequence[str], dtype: str
+    plan: MergePlan,
+    groups: Mapping[str, Sequence[float]],
+    models: Sequence[MergekitModel],
+    dtype: str,
 ) -> str:
     """Return a configuration with which mergekit makes the same model, up to rounding.
 
@@ -36,7 +42,7 @@ def mergekit_yaml(
     Args:
         plan: Of the study.
         groups: The weights of every search variable, one number per expert.
-        models: Base and experts, as paths or hub ids.
+        models: Base and experts, as paths or hub ids, or as mappings where those do not do.
         dtype: Of the merged model; mergekit computes in float32, as we do.
 
     Raises:
@@ -67,6 +73,7 @@ def mergekit_yaml(
     else:
         density = {tensor: (plan.density_of(tensor, groups),) for tensor in weights}
         content |= _task_vectors(plan, weights, density, models)
+    content = json.loads(json.dumps(content))  # a model that is named twice is written twice
     return _no_precision(plan, groups) + str(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -86,7 +93,7 @@ def _no_precision(plan: MergePlan, groups: Mapping[str, Sequence[float]]) -> str
 
 
 def _linear(
-    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[str]
+    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[MergekitModel]
 ) -> dict[str, Any]:
     """Every input has a weight; the base has what is left to 1."""
     shares = {name: (1 - sum(w), *w) for name, w in weights.items()}
@@ -101,7 +108,7 @@ def _task_vectors(
     plan: MergePlan,
     weights: Mapping[str, Weights],
     density: Mapping[str, Weights],
-    models: Sequence[str],
+    models: Sequence[MergekitModel],
 ) -> dict[str, Any]:
     sparse = OPERATORS[plan.settings.operator].sparsify is not None
     options = OPERATORS[plan.settings.operator].options(plan.settings.parameters)
@@ -117,7 +124,7 @@ def _task_vectors(
 
 
 def _slerp(
-    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[str]
+    plan: MergePlan, weights: Mapping[str, Weights], models: Sequence[MergekitModel]
 ) -> dict[str, Any]:
     return {
         "base_model": models[0],

@@ -18,6 +18,7 @@ from ..front import FrontReport
 from ..validation_study import last_validation
 from .card import Provenance, Scores
 from .licences import licence_of
+from .mergekit_models import mergekit_models
 
 
 def provenance_of(
@@ -81,11 +82,7 @@ def _parent(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _mergekit(inputs: StudyInputs, groups: Mapping[str, Sequence[float]]) -> str:
-    # Paths of one machine say nothing elsewhere.
-    names = [
-        public_name(checkpoint.directory) or checkpoint.directory.name
-        for checkpoint in (inputs.base, *inputs.experts)
-    ]
+    names = mergekit_models(inputs, whole_paths=False)
     try:
         return mergekit_yaml(inputs.plan, groups, names, inputs.spec.models.dtype)
     except SpecError:  # mergekit has no such merge

@@ -1,14 +1,18 @@
 """LoRA experts against the plain formula."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from architectures import config_of, write_model
+from optuna.trial import create_trial
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from hub import at_hub, serve_models
 from mergefront.errors import SpecError
@@ -25,7 +29,10 @@ from mergefront.objectives.merging import (
     plan_of,
     write_checkpoint,
 )
+from mergefront.study.first_trials import search_space
 from mergefront.study.importance import compute_importance
+from mergefront.study.readiness import differences
+from mergefront.study.results.export import export_mergekit
 from mergefront.study.spec.inputs import load_inputs
 from small_study import write_spec
 
@@ -117,6 +124,42 @@ def test_a_spec_may_name_an_adapter(adapter: Path, tmp_path: Path) -> None:
     settings = json.loads((adapter / "adapter_config.json").read_text()) | {"lora_alpha": 16}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     assert load_inputs(tmp_path / "spec.yaml").fingerprint()["models.experts"] != before
+
+
+def test_what_an_adapter_brings_along_is_told(adapter: Path, tmp_path: Path) -> None:
+    """As trainers save it: with a tokenizer and a template of its own, and its base's name."""
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "somebody/another-model"
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    tokenizer: Any = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
+    tokenizer.save_pretrained(adapter)
+    models = {"base": str(BASE), "experts": [str(adapter)], "dtype": "float32"}
+    told = differences(load_inputs(write_spec(tmp_path, models=models)))
+    assert "chat templates differ; used: base (models.chat_template)" in told
+    assert told[-2:] == [
+        "trained on: somebody/another-model (expert, an adapter); added to: the base",
+        "vocabulary: '<new>' (expert, an adapter); used: the base's",
+    ]
+    settings["base_model_name_or_path"] = "./somewhere/base/"
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    told = differences(load_inputs(tmp_path / "spec.yaml"))
+    assert not any("trained on" in line for line in told)
+
+
+@pytest.mark.parametrize("name", ["adapter", "a+b@c"])
+def test_mergekit_is_told_the_adapters_base(name: str, tmp_path: Path) -> None:
+    adapter, base = _write_adapter(tmp_path / "adapter"), tmp_path / name / "base"
+    shutil.copytree(BASE, base)
+    models = {"base": str(base), "experts": [str(adapter)], "dtype": "float32"}
+    inputs = load_inputs(write_spec(tmp_path, models=models))
+    space = search_space(inputs.spec, inputs.plan)
+    trial = create_trial(params=inputs.plan.uniform(0.5), distributions=space, value=0.0)
+    content = yaml.safe_load(export_mergekit(inputs, trial, tmp_path / "out").read_text())
+    ours, theirs = (each["model"] for each in content["models"])
+    assert theirs == {"model": {"path": str(base)}, "lora": {"path": str(adapter)}}
+    assert ours == ({"model": {"path": str(base)}} if "@" in name else str(base))
 
 
 def test_an_adapter_of_the_hub_is_fetched_whole(adapter: Path, tmp_path: Path) -> None:

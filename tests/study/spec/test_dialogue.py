@@ -107,11 +107,14 @@ def test_the_plan_says_what_parents_differ_in(tmp_path: Path, parents: dict[str,
     store(config.parent, lambda _, v: torch.cat([v, v[:8]]) if len(v) == rows else v)
     tokenizer = config.parent / "tokenizer.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | LOWERCASE))
+    settings = config.parent / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"bos_token": "<think>"}))
     spec = _inputs(tmp_path, parents).spec
     lines = [text for title, text in plan_study(spec) if title == "parents differ"]
     assert lines == [
         "stop tokens: [2] (base), [2, 5] (expert); used: 2, 5 (models.stop_tokens)",
         "tokenizers differ in normalizer; used: the base's",
+        "special tokens differ in bos_token; used: the base's",
         "chat templates differ; used: base (models.chat_template)",
         "max_position_embeddings: 128 (base), 256 (expert); used: the base's",
         "embedding rows: 48 (base), 56 (expert); used: the base's, no token has the others",
