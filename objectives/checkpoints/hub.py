@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS
@@ -193,13 +193,20 @@ def weight_files(directory: Path) -> list[str]:
     """Return the names of the weight files that belong to a model's small files.
 
     Raises:
-        SpecError: If the index cannot be read.
+        SpecError: If the index cannot be read, or names a file outside the model's folder.
     """
     if is_adapter(directory):
         return [ADAPTER_WEIGHTS]
-    if (directory / INDEX).is_file():
-        return sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
-    return [SINGLE]
+    if not (directory / INDEX).is_file():
+        return [SINGLE]
+    files = sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
+    for file in files:  # a stranger's words, which decide where something is written
+        if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
+            raise SpecError(
+                f"A model of the hub must have its weights in its folder, but {INDEX} names "
+                f"{file!r:.200}. Choose another model."
+            )
+    return files
 
 
 def not_fetched(hub_id: str, error: Exception) -> SpecError:

@@ -16,7 +16,7 @@ def write_outline(path: Path, tensors: Mapping[str, TensorOutline]) -> None:
     """Write a safetensors file of full length that takes no room: its numbers are a hole.
 
     Args:
-        path: Of the file.
+        path: Of the file; its folder is created.
         tensors: By name.
     """
     header: dict[str, object] = {}
@@ -25,6 +25,7 @@ def write_outline(path: Path, tensors: Mapping[str, TensorOutline]) -> None:
         start, end = end, end + _n_bytes(dtype, shape)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     content = json.dumps(header).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)  # an index may name files of subfolders
     with path.open("wb") as file:
         file.write(len(content).to_bytes(8, "little") + content)
         file.truncate(8 + len(content) + end)

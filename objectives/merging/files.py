@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from torch import Tensor
 
-from ..checkpoints.reader import TOKENIZER_FILES
+from ..checkpoints.reader import INDEX, TOKENIZER_FILES
 from ..checkpoints.tensor_files import DTYPE_NAMES
 from ..checkpoints.tensors import tensor_table
 from .derived import linear_modules
@@ -69,13 +69,27 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
         for name, row in weights.items()
     }
     merger = plan.settings.merger()
+    places = _places(recipe.base.files)
     with one_thread(), torch.no_grad():
-        total = sum(_write_shard(recipe, merger, rules, f, out / f) for f in recipe.base.files)
-    _write_index(recipe, rules, total, out)
+        shards = ((file, out / place) for file, place in places.items())
+        total = sum(_write_shard(recipe, merger, rules, *shard) for shard in shards)
+    _write_index(recipe, rules, places, total, out)
     for name in _COPIED_FILES:
         if (recipe.base.directory / name).is_file():
             shutil.copyfile(recipe.base.directory / name, out / name)
     _write_config(recipe, rules, out)
+
+
+def _places(files: Sequence[str]) -> dict[str, str]:
+    """Return what each of the base's files is called in the export, by its name in the index.
+
+    An index may name files of subfolders, or outside the model's folder: those are the base's own,
+    and an export writes nothing but its own folder.
+    """
+    names = [PurePath(file).name for file in files]
+    if len(set(names)) < len(names):
+        names = [f"model-{i:05}-of-{len(names):05}.safetensors" for i in range(1, len(names) + 1)]
+    return dict(zip(files, names, strict=True))
 
 
 def _write_shard(
@@ -142,13 +156,18 @@ def _header(recipe: Recipe, rules: Mapping[str, _Rule], names: Sequence[str]) ->
     return len(text).to_bytes(8, "little") + text, offset
 
 
-def _write_index(recipe: Recipe, rules: Mapping[str, _Rule], total: int, out: Path) -> None:
-    name = "model.safetensors.index.json"
-    if (recipe.base.directory / name).is_file():
+def _write_index(
+    recipe: Recipe,
+    rules: Mapping[str, _Rule],
+    places: Mapping[str, str],
+    total: int,
+    out: Path,
+) -> None:
+    if (recipe.base.directory / INDEX).is_file():
         layout = recipe.base.layout.items()
-        places = {n: file for base, file in layout for n in _outline(recipe, rules, base)}
-        index = {"metadata": {"total_size": total}, "weight_map": places}
-        (out / name).write_text(json.dumps(index, indent=2) + "\n")
+        where = {n: places[file] for base, file in layout for n in _outline(recipe, rules, base)}
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (out / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _write_config(recipe: Recipe, rules: Mapping[str, _Rule], out: Path) -> None:

@@ -13,8 +13,10 @@ from hub import Hub, serve_models
 from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint, resolve_model
-from mergefront.objectives.checkpoints.hub import public_name
+from mergefront.objectives.checkpoints.hub import public_name, weight_files
+from mergefront.objectives.checkpoints.reader import INDEX
 from mergefront.study.results.sharing.licences import licence_of
+from tiny_models import write_llama
 
 # A process of its own: addresses of the hub are read once.
 _FETCH = """
@@ -60,6 +62,32 @@ def test_a_model_in_a_folder_of_its_repository_is_taken_alone(tmp_path: Path) ->
         assert size < hub.served[place] < size + (1 << 20)
     assert not [name for name in hub.served if name.startswith("checkpoint-7")]
     assert public_name(models[1]) == f"team/all@{hub.sha('team/all')}:more/two"
+
+
+def test_shards_in_a_folder_of_the_model_are_fetched(tmp_path: Path) -> None:
+    own = write_llama(tmp_path / "own")
+    _name_shards(own, "shards/")
+    (own / "shards").mkdir()
+    for path in own.glob("*.safetensors"):
+        path.rename(own / "shards" / path.name)
+    with serve_models({"team/own": own}) as hub:
+        outlines, models = _fetch(hub, tmp_path / "cache", "team/own")
+    assert Checkpoint(outlines[0]).shapes() == Checkpoint(own).shapes()
+    assert Checkpoint(models[0]).weights_hash() == Checkpoint(own).weights_hash()
+
+
+@pytest.mark.parametrize("folder", ["../", "/", "a/../../"])
+def test_weights_outside_a_models_folder_are_not_fetched(tmp_path: Path, folder: str) -> None:
+    own = write_llama(tmp_path / "own")
+    _name_shards(own, folder)
+    with pytest.raises(SpecError, match=r"must have its weights in its folder, but .* names"):
+        weight_files(own)
+
+
+def _name_shards(directory: Path, folder: str) -> None:
+    index = json.loads((directory / INDEX).read_text())
+    index["weight_map"] = {name: folder + file for name, file in index["weight_map"].items()}
+    (directory / INDEX).write_text(json.dumps(index))
 
 
 @pytest.mark.parametrize("name", ["org/name:../up", "org/name:a/./b", "org/name:/a", "org/a:b:c"])

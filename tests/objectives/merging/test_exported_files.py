@@ -1,0 +1,56 @@
+"""What an export's folder holds, wherever the base keeps its own files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mergefront.objectives.checkpoints import Checkpoint
+from mergefront.objectives.checkpoints.reader import INDEX
+from mergefront.objectives.merging import MergeSettings, Recipe, plan_of, write_checkpoint
+from tiny_models import write_llama
+
+
+def _half(directory: Path, out: Path) -> Path:
+    """Export the mean of a model and another of its shape."""
+    expert = Checkpoint(write_llama(out.parent / "expert", 1))
+    base = Checkpoint(directory)
+    plan = plan_of(base, MergeSettings(head="search"))
+    groups = plan.group_weights(plan.uniform(0.5))
+    write_checkpoint(Recipe(base, [expert], plan, torch.bfloat16), groups, out)
+    return out
+
+
+def _move(directory: Path, where: str) -> list[Path]:
+    """Move a model's shards and name their new places in its index; return these."""
+    index = json.loads((directory / INDEX).read_text())
+    files = sorted(set(index["weight_map"].values()))
+    places = {f: where.format(folder=directory.parent, n=n, file=f) for n, f in enumerate(files)}
+    for file, place in places.items():
+        (directory / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(directory / file, directory / place)
+    index["weight_map"] = {name: places[file] for name, file in index["weight_map"].items()}
+    (directory / INDEX).write_text(json.dumps(index))
+    return [directory / place for place in places.values()]
+
+
+@pytest.mark.parametrize(
+    "where", ["shards/{file}", "../store/{file}", "{folder}/store/{file}", "{n}/one.safetensors"]
+)
+def test_shards_of_any_place_are_exported_into_the_folder_alone(
+    tmp_path: Path, where: str
+) -> None:
+    base = write_llama(tmp_path / "base")
+    expected = AutoModelForCausalLM.from_pretrained(_half(base, tmp_path / "first")).state_dict()
+    own = _move(base, where)
+    before = [path.read_bytes() for path in own]
+    out = _half(base, tmp_path / "out")
+    assert [path.read_bytes() for path in own] == before
+    shards = set(json.loads((out / INDEX).read_text())["weight_map"].values())
+    assert shards == {path.name for path in out.glob("*.safetensors")}
+    assert len(shards) == len(own)
+    found = AutoModelForCausalLM.from_pretrained(out).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
