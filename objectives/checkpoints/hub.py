@@ -181,12 +181,28 @@ def download(hub_id: str) -> Path:
     wanted = named(hub_id)
     try:
         top = wanted.fetch_small()
+        _check_adapter_alone(wanted, top)
         files = [wanted.path(file) for file in weight_files(top / wanted.folder)]
         # The same commit, even if a branch has moved meanwhile.
         snapshot_download(wanted.name, revision=top.name, allow_patterns=files)
     except Exception as error:
         raise not_fetched(hub_id, error) from error
     return top / wanted.folder
+
+
+def _check_adapter_alone(wanted: HubName, top: Path) -> None:
+    """Refuse an adapter that lies beside whole weights, which are not fetched with it."""
+    from huggingface_hub import file_exists
+
+    folder = top / wanted.folder
+    if not is_adapter(folder) or (folder / ADAPTER_WEIGHTS).is_file():
+        return  # what the cache holds was checked, and is used without a network too
+    if file_exists(wanted.name, wanted.path(SINGLE), revision=top.name):
+        raise SpecError(
+            f"A model of the hub must be one model, but {wanted.name} has whole weights "
+            f"({wanted.path(SINGLE)}) and an adapter. Copy the files of the one that is meant to "
+            "a folder, and give its path."
+        )
 
 
 def weight_files(directory: Path) -> list[str]:

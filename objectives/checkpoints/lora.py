@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, read_tensors, scaling_of
-from .reader import Checkpoint
+from .reader import Checkpoint, check_one_model
 from .tensor_files import FileTensor
 from .tensors import (
     PaddedCheckpoint,
@@ -133,7 +133,12 @@ def reads_base(directory: Path, base: Path) -> bool:
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether a directory holds an adapter instead of a model."""
+    """Whether a directory holds an adapter instead of a model.
+
+    Raises:
+        SpecError: If it holds both.
+    """
+    check_one_model(directory)
     return (directory / CONFIG).is_file()
 
 

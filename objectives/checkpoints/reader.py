@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpecError
+from .adapter_settings import CONFIG
 from .tensor_files import FileTensor, parse_header
 from .text_files import check_links, read_json
 
@@ -67,6 +68,7 @@ class Checkpoint:
 
     def _check_one_way(self) -> None:
         """Refuse a file beside shards: transformers reads it, and others the shards."""
+        check_one_model(self.directory)
         both = (self.directory / SINGLE).is_file() and (self.directory / INDEX).is_file()
         if both and set(self.layout.values()) != {SINGLE}:
             raise SpecError(
@@ -146,6 +148,20 @@ class Checkpoint:
         """Return `sha256:...` over the tokenizer files and the chat template."""
         present = [self.directory / n for n in TOKENIZER_FILES if (self.directory / n).is_file()]
         return self.hash_lines([f"{path.name} {_file_hash(path)}" for path in present])
+
+
+def check_one_model(directory: Path) -> None:
+    """Refuse an adapter beside whole weights: transformers with PEFT reads the one, others both.
+
+    Raises:
+        SpecError: If a directory holds both.
+    """
+    whole = next((name for name in (SINGLE, INDEX) if (directory / name).is_file()), None)
+    if whole is not None and (directory / CONFIG).is_file():
+        raise SpecError(
+            f"A folder must hold one model, but {directory} has whole weights ({whole}) and an "
+            f"adapter ({CONFIG}). Move the files of the one that is not meant to another folder."
+        )
 
 
 def _file_hash(path: Path) -> str:

@@ -14,6 +14,9 @@ from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint, check_mergeable
 from mergefront.objectives.checkpoints.hub import public_name
 from mergefront.objectives.checkpoints.identity import is_same_model
+from mergefront.study import StudySpec
+from mergefront.study.dry_run import plan_study
+from small_study import write_spec
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n"
@@ -80,6 +83,11 @@ BROKEN: dict[str, tuple[bool, Callable[[Path], object], str]] = {
     "index": (True, lambda d: (d / INDEX).write_text("{"), "index.json must be JSON.*again"),
     "map": (True, lambda d: (d / INDEX).write_text("{}"), "must have a `weight_map`"),
     "both": (True, lambda d: shutil.copy(EXPERT / SINGLE, d), "stored once.*Remove whichever"),
+    "adapter": (
+        False,
+        lambda d: (d / "adapter_config.json").write_text("{}"),
+        r"must hold one model, but .* has whole weights \(model.safetensors\) and an adapter",
+    ),
     "config": (False, lambda d: (d / "config.json").write_text("{"), "config.json must be JSON"),
     "config-list": (False, lambda d: (d / "config.json").write_text("[]"), "hold a JSON object"),
     "config-pointer": (
@@ -111,6 +119,19 @@ def test_a_broken_file_is_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         check_mergeable(Checkpoint(BASE), [Checkpoint(expert)])
     assert "\n" not in str(caught.value)
+
+
+def test_the_dry_run_refuses_an_adapter_beside_whole_weights(tmp_path: Path) -> None:
+    for path, name in ((BASE, "base"), (EXPERT, "expert")):
+        shutil.copytree(path, tmp_path / name)
+    for wrong in ("expert", "base"):
+        settings = tmp_path / wrong / "adapter_config.json"
+        settings.write_text("{}")
+        models = {"base": str(tmp_path / "base"), "experts": [str(tmp_path / "expert")]}
+        spec = StudySpec.from_yaml(write_spec(tmp_path, models=models))
+        with pytest.raises(SpecError, match=f"one model, but .*{wrong} has whole weights"):
+            plan_study(spec)
+        settings.unlink()
 
 
 def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:

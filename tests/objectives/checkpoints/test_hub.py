@@ -12,7 +12,7 @@ import pytest
 from hub import Hub, serve_models
 from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE, EXPERT
-from mergefront.objectives.checkpoints import Checkpoint, resolve_model
+from mergefront.objectives.checkpoints import Checkpoint, is_adapter, resolve_model
 from mergefront.objectives.checkpoints.hub import public_name, weight_files
 from mergefront.objectives.checkpoints.reader import INDEX
 from mergefront.study.results.sharing.licences import licence_of
@@ -82,6 +82,22 @@ def test_weights_outside_a_models_folder_are_not_fetched(tmp_path: Path, folder:
     _name_shards(own, folder)
     with pytest.raises(SpecError, match=r"must have its weights in its folder, but .* names"):
         weight_files(own)
+
+
+def test_an_adapter_beside_whole_weights_is_not_fetched(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    both = tmp_path / "both"
+    shutil.copytree(adapter, both)
+    shutil.copy(BASE / "model.safetensors", both)
+    with serve_models({"team/adapter": adapter, "team/both": both}) as hub:
+        with pytest.raises(AssertionError, match="must be one model, but team/both has whole"):
+            _fetch(hub, tmp_path / "cache", "team/both")
+        _, models = _fetch(hub, tmp_path / "cache", "team/adapter")
+    assert is_adapter(models[0])
+    assert not [name for name in hub.served if name.startswith("both/") and "model" in name]
 
 
 def _name_shards(directory: Path, folder: str) -> None:
