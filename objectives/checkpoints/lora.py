@@ -238,7 +238,7 @@ class _Adapter:
                 f"its matrices {tuple(a.shape)} and {tuple(b.shape)} must have r = "
                 f"{self.rank} in between",
             )
-        if of_embeddings:
+        if of_embeddings or is_head(target):
             self._check_untied(target)
         return self.sum(target, a, b)
 
@@ -266,10 +266,11 @@ class _Adapter:
 
     def _check_untied(self, target: str) -> None:
         if is_tied(self.base):
+            side = "output" if is_head(target) else "input"
             raise self.refused(
                 target,
                 "its output matrix is the embeddings, which the adapter "
-                "changes at the input alone",
+                f"changes at the {side} alone",
             )
 
 

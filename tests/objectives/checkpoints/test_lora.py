@@ -321,6 +321,14 @@ def test_tied_embeddings_stay_one_matrix(tmp_path: Path) -> None:
     }
     with pytest.raises(SpecError, match="at the input alone"):
         LoraCheckpoint(_save(tmp_path / "input", halves), base)
+    head = _save(tmp_path / "output", _pair("lm_head", 64, 32))
+    with pytest.raises(SpecError, match="not by itself"):
+        LoraCheckpoint(head, base)
+    path = base.directory / "model.safetensors"
+    stored = load_file(path)
+    save_file({**stored, "lm_head.weight": stored[f"{_EMBEDDINGS}.weight"].clone()}, path)
+    with pytest.raises(SpecError, match=r"'lm_head.weight' of .* at the output alone"):
+        LoraCheckpoint(head, Checkpoint(base.directory))
 
 
 def test_adapters_of_single_experts_are_added_to_the_fused_ones(tmp_path: Path) -> None:
