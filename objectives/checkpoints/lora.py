@@ -1,6 +1,6 @@
 """LoRA experts: adapters in PEFT's format, merged into the base as they are read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, read_tensors, scaling_of
+from .lora_tensor import LoraTensor
 from .reader import Checkpoint, check_one_model
 from .tensor_files import FileTensor
 from .tensors import (
@@ -22,59 +23,6 @@ from .tensors import (
 from .text_files import check_links
 
 _PREFIX = "base_model.model."
-
-
-@dataclass(frozen=True)
-class LoraTensor:
-    """A weight plus `scaling * B A`, computed row by row as it is read.
-
-    A bias is a matrix of one column.
-
-    Args:
-        origin: The base's weight, `out x in`.
-        a: `r x in`, float32.
-        b: `out x r`, float32.
-        scaling: `alpha / r`, or `alpha / sqrt(r)` for rank-stabilised adapters.
-        cast: As of a file's tensor.
-    """
-
-    origin: FileTensor
-    a: Tensor
-    b: Tensor
-    scaling: float
-    cast: torch.dtype | None = None
-
-    @property
-    def shape(self) -> torch.Size:
-        """Its shape."""
-        return self.origin.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """As the base stores it."""
-        return self.origin.dtype
-
-    def numel(self) -> int:
-        """Number of elements."""
-        return self.origin.numel()
-
-    def stored(self, start: int, stop: int) -> Tensor:
-        """Return a part, added in float32 and rounded once to the base's precision, then cast."""
-        width = self.a.shape[1]
-        first, last = start // width, -(-stop // width)
-        delta = (self.b[first:last] @ self.a).view(-1)[
-            start - first * width : stop - first * width
-        ]
-        merged = (self.origin.read(start, stop) + self.scaling * delta).to(self.dtype)
-        return merged if self.cast is None else merged.to(self.cast)
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Return a part as float32."""
-        return self.stored(start, stop).float()
-
-    def load(self) -> Tensor:
-        """Return the whole tensor."""
-        return self.stored(0, self.numel()).view(self.shape)
 
 
 class LoraCheckpoint(Checkpoint):
@@ -293,8 +241,3 @@ def _tied(
             )
     copies = tensor_table(adapter.base).heads if own is not None else []
     return found | {copy: own for copy in copies if own is not None}
-
-
-def with_cast(source: FileTensor | LoraTensor, dtype: torch.dtype) -> FileTensor | LoraTensor:
-    """Return the same tensor, cast to another precision when it is read."""
-    return replace(source, cast=dtype)

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 
-from ..checkpoints.lora import LoraTensor, with_cast
+from ..checkpoints.lora_tensor import LoraTensor, with_cast
 from ..checkpoints.reader import Checkpoint
 from ..checkpoints.tensor_files import FileTensor
 from ..checkpoints.tensors import embeddings_name, tensor_table

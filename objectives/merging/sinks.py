@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import LayoutError
-from ..checkpoints.lora import LoraTensor
+from ..checkpoints.lora_tensor import LoraTensor
 from ..checkpoints.tensor_files import FileTensor
 from ..checkpoints.tensors import TensorTable
 from .derived import live_plan, live_tensors, parent_tensors, table_plan

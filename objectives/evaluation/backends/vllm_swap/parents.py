@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ....checkpoints.lora import LoraTensor
+from ....checkpoints.lora_tensor import LoraTensor
 from ....checkpoints.tensor_files import FileTensor
 from ....merging import Recipe, Resident
 from ..vllm_memory import LEFT_FREE
