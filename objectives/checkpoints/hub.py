@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 
 from ...errors import SpecError
 from .adapter_settings import ADAPTER_WEIGHTS
 from .lora import is_adapter
 from .reader import INDEX, SINGLE, Checkpoint
-from .text_files import read_json
+from .text_files import CHAT_TEMPLATES, read_json
 
 _HUB_ID = re.compile(
     r"^(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?(?::(?P<folder>[\w.-]+(?:/[\w.-]+)*))?$"
@@ -58,14 +59,15 @@ class HubName:
         """
         from huggingface_hub import snapshot_download
 
-        top = snapshot_download(
-            self.name,
+        fetch = partial(snapshot_download, self.name, local_dir=into, local_files_only=offline)
+        top = fetch(
             revision=self.revision,
-            local_dir=into,
-            local_files_only=offline,
             allow_patterns=[*map(self.path, _SMALL_FILES), "README.md"],
             ignore_patterns=[self.path("*/*")],  # another model's
         )
+        # Apart, as no pattern leaves out every folder but one; the same commit, if the cache says.
+        commit = self.revision if into else Path(top).name
+        fetch(revision=commit, allow_patterns=[self.path(f"{CHAT_TEMPLATES}/*.jinja")])
         return Path(top)
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from ...errors import SpecError
 from .adapter_settings import CONFIG
 from .tensor_files import FileTensor, parse_header
-from .text_files import check_links, read_json
+from .text_files import CHAT_TEMPLATES, check_links, read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 # Files that say how prompts become tokens; a change in one changes every measurement.
-TOKENIZER_FILES = (
+_TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -145,9 +145,16 @@ class Checkpoint:
         return "sha256:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def tokenizer_hash(self) -> str:
-        """Return `sha256:...` over the tokenizer files and the chat template."""
-        present = [self.directory / n for n in TOKENIZER_FILES if (self.directory / n).is_file()]
-        return self.hash_lines([f"{path.name} {_file_hash(path)}" for path in present])
+        """Return `sha256:...` over the tokenizer files and the chat templates."""
+        names = tokenizer_files(self.directory)
+        return self.hash_lines([f"{name} {_file_hash(self.directory / name)}" for name in names])
+
+
+def tokenizer_files(directory: Path) -> list[str]:
+    """Return the files that say how prompts become tokens, those of further templates too."""
+    templates = sorted(path.name for path in (directory / CHAT_TEMPLATES).glob("*.jinja"))
+    names = (*_TOKENIZER_FILES, *(f"{CHAT_TEMPLATES}/{name}" for name in templates))
+    return [name for name in names if (directory / name).is_file()]
 
 
 def check_one_model(directory: Path) -> None:

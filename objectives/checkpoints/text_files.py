@@ -11,6 +11,9 @@ _POINTER = b"version https://git-lfs"
 # What a model's folder is read for.
 _READ = (".json", ".safetensors", ".jinja", ".model", ".txt")
 
+# Where chat templates beside the one that is named `default` lie.
+CHAT_TEMPLATES = "additional_chat_templates"
+
 
 def read_text(path: Path, what: str) -> str:
     """Return a file's text: UTF-8, or UTF-16 with its byte-order mark; no mark is kept.
@@ -69,7 +72,7 @@ def check_links(directory: Path) -> None:
     """
     if not directory.is_dir():
         return
-    for path in sorted(directory.iterdir()):
+    for path in sorted([*directory.iterdir(), *(directory / CHAT_TEMPLATES).glob("*")]):
         if path.suffix in _READ and path.is_symlink() and not path.exists():
             raise SpecError(
                 f"A model's files must be there, but {path} is a link to {path.readlink()}, which "

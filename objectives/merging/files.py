@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import torch
 from torch import Tensor
 
-from ..checkpoints.reader import INDEX, TOKENIZER_FILES
+from ..checkpoints.reader import INDEX, tokenizer_files
 from ..checkpoints.tensor_files import DTYPE_NAMES
 from ..checkpoints.tensors import tensor_table
 from .derived import linear_modules
@@ -25,7 +25,7 @@ from .sinks import copied
 from .sources import Cut
 from .threads import one_thread
 
-_COPIED_FILES = (*TOKENIZER_FILES, "generation_config.json")
+_GENERATION = "generation_config.json"
 _NAMES = DTYPE_NAMES | FLOAT8
 
 
@@ -74,10 +74,16 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
         shards = ((file, out / place) for file, place in places.items())
         total = sum(_write_shard(recipe, merger, rules, *shard) for shard in shards)
     _write_index(recipe, rules, places, total, out)
-    for name in _COPIED_FILES:
-        if (recipe.base.directory / name).is_file():
-            shutil.copyfile(recipe.base.directory / name, out / name)
+    _copy_files(recipe.base.directory, out)
     _write_config(recipe, rules, out)
+
+
+def _copy_files(base: Path, out: Path) -> None:
+    """Copy what says how the base is asked and how it answers."""
+    for name in (*tokenizer_files(base), _GENERATION):
+        if (base / name).is_file():
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(base / name, out / name)
 
 
 def _places(files: Sequence[str]) -> dict[str, str]:

@@ -63,8 +63,11 @@ class Chat:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         if template is not None:
             self.tokenizer.chat_template = template
-        if isinstance(self.tokenizer.chat_template, str):
-            self.tokenizer.chat_template = _dateless(self.tokenizer.chat_template)
+        own = self.tokenizer.chat_template
+        if isinstance(own, dict):  # several: questions without tools are asked by this one
+            own = own.get("default", own)
+        if isinstance(own, str):
+            self.tokenizer.chat_template = _dateless(own)
         self._settings = chat or ChatSettings()
         _check_variables(self.tokenizer.chat_template, self._settings)
         self._given_stops, self._parents = frozenset(stop_tokens), (directory, *experts)
@@ -235,8 +238,8 @@ def _check_variables(template: Any, settings: ChatSettings) -> None:
         return
     if not isinstance(template, str):
         raise EvaluationError(
-            "`evaluation.chat` is given to a chat template, but the base has none (or several). "
-            "Name one under `models.chat_template`, or remove it."
+            "`evaluation.chat` is given to a chat template, but the base has none (or several, "
+            "none of them `default`). Name one under `models.chat_template`, or remove it."
         )
     if not settings.kwargs:
         return

@@ -48,10 +48,16 @@ def test_a_model_in_a_folder_of_its_repository_is_taken_alone(tmp_path: Path) ->
     repository = tmp_path / "hub"
     for path, place in ((BASE, "one"), (EXPERT, "more/two"), (EXPERT, "more/two/checkpoint-7")):
         shutil.copytree(path, repository / place, dirs_exist_ok=True)
+    (repository / "one/additional_chat_templates").mkdir()
+    (repository / "one/additional_chat_templates/tool_use.jinja").write_text("{{ tools }}")
     (repository / "README.md").write_text("---\nlicense: mit\n---\n")
     names = ("team/all:one", "team/all@main:more/two")
     with serve_models({"team/all": repository}) as hub:
         outlines, models = _fetch(hub, tmp_path / "cache", *names)
+    for path in (*outlines, *models):  # the one that has them
+        assert (path / "additional_chat_templates/tool_use.jinja").is_file() == (
+            path.name == "one"
+        )
     for own, outline, model in zip((BASE, EXPERT), outlines, models, strict=True):
         assert Checkpoint(outline).shapes() == Checkpoint(own).shapes()
         assert Checkpoint(model).weights_hash() == Checkpoint(own).weights_hash()

@@ -3,11 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mergefront.examples.demo import BASE
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.checkpoints.reader import INDEX
 from mergefront.objectives.merging import MergeSettings, Recipe, plan_of, write_checkpoint
@@ -54,3 +56,13 @@ def test_shards_of_any_place_are_exported_into_the_folder_alone(
     assert len(shards) == len(own)
     found = AutoModelForCausalLM.from_pretrained(out).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_all_chat_templates_are_exported(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base")
+    tokenizer: Any = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    tokenizer.save_pretrained(base)
+    exported: Any = AutoTokenizer.from_pretrained(_half(base, tmp_path / "out"))
+    assert exported.chat_template == tokenizer.chat_template
+    assert Checkpoint(tmp_path / "out").tokenizer_hash() == Checkpoint(base).tokenizer_hash()

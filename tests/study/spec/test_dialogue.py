@@ -11,6 +11,9 @@ import yaml
 
 from mergefront.errors import EvaluationError, MergefrontError, SpecError
 from mergefront.examples.demo import BASE, EXPERT
+from mergefront.objectives.checkpoints import Checkpoint
+from mergefront.objectives.checkpoints.tokenizers import load_tokenizer
+from mergefront.objectives.evaluation import ChatSettings
 from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.study.dry_run import plan_study
 from mergefront.study.readiness import check_ready
@@ -131,6 +134,25 @@ def test_a_date_in_a_template_stands_still(tmp_path: Path) -> None:
     assert chat.conversation([{"role": "user", "content": "3"}]) == "<bos>32025"
     with pytest.raises(EvaluationError, match="the same prompt on any day"):
         Chat(BASE, template=PLAIN + "{{ strftime_now(format) }}")
+
+
+def test_of_several_templates_the_default_one_is_used(tmp_path: Path) -> None:
+    base = shutil.copytree(BASE, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(PLAIN + "{{ mood }}{{ strftime_now('%Y') }}")
+    (base / "additional_chat_templates").mkdir()
+    tools = base / "additional_chat_templates" / "tool_use.jinja"
+    before = Checkpoint(base).tokenizer_hash()
+    tools.write_text("{{ strftime_now(format) }}")
+    assert isinstance(load_tokenizer(base).chat_template, dict)
+    chat = Chat(base, chat=ChatSettings(kwargs={"mood": "!"}))
+    assert chat.conversation([{"role": "user", "content": "3"}]) == "<bos>3!2025"
+    found = [before, Checkpoint(base).tokenizer_hash()]
+    tools.write_text("{{ messages }}")
+    assert len({*found, Checkpoint(base).tokenizer_hash()}) == 3
+    tools.unlink()
+    tools.symlink_to("gone")
+    with pytest.raises(SpecError, match=r"tool_use.jinja is a link to gone"):
+        Checkpoint(base)
 
 
 def _without_stop_token(base: Path) -> None:
