@@ -25,7 +25,15 @@ from .sinks import copied
 from .sources import Cut
 from .threads import one_thread
 
-_GENERATION = "generation_config.json"
+_COPIED_FILES = (
+    "generation_config.json",
+    # How multimodal models are given images, sound and video.
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+)
+_CODE = "auto_map"
 _NAMES = DTYPE_NAMES | FLOAT8
 
 
@@ -80,10 +88,27 @@ def write_checkpoint(recipe: Recipe, groups: Mapping[str, Sequence[float]], out:
 
 def _copy_files(base: Path, out: Path) -> None:
     """Copy what says how the base is asked and how it answers."""
-    for name in (*tokenizer_files(base), _GENERATION):
+    for name in (*tokenizer_files(base), *_COPIED_FILES):
         if (base / name).is_file():
             (out / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(base / name, out / name)
+            if name.endswith("_config.json"):
+                (out / name).write_bytes(_without_code((base / name).read_bytes()))
+            else:
+                shutil.copyfile(base / name, out / name)
+
+
+def _without_code(data: bytes) -> bytes:
+    """Return a JSON file without its `auto_map`; one that has none as it is.
+
+    It names Python files beside the base, which no merge was measured with and no export holds.
+    """
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return data
+    if not isinstance(content, dict) or content.pop(_CODE, None) is None:
+        return data
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _places(files: Sequence[str]) -> dict[str, str]:
@@ -179,6 +204,7 @@ def _write_index(
 def _write_config(recipe: Recipe, rules: Mapping[str, _Rule], out: Path) -> None:
     config = dict(recipe.base.config)
     config.pop("torch_dtype", None)  # its name before transformers 5
+    config.pop(_CODE, None)
     config["dtype"] = str(recipe.dtype).removeprefix("torch.")
     if any(rule.form for rule in rules.values()):
         config["quantization_config"] = quantization_config(_formats(recipe, rules))

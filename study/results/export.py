@@ -126,6 +126,8 @@ def _write_dialogue(inputs: StudyInputs, out: Path) -> None:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if inputs.chat_template is not None:
         (out / "chat_template.jinja").write_text(inputs.chat_template, encoding="utf-8")
+        # The base's for its processor, which would take this one first.
+        (out / "chat_template.json").unlink(missing_ok=True)
 
 
 def _read_weights(path: Path) -> dict[str, float | list[float]]:

@@ -58,6 +58,38 @@ def test_shards_of_any_place_are_exported_into_the_folder_alone(
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
+def test_an_export_needs_no_code_of_the_base(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base")
+    AutoTokenizer.from_pretrained(BASE).save_pretrained(base)
+    for name, auto in (("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")):
+        content = json.loads((base / name).read_text())
+        content["auto_map"] = {auto: "own.Own"}
+        (base / name).write_text(json.dumps(content))
+    (base / "own.py").write_text("raise SystemExit")
+    out = _half(base, tmp_path / "out")
+    assert not list(out.glob("*.py"))
+    model = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(out, trust_remote_code=True)
+    assert type(model).__name__ == "LlamaForCausalLM"
+    assert tokenizer("1+1").input_ids == AutoTokenizer.from_pretrained(base)("1+1").input_ids
+
+
+def test_the_files_of_processors_are_exported(tmp_path: Path) -> None:
+    base = write_llama(tmp_path / "base")
+    contents = {
+        "preprocessor_config.json": '{"size": 7}',
+        "processor_config.json": '{ "auto_map": {}, "é": [1] }',
+        "video_preprocessor_config.json": "no JSON",
+        "chat_template.json": '{"chat_template": ""}',
+    }
+    for name, text in contents.items():
+        (base / name).write_text(text, encoding="utf-8")
+    out = _half(base, tmp_path / "out")
+    changed = {name for name, text in contents.items() if (out / name).read_text() != text}
+    assert changed == {"processor_config.json"}
+    assert json.loads((out / "processor_config.json").read_text()) == {"é": [1]}
+
+
 def test_all_chat_templates_are_exported(tmp_path: Path) -> None:
     base = write_llama(tmp_path / "base")
     tokenizer: Any = AutoTokenizer.from_pretrained(BASE)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mergefront
 from mergefront.errors import Interrupted, LayoutError, SpecError, StudyError
+from mergefront.examples.demo import BASE
 from mergefront.objectives.evaluation import Models, Sampling
 from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
@@ -296,3 +297,14 @@ def test_an_export_stops_and_is_asked_as_it_was_measured(finished: Path, tmp_pat
     chat = Chat(tmp_path / "others")
     assert chat.stop_tokens == {2, 5}
     assert chat.tokenizer.chat_template == "{{ messages[0].content }}"
+
+
+def test_a_processors_own_template_does_not_hide_the_chosen_one(tmp_path: Path) -> None:
+    base = shutil.copytree(BASE, tmp_path / "base")
+    (base / "chat_template.json").write_text('{"chat_template": ""}')
+    inputs = load_inputs(write_spec(tmp_path, models={"base": str(base)}))
+    weights = dict.fromkeys(inputs.plan.parameter_names, 0.5)
+    for chosen in (None, "{{ messages[0].content }}"):
+        out = tmp_path / str(chosen is None)
+        merge_weights(replace(inputs, chat_template=chosen), weights, out)
+        assert (out / "chat_template.json").is_file() == (chosen is None)
