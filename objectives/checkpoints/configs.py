@@ -6,7 +6,7 @@ another one would be another model there, and no weight would say so.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,17 @@ def load_config(directory: Path) -> Any:
     Raises:
         SpecError: If it cannot be read, or this version of transformers does not know the model.
     """
+    return _part_of(directory, lambda config: config.get_text_config())
+
+
+def _part_of(directory: Path, part: Callable[[Any], Any]) -> Any:
+    """Return a part of a directory's whole configuration; see `load_config`."""
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
+        return part(
+            AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         )
-        return config.get_text_config()
     except Exception as error:  # whatever a configuration's own checks raise
         reason = " ".join(str(error).split())
         code = "trust_remote_code" in reason or "custom code" in reason
@@ -214,7 +218,10 @@ def stop_tokens(directory: Path) -> frozenset[int]:
                 f"is not: {' '.join(str(error).split()):.200}"
             ) from error
     if configured is None and (directory / "config.json").is_file():
-        configured = load_config(directory).eos_token_id
+        # A multimodal model's own come before those of its language model.
+        configured = _part_of(
+            directory, lambda config: GenerationConfig.from_model_config(config).eos_token_id
+        )
     if configured is None:
         return frozenset()
     given = configured if isinstance(configured, list | tuple) else [configured]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import config_of
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -203,6 +204,20 @@ def test_stop_tokens_are_the_generation_configs_or_the_models(tmp_path: Path) ->
         (tmp_path / "generation_config.json").write_text(content)
         with pytest.raises(SpecError, match="must be a token's number, but eos_token_id of"):
             stop_tokens(tmp_path)
+
+
+@pytest.mark.parametrize("generation", [None, "{}"])
+def test_a_multimodal_models_own_stop_tokens_come_first(
+    tmp_path: Path, generation: str | None
+) -> None:
+    config = config_of("Gemma 3, with vision")
+    config.text_config.eos_token_id = 2
+    for own, expected in ((None, {2}), ([1, 7], {1, 7})):
+        config.eos_token_id = own
+        config.save_pretrained(tmp_path)
+        if generation is not None:
+            (tmp_path / "generation_config.json").write_text(generation)
+        assert stop_tokens(tmp_path) == expected
 
 
 def test_a_configuration_that_comes_from_another_version_is_loaded(tmp_path: Path) -> None:
