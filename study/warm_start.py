@@ -4,7 +4,7 @@ import optuna
 
 from ..errors import MergefrontError, SpecError, StudyError
 from ..samplers import Source, kept
-from .spec.base import near_hint
+from .spec.base import near_hint, without_credentials
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage.connection import load_study, open_storage
@@ -122,7 +122,7 @@ def _study(reference: str, spec: StudySpec) -> optuna.Study:
     except KeyError:
         names = optuna.get_all_study_names(storage)
         raise StudyError(
-            f"It names the study {name!r}, but "
+            f"It names the study {without_credentials(name)!r}, but "
             f"{shown_url(url or spec.study.storage)} has none of that name"
             f"{near_hint(name, names)}"
         ) from None

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import typer
 
+from ..storage.urls import holds_secret
+
 
 def say_next(spec: Path, storage: str | None, steps: list[tuple[str, str]]) -> None:
     """Print commands to stderr, each with what it is for.
 
     Args:
         spec: The study's file.
-        storage: What was given as `--storage`, which the commands need, too.
+        storage: What was given as `--storage`, which the commands need, too; it is not shown if it
+            holds a password.
         steps: Command without SPEC, such as `front`, with options after it; and its purpose.
     """
-    given = f" --storage {shlex.quote(storage)}" if storage and "@" not in storage else ""
+    is_shown = storage and not holds_secret(storage)
+    given = f" --storage {shlex.quote(str(storage))}" if is_shown else ""
     lines = []
     for step, purpose in steps:
         command, _, options = step.partition(" ")

@@ -17,6 +17,11 @@ from ...objectives.checkpoints.text_files import read_text
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _PERCENT = re.compile(r"^\s*([0-9.eE+-]+)\s*%\s*$")
 NAME, TASK_NAME, URL = r"^[\w.-]+$", r"^[^/\s]+$", r"^\w+(\+\w+)?://"
+# What may be a password in any text: to the last "@" after a colon or slashes, or to the end.
+_CREDENTIALS = (
+    re.compile(r"(:(?=\S)|//).*@", re.DOTALL),
+    re.compile(r"(pass(?:word|file)['\"]?\s*[=:]).*", re.DOTALL | re.IGNORECASE),
+)
 # What a text must be, by its pattern.
 PATTERNS = {
     NAME: "must be of letters, digits, `_`, `.` and `-` alone",
@@ -157,10 +162,12 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
     except RecursionError as error:
         raise SpecError(f"A {what} must be valid YAML, but {path} is nested too deep.") from error
     except (yaml.YAMLError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise SpecError(f"A {what} must be valid YAML, but {path} is not: {problem}.") from error
+        raise SpecError(
+            f"A {what} must be valid YAML, but {path} is not: {_problem(error)}."
+        ) from error
     if not isinstance(content, dict):
-        raise SpecError(f"A {what} must be a YAML mapping, but {path} holds {content!r:.40}.")
+        held = without_credentials(repr(content))
+        raise SpecError(f"A {what} must be a YAML mapping, but {path} holds {held:.40}.")
     try:
         json.dumps(content, ensure_ascii=False, default=str).encode()
     except (UnicodeEncodeError, TypeError) as error:
@@ -169,6 +176,21 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
             f"{error}."
         ) from error
     return content
+
+
+def without_credentials(text: str) -> str:
+    """Return a text, such as a mistake in a spec, without what looks like a password in it."""
+    for pattern in _CREDENTIALS:
+        text = pattern.sub(r"\1***", text)
+    return text
+
+
+def _problem(error: Exception) -> str:
+    """Return what is wrong and in which line; the line itself may hold a password."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        line = f" in line {error.problem_mark.line + 1}"
+        return without_credentials(" ".join(error.problem.split())) + line
+    return without_credentials(" ".join(str(error).split()))
 
 
 def near_hint(value: str, choices: Sequence[str]) -> str:

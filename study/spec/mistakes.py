@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...objectives.evaluation import SPLITS
-from .base import PATTERNS, near_hint
+from .base import PATTERNS, near_hint, without_credentials
 
 # Complaints that are told in full.
 _MOST = 3
@@ -71,7 +71,7 @@ def _told_of_kinds(group: list[ErrorDetails], model: type[BaseModel]) -> Iterato
         if None not in wanted and len({detail["loc"] for detail in details}) == 1:
             *most, last = dict.fromkeys(map(str, wanted))
             rule = f"{', '.join(most)} or {last}" if most else last
-            yield f"{_place(details[0])}: must be {rule}, but got {details[0]['input']!r:.60}."
+            yield f"{_place(details[0])}: must be {rule}, {_given(details[0])}."
             return
     yield from _told(details, model)
 
@@ -113,11 +113,17 @@ def _kind_wanted(detail: ErrorDetails) -> str | None:
 
 
 def _place(detail: ErrorDetails) -> str:
-    return ".".join(map(str, [part for part in detail["loc"] if part != _KEY]))
+    parts = map(str, [part for part in detail["loc"] if part != _KEY])
+    return without_credentials(".".join(parts))
+
+
+def _given(detail: ErrorDetails) -> str:
+    """Return what was given; it may be a storage's URL, in whatever place, and its password."""
+    return f"but got {without_credentials(repr(detail['input'])):.60}"
 
 
 def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    place, given = _place(detail), f"but got {detail['input']!r:.60}"
+    place, given = _place(detail), _given(detail)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(detail["loc"][:-1], model)
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.6)
@@ -161,9 +167,7 @@ def _choice(detail: ErrorDetails) -> str:
     expected = detail.get("ctx", {})["expected"]
     choices = re.findall(r"'([^']*)'", expected)
     hint = near_hint(str(detail["input"]), choices)
-    return (
-        f"must be one of {', '.join(choices) or expected}, but got {detail['input']!r:.60}{hint}"
-    )
+    return f"must be one of {', '.join(choices) or expected}, {_given(detail)}{hint}"
 
 
 def _known_keys(location: tuple[int | str, ...], root: type[BaseModel]) -> list[str]:

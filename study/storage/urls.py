@@ -64,6 +64,12 @@ def shown_url(url: str | URL) -> str:
     return shown.replace("%2A%2A%2A", _HIDDEN)
 
 
+def holds_secret(url: str) -> bool:
+    """Whether a URL holds a password, or names a file that does."""
+    parsed = parse_url(url)
+    return parsed.password is not None or any(key.lower() in _SECRETS for key in parsed.query)
+
+
 def without_secrets(text: str, url: URL) -> str:
     """Return a text, such as a driver's message, without the passwords of a URL."""
     secrets = [v for k, v in url.query.items() if k.lower() in _SECRETS]
