@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import optuna
 import torch
 
-from ..errors import StudyError
 from ..objectives import ScoredQuestion, questions_of
 from ..objectives.checkpoints import is_tied
 from ..objectives.checkpoints.outline import outline_model
@@ -32,7 +31,7 @@ from .spec.hashing import known_hash
 from .spec.inputs import StudyInputs
 from .spec.merge import arms_of
 from .spec.study_spec import StudySpec
-from .storage.connection import load_study
+from .storage.connection import NoStudyYetError, load_study
 from .warm_start import warm_start
 from .workers.room import check_room
 
@@ -92,7 +91,7 @@ def _existing(inputs: StudyInputs) -> optuna.Study | None:
     """
     try:
         study = load_study(inputs.spec)
-    except StudyError:
+    except NoStudyYetError:
         return None
     if all(map(known_hash, [inputs.base, *inputs.experts])):
         check_same_study(study, inputs)
@@ -244,7 +243,7 @@ def _price(spec: StudySpec) -> str:
     """Return what the study will use, from the trials that it has already."""
     try:
         study = load_study(spec)
-    except StudyError:
+    except NoStudyYetError:
         return "quoted after the first trials, here and by `mergefront status`"
     trials = study.get_trials(deepcopy=False)
     measured = sum(trial.state in MEASURED for trial in trials)
@@ -257,7 +256,7 @@ def _repeats(inputs: StudyInputs) -> list[tuple[str, str]]:
     """Return what repeats bring, from the variances of parents and uniform merges so far."""
     try:
         trials = load_study(inputs.spec).get_trials(deepcopy=False)
-    except StudyError:
+    except NoStudyYetError:
         return []
     found = [t.user_attrs["variances"] for t in trials if "variances" in t.user_attrs]
     n, repeats = len(_asked(inputs)), inputs.sampling.repeats

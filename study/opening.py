@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 
-from ..errors import StudyError
 from ..objectives.checkpoints import resolve_model
 from ..objectives.evaluation.backends.chat import Chat
 from ..objectives.importance import layer_effects
@@ -11,7 +10,13 @@ from ..objectives.merging import find_blocks
 from .importance import prompts_of
 from .spec.inputs import Resolve, StudyInputs
 from .spec.study_spec import StudySpec
-from .storage.connection import load_study, sqlite_path, wait_for_storage, wait_for_study
+from .storage.connection import (
+    NoStudyYetError,
+    load_study,
+    sqlite_path,
+    wait_for_storage,
+    wait_for_study,
+)
 from .storage.identity import FINGERPRINT
 
 logger = logging.getLogger(__name__)
@@ -127,6 +132,6 @@ def _stored(spec: StudySpec) -> tuple[int, ...] | None:
     """Return the blocks of the spec's study; None if there is none yet."""
     try:
         known = load_study(spec).user_attrs[FINGERPRINT].get("merge.blocks")
-    except StudyError:
+    except NoStudyYetError:
         return None
     return None if known is None else tuple(known)

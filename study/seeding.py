@@ -33,7 +33,7 @@ from .storage.connection import (
     sqlite_path,
     study_lock,
 )
-from .storage.identity import CREATED, FINGERPRINT
+from .storage.identity import CREATED, FINGERPRINT, was_cut_off
 from .storage.ledger import Ending, Ledger
 from .warm_start import shown_reference, sources_of
 
@@ -141,23 +141,9 @@ def _open_or_begin(inputs: StudyInputs, storage: BaseStorage) -> optuna.Study:
         return optuna.create_study(
             study_name=spec.study.name, storage=storage, directions=spec.directions
         )
-    if FINGERPRINT not in study.user_attrs and not _was_cut_off(study, spec):
+    if FINGERPRINT not in study.user_attrs and not was_cut_off(study, spec.directions):
         raise foreign(spec)
     return study
-
-
-def _was_cut_off(study: optuna.Study, spec: StudySpec) -> bool:
-    """Whether a study is what `init_study` leaves that is killed: nobody worked on it."""
-    directions = [direction.name.lower() for direction in study.directions]
-    return (
-        directions == list(spec.directions)
-        and all(key.startswith("mergefront:") for key in study.user_attrs)
-        and all(
-            trial.state in (TrialState.WAITING, TrialState.FAIL)
-            and {"phase", "label"} <= trial.user_attrs.keys()
-            for trial in study.get_trials(deepcopy=False)
-        )
-    )
 
 
 def _set_attributes(study: optuna.Study, inputs: StudyInputs) -> None:

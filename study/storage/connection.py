@@ -22,13 +22,14 @@ from .engines import _engine as _engine
 from .engines import _full_url as _full_url
 from .engines import cannot_open, driver_missing, engine_options
 from .history import TableStorage
-from .identity import FINGERPRINT
+from .identity import FINGERPRINT, was_cut_off
 from .locks import AdvisoryLock, FileStudyLock, StudyLock
 from .outages import is_outage, reason_of
 from .pooling import check_sessions
 from .urls import shown_url, sqlite_path
 
 __all__ = [
+    "NoStudyYetError",
     "artifact_store",
     "check_storage",
     "foreign",
@@ -43,6 +44,11 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+class NoStudyYetError(StudyError):
+    """There is no study of a name yet, or no database for it; what `run` would create."""
+
 
 # What Optuna looks for first.
 _FIRST_TABLE = "version_info"
@@ -152,7 +158,8 @@ def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.St
     """Load the spec's study; create nothing.
 
     Raises:
-        StudyError: If it does not exist or is not of MergeFront, or its storage cannot be opened.
+        NoStudyYetError: If it does not exist, or its creation was cut off.
+        StudyError: If it is not of MergeFront, or its storage cannot be opened.
     """
     if storage is None:
         if not _has_tables(spec.study.storage):
@@ -163,7 +170,7 @@ def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.St
     except KeyError:
         raise _missing(spec) from None
     if FINGERPRINT not in study.user_attrs:
-        raise foreign(spec)
+        raise _missing(spec) if was_cut_off(study, spec.directions) else foreign(spec)
     return study
 
 
@@ -195,7 +202,7 @@ def wait_for_study(spec: StudySpec, seconds: float, mark: str) -> optuna.Study:
             study = load_study(spec)
             if mark in study.user_attrs:
                 return study
-            error = _missing(spec)
+            error: StudyError = _missing(spec)
         except StudyError as caught:
             error = caught
         except (SQLAlchemyError, StorageInternalError) as caught:
@@ -218,8 +225,8 @@ def foreign(spec: StudySpec) -> StudyError:
     )
 
 
-def _missing(spec: StudySpec) -> StudyError:
-    return StudyError(
+def _missing(spec: StudySpec) -> NoStudyYetError:
+    return NoStudyYetError(
         f"There is no study {spec.study.name!r} in {shown_url(spec.study.storage)} yet. Start it "
         "with `mergefront run`."
     )

@@ -5,11 +5,13 @@ What lies on disk for a study (results that wait for delivery) names it by all t
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 from sqlalchemy import select, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +23,19 @@ FINGERPRINT = "mergefront:fingerprint"
 CREATED = "mergefront:created"
 
 Identity = dict[str, Any]
+
+
+def was_cut_off(study: optuna.Study, directions: Sequence[str]) -> bool:
+    """Whether a study is what a creation leaves that is killed: nobody worked on it."""
+    return (
+        [direction.name.lower() for direction in study.directions] == list(directions)
+        and all(key.startswith("mergefront:") for key in study.user_attrs)
+        and all(
+            trial.state in (TrialState.WAITING, TrialState.FAIL)
+            and {"phase", "label"} <= trial.user_attrs.keys()
+            for trial in study.get_trials(deepcopy=False)
+        )
+    )
 
 
 def identity_of(study: optuna.Study) -> Identity:
