@@ -1,7 +1,7 @@
 """Which models to merge, by which operator and in which order: predicted, ranked, made specs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,8 @@ def write_specs(selection: Selection, out: Path, top: int) -> list[Path]:
     weights of its own, and the chain's spec says by which commands they are made.
 
     Raises:
-        SpecError: If the catalogue names no `study`, or it does not fit.
+        SpecError: If the catalogue names no `study`, it does not fit, or `out` has a file of the
+            same name that says something else; then nothing is written.
     """
     if selection.catalogue.settings.study is None:
         raise SpecError(
@@ -116,33 +117,56 @@ def write_specs(selection: Selection, out: Path, top: int) -> list[Path]:
             "catalogue."
         )
     template = StudySpec.from_yaml(selection.catalogue.folder / selection.catalogue.settings.study)
-    out.mkdir(parents=True, exist_ok=True)
-    return [
-        _write_chain(selection, ranked, template, out / f"choice-{i:02d}.yaml")
+    chosen = {
+        out / f"choice-{i:02d}.yaml": ranked
         for i, ranked in enumerate(selection.ranked[:top], start=1)
-    ]
+    }
+    texts: dict[Path, str] = {}
+    for path, ranked in chosen.items():
+        texts |= _texts(selection, ranked, template, path)
+    _check_free(texts)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(chosen)
 
 
-def _write_chain(selection: Selection, ranked: Ranked, template: StudySpec, path: Path) -> Path:
+def _check_free(texts: Mapping[Path, str]) -> None:
+    """Refuse to write over files that say something else: they may have been changed by hand.
+
+    Raises:
+        SpecError: With the first of them.
+    """
+    for path, text in texts.items():
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
+            raise SpecError(
+                f"{path} exists and says something else; nothing was written. Choose another "
+                "`--out`, or move it away."
+            )
+
+
+def _texts(
+    selection: Selection, ranked: Ranked, template: StudySpec, path: Path
+) -> dict[Path, str]:
+    """Return the files of a chain: the spec at `path`, and what its earlier steps need."""
     chain, catalogue = ranked.chain, selection.catalogue
     *earlier, last = _steps(catalogue, chain, path.with_suffix(""))
-    commands = []
+    commands, texts = [], {}
     for number, step in enumerate(earlier, start=1):
         folder = path.with_suffix("")
-        folder.mkdir(exist_ok=True)
         spec, weights = folder / f"step-{number}.yaml", folder / f"step-{number}.json"
         content = _content(template, step, f"{path.stem}-step-{number}", catalogue)
         content["merge"] |= {"granularity": "uniform", "parameters": step.method.parameters}
-        spec.write_text(yaml.safe_dump(content, sort_keys=False))
-        weights.write_text(json.dumps({"uniform": list(step.weights)}) + "\n")
+        texts[spec] = yaml.safe_dump(content, sort_keys=False)
+        texts[weights] = json.dumps({"uniform": list(step.weights)}) + "\n"
         made = folder / f"step-{number}"
         commands.append(f"mergefront merge {spec} --weights {weights} --out {made}")
     content = _content(template, last, path.stem, catalogue)
     StudySpec.parse(content, path.parent, str(path))
     head = [_title(ranked), *(["First:", *commands] if commands else [])]
     comment = "".join(f"# {line}\n" for line in head)
-    path.write_text(comment + yaml.safe_dump(content, sort_keys=False))
-    return path
+    texts[path] = comment + yaml.safe_dump(content, sort_keys=False)
+    return texts
 
 
 def _title(ranked: Ranked) -> str:

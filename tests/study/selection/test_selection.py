@@ -194,6 +194,18 @@ def test_specs_need_a_study_to_start_from(selection: Selection, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_specs_that_were_changed_are_not_overwritten(selection: Selection, tmp_path: Path) -> None:
+    first, second = write_specs(selection, tmp_path, 2)
+    assert write_specs(selection, tmp_path, 2) == [first, second]  # the same content is fine
+    kept = second.read_text() + "# mine\n"
+    second.write_text(kept)
+    first.unlink()
+    with pytest.raises(SpecError, match="02.yaml exists and says something else; nothing was wr"):
+        write_specs(selection, tmp_path, 3)
+    assert [*tmp_path.glob("*.yaml")] == [second]
+    assert second.read_text() == kept
+
+
 def test_nothing_is_pretended_without_outcomes(shop: Path) -> None:
     line = ["select", shop / "catalogue.yaml", "--probes", shop / "probes.jsonl"]
     done = invoke(*line)
