@@ -11,7 +11,7 @@ from .storage.connection import load_study, open_storage
 from .storage.identity import database_of
 from .storage.urls import shown_url
 
-_SPEC_FILES = (".yaml", ".yml")
+SPEC_FILES = (".yaml", ".yml")
 
 
 def sources_of(inputs: StudyInputs) -> list[Source]:
@@ -111,7 +111,7 @@ def _source(study: optuna.Study, inputs: StudyInputs) -> Source:
 
 def _study(reference: str, spec: StudySpec) -> optuna.Study:
     """Open a study by its name, by `storage#name`, or by its spec's file."""
-    if reference.endswith(_SPEC_FILES):
+    if reference.endswith(SPEC_FILES):
         return load_study(StudySpec.from_yaml(spec.folder / reference))
     url, _, name = reference.rpartition("#")
     if not name.strip():  # the storage may hold a password

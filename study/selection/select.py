@@ -1,8 +1,10 @@
 """Which models to merge, by which operator and in which order: predicted, ranked, made specs."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ...objectives.similarity import Prompt, merge_features
 from ...samplers.simmerge import Chain, Example, Merge, Prediction, Predictor, Ranked, rank_chains
 from ..spec.base import map_files
 from ..spec.study_spec import StudySpec
+from ..warm_start import SPEC_FILES
 from .catalogue import Catalogue
 from .measured_merges import score_features
 from .methods import Step, make_step
@@ -20,6 +23,8 @@ from .pair_signals import pair_signals
 
 # In a search the weights are to matter: with this parameter those of one expert do not.
 _CANCELS = "normalize"
+# A parent whose chat template is taken, and no file.
+_ROLE = re.compile(r"base|expert(@\d+)?")
 
 
 @dataclass(frozen=True)
@@ -200,11 +205,32 @@ def _content(template: StudySpec, step: Step, name: str, catalogue: Catalogue) -
     searched = {k: v for k, v in step.method.parameters.items() if k != _CANCELS}
     method = {"operator": step.method.operator, "density": step.method.density}
     content["merge"] = {**content.get("merge", {}), **method, "parameters": searched}
-    for task in content["evaluation"]["tasks"]:
-        map_files(task, lambda path: _absolute(path, template.folder))
+    _root(content, template.folder)
     return content
 
 
-def _absolute(path: str, folder: Path) -> str:
+def _root(content: dict[str, Any], folder: Path) -> None:
+    """Make the files that a spec names absolute, in place: its own folder is another."""
+    change = partial(_absolute, folder)
+    for task in content["evaluation"]["tasks"]:
+        map_files(task, change)
+        file, mark, function = task.get("scorer", "").rpartition(":")
+        if file.endswith(".py"):
+            task["scorer"] = f"{change(file)}{mark}{function}"
+    places = [
+        (content.get("importance", {}), "path"),
+        (content["evaluation"].get("chat", {}), "template"),
+    ]
+    for section, key in places:
+        if section.get(key) and not _ROLE.fullmatch(section[key]):
+            section[key] = change(section[key])
+    sampler = content.get("sampler", {})
+    if "warm_start" in sampler:  # names of studies stay as they are
+        sampler["warm_start"] = [
+            change(name) if name.endswith(SPEC_FILES) else name for name in sampler["warm_start"]
+        ]
+
+
+def _absolute(folder: Path, path: str) -> str:
     found = folder / Path(path).expanduser()
     return str(found.absolute()) if found.exists() else path

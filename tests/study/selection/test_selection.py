@@ -194,13 +194,38 @@ def test_specs_need_a_study_to_start_from(selection: Selection, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+def test_specs_find_the_files_of_the_spec_they_were_made_of(
+    shop: Path, selection: Selection, tmp_path: Path
+) -> None:
+    template = yaml.safe_load((shop / "spec.yaml").read_text())
+    template["importance"] = {"kind": "file", "path": "prior.json"}
+    template["sampler"] = {"preset": "mergefront", "warm_start": ["earlier.yaml", "a-study"]}
+    template["evaluation"]["chat"] = {"template": "plain.jinja"}
+    template["evaluation"]["tasks"][0]["scorer"] = "points.py:score"
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("prior.json", "earlier.yaml", "plain.jinja", "points.py"):
+        (own / name).touch()
+    (own / "template.yaml").write_text(yaml.safe_dump(template))
+    settings = selection.catalogue.settings.model_copy(update={"study": "template.yaml"})
+    catalogue = replace(selection.catalogue, settings=settings, folder=own)
+    (path,) = write_specs(replace(selection, catalogue=catalogue), tmp_path / "specs", 1)
+    spec = StudySpec.from_yaml(path)
+    assert spec.importance.path == str(own / "prior.json")
+    assert spec.sampler.warm_start == [str(own / "earlier.yaml"), "a-study"]
+    assert spec.evaluation.chat.template == str(own / "plain.jinja")
+    assert spec.evaluation.tasks[0].scorer == f"{own}/points.py:score"
+
+
 def test_specs_that_were_changed_are_not_overwritten(selection: Selection, tmp_path: Path) -> None:
     first, second = write_specs(selection, tmp_path, 2)
     assert write_specs(selection, tmp_path, 2) == [first, second]  # the same content is fine
     kept = second.read_text() + "# mine\n"
     second.write_text(kept)
     first.unlink()
-    with pytest.raises(SpecError, match="02.yaml exists and says something else; nothing was wr"):
+    with pytest.raises(
+        SpecError, match=r"02\.yaml exists and says something else; nothing was wr"
+    ):
         write_specs(selection, tmp_path, 3)
     assert [*tmp_path.glob("*.yaml")] == [second]
     assert second.read_text() == kept
