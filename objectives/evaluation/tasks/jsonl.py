@@ -1,6 +1,7 @@
 """Question files: one JSON object a line."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class TaskSource:
         fractions: Share of the questions of `path` in each split.
         sampling: How its answers are generated. Defaults to None: as the study's.
         cluster: The field that questions which belong together share. Defaults to None: none do.
-        folder: Where scorers of one's own are looked for first.
+        folder: Where scorers of one's own are looked for first; a file then beside the questions
+            and in the working directory.
     """
 
     name: str
@@ -86,7 +88,7 @@ def load_task(source: TaskSource) -> Task:
     score: Callable[[Question, Completion], float] = partial(_score, scorer)
     identity = source.scorer
     if own:
-        process = ScoringProcess(source.scorer, folders=[source.folder])
+        process = ScoringProcess(_target(source), folders=[source.folder])
         score = partial(_own_score, process)
         _check_own(source, score, next(iter(splits.values()))[0])
         identity = f"{source.scorer} {process.source}"
@@ -94,6 +96,25 @@ def load_task(source: TaskSource) -> Task:
     task = Task(source.name, identity, members, score, source.sampling)
     check_disjoint([task])
     return task
+
+
+def _places(source: TaskSource) -> list[Path]:
+    """Return the folders in which a scorer's file is looked for, in order.
+
+    Questions that lie elsewhere than their spec have the scorer beside them.
+    """
+    files = [*source.files.values(), *([] if source.path is None else [source.path])]
+    places = [source.folder, *(file.parent for file in files), Path()]
+    return list(dict.fromkeys(place.absolute() for place in places))
+
+
+def _target(source: TaskSource) -> str:
+    """Return a scorer of one's own with the path of its file, which may lie in several places."""
+    file, mark, function = source.scorer.rpartition(":")
+    if not file.endswith(".py"):
+        return source.scorer
+    found = [place / os.path.expanduser(file) for place in _places(source)]
+    return f"{next(filter(Path.is_file, found), file)}{mark}{function}"
 
 
 def _score(scorer: Scorer, question: Question, completion: Completion) -> float:
@@ -127,9 +148,15 @@ def _check_own(
     try:
         score(question, Completion(question.answer, 1, "stop"))
     except EvaluationError as error:
+        is_file = source.scorer.rpartition(":")[0].endswith(".py")
+        places = (
+            ", ".join(map(str, _places(source)))
+            if is_file
+            else f"{source.folder.absolute()} and where Python finds modules"
+        )
         raise SpecError(
             f"{error} Correct it, or `scorer` of task {source.name!r}: it is looked for in "
-            f"{source.folder.absolute()} and where Python finds modules."
+            f"{places}."
         ) from error
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,28 @@ def test_a_function_of_ones_own_scores_answer_and_line(tmp_path: Path) -> None:
     assert task.content_hash() == same.content_hash() != other.content_hash()
     with pytest.raises(EvaluationError, match="could not convert"):
         task.score(question, Completion("eight", 1, "stop"))
+
+
+def test_a_scorers_file_is_found_beside_the_spec_or_the_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is no part of what identifies the measurement."""
+    spec, questions, working = (tmp_path / name for name in ("spec", "questions", "working"))
+    for folder in (spec, questions, working):
+        folder.mkdir()
+    monkeypatch.chdir(working)
+    source = replace(_source(questions, "mine.py:closeness"), folder=spec)
+    with pytest.raises(SpecError, match=f"{spec}, {questions}, {working}"):
+        load_task(source)
+    hashes = set()
+    for folder in (working, questions, spec):
+        (folder / "mine.py").write_text(OWN)
+        hashes.add(load_task(source).content_hash())
+        (folder / "mine.py").unlink()
+    assert len(hashes) == 1
+    (working / "mine.py").write_text("def closeness(answer, row): return 7")
+    (spec / "mine.py").write_text(OWN)
+    assert load_task(source).content_hash() in hashes
 
 
 @pytest.mark.parametrize(

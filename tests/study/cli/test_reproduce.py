@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from command import invoke
 from mergefront.examples.demo import BASE, EXPERT
@@ -108,6 +109,26 @@ def test_it_is_measured_on_the_questions_of_a_folder_and_on_no_others(
     assert (done.exit_code, "evaluation.tasks differ" in done.stderr) == (1, True)
     done = invoke("reproduce", published, "--measure")
     assert (done.exit_code, "search.jsonl does not exist" in done.stderr) == (1, True)
+
+
+def test_a_scorers_file_is_found_among_the_questions(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for split in ("search", "validation"):
+        shutil.copy(finished.parent / f"{split}.jsonl", folder)
+    (folder / "points.py").write_text("def score(answer, row): return answer == row['answer']")
+    content = yaml.safe_load(finished.read_text())
+    content["study"] |= {"storage": f"sqlite:///{folder}/study.db", "trials": 2}
+    content["evaluation"]["tasks"][0]["scorer"] = "points.py:score"
+    (folder / "spec.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    assert invoke("run", folder / "spec.yaml").exit_code == 0
+    published = ("publish", folder / "spec.yaml", "--trial", 0, "--to", "model")
+    assert invoke(*published).exit_code == 0
+    done = invoke("reproduce", "model", "--measure", "--questions", folder)
+    assert (done.exit_code, "accuracy: " in done.stdout) == (0, True), done.stderr
 
 
 def test_files_of_one_name_stay_apart(finished: Path, tmp_path: Path) -> None:
