@@ -76,6 +76,28 @@ evaluation:
 {tasks}
 """
 
+    @property
+    def path(self) -> Path:
+        """Of the spec, in the working directory."""
+        return Path(f"{self.study}.yaml")
+
+    def spec(self, path: Path) -> StudySpec:
+        """Return the spec; it is the file's, if that says the same but for the number of trials.
+
+        Raises:
+            SpecError: If the spec is not valid, or the file says something else.
+        """
+        content = yaml.safe_load(self.text())
+        spec = StudySpec.parse(content, path.parent, str(path))
+        if not path.exists():
+            return spec
+        if _without_trials(read_mapping(path, "spec")) != _without_trials(content):
+            raise SpecError(
+                f"{path} exists and says something else; nothing was overwritten. Use it "
+                f"(`mergefront run {path}`), or choose another `--name`."
+            )
+        return StudySpec.from_yaml(path)
+
     def write(self, path: Path) -> bool:
         """Write the spec, or leave the file that says the same but for the number of trials.
 
@@ -85,18 +107,10 @@ evaluation:
         Raises:
             SpecError: If the spec is not valid, or the file says something else.
         """
-        text = self.text()
-        content = yaml.safe_load(text)
-        StudySpec.parse(content, path.parent, str(path))
+        self.spec(path)
         if path.exists():
-            there = read_mapping(path, "spec")
-            if _without_trials(there) != _without_trials(content):
-                raise SpecError(
-                    f"{path} exists and says something else; nothing was overwritten. Use it "
-                    f"(`mergefront run {path}`), or choose another `--name`."
-                )
             return False
-        path.write_text(text, encoding="utf-8")
+        path.write_text(self.text(), encoding="utf-8")
         return True
 
 

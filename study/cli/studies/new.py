@@ -111,9 +111,9 @@ def draft_of(
 
 def write(draft: "Draft") -> Path:
     """Write NAME.yaml into the working directory, say so, and return its path."""
-    path = Path(f"{draft.study}.yaml")
-    typer.echo(f"{'wrote' if draft.write(path) else 'found'} {path}", err=True)
-    return path
+    is_new = draft.write(draft.path)
+    typer.echo(f"{'wrote' if is_new else 'found'} {draft.path}", err=True)
+    return draft.path
 
 
 def _ask(question: str) -> str:

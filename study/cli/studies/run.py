@@ -32,7 +32,7 @@ def run(  # noqa: PLR0913 - a command's options
         typer.Argument(
             metavar="SPEC | BASE EXPERT...",
             help="A study's specification, a YAML file; or a fast model and one or more strong "
-            "ones (paths or hub ids), for which NAME.yaml is written first.",
+            "ones (paths or hub ids), for which NAME.yaml is written.",
         ),
     ],
     task: TaskOption = NOTHING,
@@ -62,14 +62,18 @@ def run(  # noqa: PLR0913 - a command's options
     from ...opening import open_inputs
 
     if len(spec) > 1:
-        path = write(draft_of(spec[0], spec[1:], task, name, trials, max_new_tokens))
+        draft = draft_of(spec[0], spec[1:], task, name, trials, max_new_tokens)
+        path, parsed = draft.path, draft.spec(draft.path).with_overrides(storage, trials)
     else:
-        path = _existing(spec[0], task or name or max_new_tokens)
-    parsed = read_spec(path, storage, trials)
+        draft, path = None, _existing(spec[0], task or name or max_new_tokens)
+        parsed = read_spec(path, storage, trials)
     if dry_run:
         _print_plan(parsed)
         return
-    run_here(open_inputs(parsed), path, workers, log_format, metrics)
+    inputs = open_inputs(parsed)
+    if draft is not None:  # a file of a mistyped model would be in the way of the right one's
+        write(draft)
+    run_here(inputs, path, workers, log_format, metrics)
     if log_format is LogFormat.TEXT:
         say_next(path, storage, AFTER_RUN)
 

@@ -92,6 +92,23 @@ def test_what_is_missing_is_said_before_anything_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_neither_a_dry_run_nor_a_mistyped_model_leaves_a_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.jsonl").write_text((QUESTIONS / "search.jsonl").read_text())
+    rest = ("--task", "q.jsonl", "--name", "mine")
+    wrong = invoke("run", BASE, f"{EXPERT}x", *rest)
+    assert (wrong.exit_code, len(wrong.stderr.splitlines())) == (1, 1)
+    planned = invoke("run", BASE, EXPERT, *rest, "--trials", 30, "--dry-run")
+    assert planned.exit_code == 0, planned.stderr
+    assert "30: 2 parents" in planned.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
+    assert Draft(str(BASE), ["another"], ["q.jsonl"], "mine").write(tmp_path / "mine.yaml")
+    refused = invoke("run", BASE, EXPERT, *rest, "--dry-run")
+    assert (refused.exit_code, "nothing was overwritten" in refused.stderr) == (1, True)
+
+
 def test_new_writes_a_spec_and_says_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
