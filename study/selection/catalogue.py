@@ -56,8 +56,8 @@ class CatalogueSection(Section):
         models: Name -> path, or path and score; or a list of paths, named by their last part.
         ancestor: What all were fine-tuned from; task vectors are taken from it.
         dtype: Models are compared and searched in it.
-        operators: Name -> settings. Defaults to None: linear, slerp, and TIES with density .5,
-            normalized where there is an ancestor.
+        operators: Name -> settings, or a list of names and settings as in a spec. Defaults to
+            None: linear, slerp, and TIES with density .5, normalized where there is an ancestor.
         max_models: That are merged into one.
         study: A spec whose `models` and `merge.operator` are replaced in the specs written.
     """
@@ -85,7 +85,10 @@ class CatalogueSection(Section):
     @classmethod
     def _fill(cls, value: Any) -> Any:
         if isinstance(value, list):
-            return {name: {} for name in value}
+            named = [_named(item) for item in value]
+            if len({name for name, _ in named}) < len(named):
+                raise ValueError("must have different names; of one operator one setting is tried")
+            return dict(named)
         return {k: v or {} for k, v in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -109,6 +112,15 @@ class CatalogueSection(Section):
         parameters = {"normalize": 1.0} if self.ancestor else {}
         ties = MethodSection(density=0.5, parameters=parameters)
         return {"linear": MethodSection(), "slerp": MethodSection(), "ties": ties}
+
+
+def _named(item: Any) -> tuple[str, dict[str, Any]]:
+    """Return an operator's name and settings, written as in a study's spec."""
+    if isinstance(item, str):
+        return item, {}
+    if isinstance(item, dict) and isinstance(item.get("name"), str):
+        return item["name"], {key: value for key, value in item.items() if key != "name"}
+    raise ValueError(f"a list must hold names, or mappings with a `name`, but got {item!r:.60}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from mergefront.errors import SpecError
 from mergefront.examples.demo import BASE
 from mergefront.objectives.merging.merger import check_finite
-from mergefront.study.selection.catalogue import read_catalogue
+from mergefront.study.selection.catalogue import CatalogueSection, read_catalogue
 from small_catalogue import WEIGHTS, change_config, write_catalogue, write_model
 
 
@@ -181,3 +181,31 @@ def test_operators_have_their_settings_in_their_names(tmp_path: Path) -> None:
         False,
         True,
     ]
+
+
+def test_operators_are_listed_as_in_a_spec() -> None:
+    content = {"models": ["a", "b"], "operators": ["linear", {"name": "ties", "density": 0.5}]}
+    chosen = CatalogueSection.model_validate(content).chosen
+    assert {name: section.density for name, section in chosen.items()} == {
+        "linear": 1.0,
+        "ties": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("operators", "message"),
+    [
+        (["linear", 3], "names, or mappings with a `name`, but got 3"),
+        ([{"density": 0.5}], "names, or mappings with a `name`"),
+        (["ties", {"name": "ties", "density": 0.5}], "must have different names"),
+        ([{"name": "ties", "densty": 0.5}], "did you mean 'density'"),
+    ],
+)
+def test_a_list_that_holds_no_operators_is_refused_in_one_line(
+    operators: list[object], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(yaml.safe_dump({"models": ["a", "b"], "operators": operators}))
+    with pytest.raises(SpecError, match=message) as caught:
+        read_catalogue(path)
+    assert "\n" not in str(caught.value)
