@@ -63,10 +63,20 @@ def read_examples(path: Path) -> list[Example]:
     return examples
 
 
-def _parse(content: dict[str, Any]) -> Example:
-    merge = content.pop("merge")
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} must be a mapping, but got {json.dumps(value):.40}")
+    return dict(value)
+
+
+def _parse(value: Any) -> Example:
+    content = _mapping(value, "it")
+    merge = _mapping(content.pop("merge"), "`merge`")
+    if not (isinstance(merge["models"], list) and len(merge["models"]) == 2):
+        raise ValueError("`models` must be a list of two names")
     left, right = map(str, merge["models"])
-    features = {str(name): float(value) for name, value in merge["features"].items()}
+    given = _mapping(merge["features"], "`features`")
+    features = {name: float(value) for name, value in given.items()}
     content |= {key: float(content[key]) for key in ("gain", "standard_error") if key in content}
     example = Example(Merge((left, right), str(merge["operator"]), features), **content)
     if not all(map(isfinite, (*features.values(), example.gain, example.standard_error))):

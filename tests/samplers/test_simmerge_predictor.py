@@ -121,8 +121,10 @@ def test_examples_survive_a_file(tmp_path: Path) -> None:
     write_examples(examples, tmp_path / "folder" / "examples.jsonl")
     assert read_examples(tmp_path / "folder" / "examples.jsonl") == examples
     good = (tmp_path / "folder" / "examples.jsonl").read_text().splitlines()[0]
-    bad = ('{"merge": {}}', '{"gain": 1', re.sub(r'"gain": [^,]+', '"gain": NaN', good))
-    for line in bad:
+    bad = ['{"merge": {}}', '{"gain": 1', re.sub(r'"gain": [^,]+', '"gain": NaN', good)]
+    bad += ["3", '"a"', "null", "[]", '{"merge": 3}', re.sub(r'"features": {[^}]*}', "@", good)]
+    bad += [re.sub(r'"models": \[[^\]]*\]', '"models": "ab"', good)]
+    for line in [text.replace("@", '"features": [1]') for text in bad]:
         (tmp_path / "bad.jsonl").write_text(f"{good}\n{line}\n")
         with pytest.raises(ValueError, match="line 2 is no measured merge"):
             read_examples(tmp_path / "bad.jsonl")
