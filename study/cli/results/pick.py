@@ -78,7 +78,7 @@ def pick(  # noqa: PLR0913 - a command's options
     parsed = read_spec(spec, storage)
     named = {"tokens": tokens, "accuracy": accuracy}
     limits = {name: value for name, value in named.items() if value is not None}
-    wish = Wish({**limits, **_numbers("--limit", limit)}, _numbers("--weight", weight))
+    wish = Wish(_all_limits(limits, limit), _numbers("--weight", weight))
     study = load_study(parsed)
     choice = choose(front_report(study, parsed), wish)
     if recommend and choice.unmeasured is not None:
@@ -115,6 +115,14 @@ def _measure(study: "Study", spec: "StudySpec", better: "Recommendation") -> Non
     study.add_trial(waiting)
     with ConsoleReporter(asked) as reporter:
         run(inputs, reporter)
+
+
+def _all_limits(named: dict[str, float], texts: list[str]) -> dict[str, float]:
+    """Return the limits of the options `--tokens`, `--accuracy` and `--limit`."""
+    limits = _numbers("--limit", texts)
+    for name in named.keys() & limits.keys():
+        raise SpecError(f"--{name} and --limit {name}=X limit the same objective; give one.")
+    return {**named, **limits}
 
 
 def _numbers(option: str, texts: list[str]) -> dict[str, float]:

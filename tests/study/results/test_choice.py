@@ -107,6 +107,8 @@ def test_wishes_that_make_no_sense(report: FrontReport, wish: Wish, message: str
 
 
 def test_the_command(finished: Path) -> None:
+    twice = invoke("pick", finished, "--tokens", 5, "--limit", "tokens=20")
+    assert (twice.exit_code, "--tokens and --limit tokens=X" in twice.stderr) == (1, True)
     shown = invoke("pick", finished, "--weight", "accuracy=2", "--format", "json")
     content = json.loads(shown.stdout)
     assert content["weights"] == {"accuracy": 2.0}
