@@ -13,7 +13,6 @@ from ...spec.base import map_files, resolve
 from ...spec.hashing import known_folder
 from ...spec.inputs import Resolve, StudyInputs
 from ...spec.study_spec import StudySpec
-from ...warm_start import shown_reference
 
 # What export writes beside the model, if the chat template is not the base's.
 _TEMPLATE = "chat_template.jinja"
@@ -27,7 +26,6 @@ def portable_spec(inputs: StudyInputs) -> dict[str, Any]:
     """
     spec, folder = inputs.spec.model_dump(mode="json"), inputs.spec.folder
     spec["study"]["storage"] = f"sqlite:///{inputs.spec.study.name}.db"
-    spec["sampler"]["warm_start"] = [*map(shown_reference, inputs.spec.sampler.warm_start)]
     spec["evaluation"]["cache"] = bool(inputs.spec.evaluation.cache)
     base, *experts = _model_names(inputs)
     spec["models"] |= {"base": base, "experts": experts}

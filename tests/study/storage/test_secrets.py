@@ -9,9 +9,6 @@ import pytest
 from mergefront.errors import SpecError
 from mergefront.study import StudySpec
 from mergefront.study.cli.next_steps import AFTER_RUN, say_next
-from mergefront.study.results.sharing.portable import portable_spec
-from mergefront.study.spec.inputs import StudyInputs
-from small_study import write_spec
 
 SECRET = "TOPSECRET"
 URL = f"postgresql://alice:{SECRET}@host/db"
@@ -80,10 +77,3 @@ def test_commands_to_copy_have_a_storage_without_a_password(
     say_next(Path("s.yaml"), storage, AFTER_RUN)
     told = capsys.readouterr().err
     assert ("--storage" in told, SECRET in told) == (is_shown, False)
-
-
-def test_an_exported_spec_has_no_password_of_earlier_studies(tmp_path: Path) -> None:
-    path = write_spec(tmp_path, sampler={"preset": "mergefront", "warm_start": [f"{URL}#a"]})
-    inputs = StudyInputs.without_tasks(StudySpec.from_yaml(path))
-    (told,) = portable_spec(inputs)["sampler"]["warm_start"]
-    assert told == "postgresql://alice:***@host/db#a"
