@@ -185,7 +185,12 @@ def _other_architecture(both: str) -> SpecError:
 
 def positions(directory: Path) -> int | None:
     """Return how many positions a model has; None if its configuration does not say."""
-    found: int | None = getattr(load_config(directory), POSITIONS, None)
+    return positions_of(load_config(directory))
+
+
+def positions_of(config: Any) -> int | None:
+    """Return the same of a configuration; models that know distances alone (ALiBi) say none."""
+    found: int | None = getattr(config, POSITIONS, None)
     return found
 
 

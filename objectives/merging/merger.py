@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,12 @@ CHUNK = 1 << 18
 # On accelerators every chunk costs launches.
 _CHUNK_ON_ACCELERATOR = 1 << 26
 _SMALL_NORM = 1e-7
-# Not finite: an exponent of all ones. Comparing bits takes a tenth of `isfinite`'s time on CPUs.
+# Not finite: an exponent of all ones. As integers with a sign no positive number is as great, and
+# without one no negative number. Comparing bits takes a tenth of `isfinite`'s time on CPUs.
 _EXPONENTS = {
-    torch.float32: (torch.int32, 0x7F800000),
-    torch.bfloat16: (torch.int16, 0x7F80),
-    torch.float16: (torch.int16, 0x7C00),
+    torch.float32: (torch.int32, np.uint32, 0x7F800000),
+    torch.bfloat16: (torch.int16, np.uint16, 0x7F80),
+    torch.float16: (torch.int16, np.uint16, 0x7C00),
 }
 
 
@@ -343,21 +345,27 @@ def check_finite(name: str, tensor: Tensor) -> None:
     Raises:
         LayoutError: With the tensor's name and how many there are.
     """
-    bits, all_ones = _EXPONENTS.get(tensor.dtype, (None, 0))
-    for chunk in tensor.detach().reshape(-1).split(1 << 20):
-        if bits is not None and chunk.device.type == "cpu":
-            finite = bool(
-                (chunk.view(bits).numpy() & torch.iinfo(bits).max).max(initial=0) < all_ones
-            )
-        else:
-            finite = bool(torch.isfinite(chunk).all())
-        if not finite:
-            n, half = int((~torch.isfinite(tensor)).sum()), tensor.dtype == torch.float16
-            raise LayoutError(
-                f"Weights must be finite, but {name!r} has {n} NaN or infinite value(s) in "
-                f"{tensor.dtype}. Mend the checkpoint{', choose another models.dtype' * half}, or "
-                "lower the merge weights if it is a merge of finite ones."
-            )
+    if not _is_finite(tensor.detach().reshape(-1)):
+        n, half = int((~torch.isfinite(tensor)).sum()), tensor.dtype == torch.float16
+        raise LayoutError(
+            f"Weights must be finite, but {name!r} has {n} NaN or infinite value(s) in "
+            f"{tensor.dtype}. Mend the checkpoint{', choose another models.dtype' * half}, or "
+            "lower the merge weights if it is a merge of finite ones."
+        )
+
+
+def _is_finite(flat: Tensor) -> bool:
+    if flat.dtype not in _EXPONENTS:
+        return bool(torch.isfinite(flat).all())
+    if flat.device.type != "cpu":  # one pass and one wait: NaN is kept in both
+        return flat.numel() == 0 or bool(torch.stack(torch.aminmax(flat)).isfinite().all())
+    signed, unsigned, all_ones = _EXPONENTS[flat.dtype]
+    for chunk in flat.split(CHUNK):
+        bits = chunk.view(signed).numpy()
+        negative_ones = all_ones + torch.iinfo(signed).max + 1
+        if bits.max(initial=0) >= all_ones or bits.view(unsigned).max(initial=0) >= negative_ones:
+            return False
+    return True
 
 
 def checksum(tensors: Sequence[tuple[str, Tensor]]) -> str:

@@ -84,6 +84,10 @@ class ModuleSink:
 
         Args:
             groups: The weights of every search variable, one number per expert.
+
+        Raises:
+            LayoutError: If a result is not finite. The module is then no model; the next candidate
+                overwrites all of it.
         """
         candidate = self.plan.at(groups)
         weights = candidate.plan.tensor_weights(candidate.groups)
@@ -118,6 +122,7 @@ class ModuleSink:
         density = candidate.plan.density_of(name, candidate.groups)
         with torch.no_grad():  # a property of the thread
             merger.merge(inputs, weights, out, density)
+            check_finite(inputs.name, out)
             _round(out, candidate.plan.format_of(name, candidate.groups))
 
 

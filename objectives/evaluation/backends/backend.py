@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ....errors import EvaluationError
 from ...merging import MergeSettings
 from .likelihood import Likelihood, Pair, Reading
 from .reasoning import MARKERS, Markers, Reasoning, answer_start
@@ -231,7 +233,16 @@ class Backend(Protocol):
 
 
 def as_answer(likelihoods: Sequence[Likelihood]) -> Completion:
-    """Return likelihoods as an answer; `likelihoods_in` reads them again."""
+    """Return likelihoods as an answer; `likelihoods_in` reads them again.
+
+    Raises:
+        EvaluationError: If one is no number: compared, it would count as the best or the worst.
+    """
+    if any(math.isnan(each.total) for each in likelihoods):
+        raise EvaluationError(
+            "A continuation must have a probability, but this candidate's logits are not finite. "
+            "Lower the merge weights (`merge.bounds`), or choose another `models.dtype`."
+        )
     rows = [[each.total, each.is_greedy, each.n_tokens] for each in likelihoods]
     return Completion(json.dumps(rows), 0, "stop")
 

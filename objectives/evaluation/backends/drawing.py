@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....errors import EvaluationError
 from .backend import Sampling
 
 
@@ -65,9 +66,14 @@ class Chooser:
             logits: Rows x tokens.
             seen: Token ids of each row's prompt and answer so far.
             draws: Of each row.
+
+        Raises:
+            EvaluationError: If a row's largest logit is not finite.
         """
+        best = logits.argmax(dim=-1)
+        _check_finite(logits, best)
         if self.is_greedy:
-            return logits.argmax(dim=-1)
+            return best
         logits = logits.float()
         if self._penalty is not None:
             logits = self._penalty(_rectangle(seen, logits.device), logits)
@@ -83,6 +89,16 @@ class Chooser:
         places = torch.searchsorted(reached, at, right=True)
         most = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
         return order.gather(-1, places.minimum(most))[:, 0]
+
+
+def _check_finite(logits: Tensor, best: Tensor) -> None:
+    """Check that each row's largest logit is a number; those of words never said are -inf."""
+    if not bool(logits.gather(-1, best[:, None]).isfinite().all()):
+        raise EvaluationError(
+            "A model must give finite logits, but this candidate's logits are not finite "
+            f"({logits.dtype}). Lower the merge weights (`merge.bounds`), or choose another "
+            "`models.dtype`."
+        )
 
 
 def _warpers(sampling: Sampling) -> list[Any]:

@@ -3,11 +3,14 @@
 import gc
 import logging
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 import torch
+
+from .likelihood import Window
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +82,32 @@ class Room:
                     done.add(id(window))
                     yield window, result
             left = [window for window in left if id(window) not in done]
+
+    def joined(
+        self,
+        asked: Sequence[Window],
+        n: int,
+        run: Callable[[Sequence[Window], int], Iterator[tuple[Window, _Result]]],
+        join: Callable[[Sequence[_Result]], _Result],
+        finished: Callable[[int, _Result], None] | None,
+    ) -> list[_Result]:
+        """Return what the windows of each of `n` texts say together.
+
+        Args:
+            asked: All windows.
+            n: Texts.
+            run: From windows and a number of rows to what each window says.
+            join: From what a text's windows say to what the text says.
+            finished: Called with each text once, as soon as its last window is read.
+        """
+        parts: list[list[_Result]] = [[] for _ in range(n)]
+        expected = Counter(window.pair for window in asked)
+        with torch.inference_mode():
+            for window, part in self.through(asked, lambda left: run(left, self.n)):
+                parts[window.pair].append(part)
+                if finished is not None and len(parts[window.pair]) == expected[window.pair]:
+                    finished(window.pair, join(parts[window.pair]))
+        return [join(own) for own in parts]
 
 
 def _is_short(error: RuntimeError) -> bool:

@@ -1,8 +1,8 @@
 """The reference engine: a transformers model whose parameters are overwritten in place."""
 
+import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....errors import EvaluationError, LayoutError
 from ...checkpoints import Checkpoint, open_expert, tensor_table
+from ...checkpoints.configs import positions_of
 from ...merging import MergePlan, ModuleSink, check_loaded, check_operator_fits
 from ...merging.merger import checksum
 from .backend import Completion, Conversation, Finished, Models, Sampling
@@ -22,7 +24,6 @@ from .likelihood import (
     Likelihood,
     Pair,
     Reading,
-    Window,
     added,
     measured,
     readings,
@@ -85,10 +86,17 @@ class TransformersBackend:
         return self._sink.plan
 
     def apply(self, weights: Mapping[str, Sequence[float]]) -> float:
-        """Overwrite the live parameters with the candidate; return the seconds it took."""
+        """Overwrite the live parameters with the candidate; return the seconds it took.
+
+        Raises:
+            EvaluationError: If a weight is not finite; the next candidate overwrites all of them.
+        """
         start = time.perf_counter()
         self._weights = weights
-        self._sink.write(weights)
+        try:
+            self._sink.write(weights)
+        except LayoutError as error:
+            raise EvaluationError(str(error)) from error
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - start
@@ -106,8 +114,8 @@ class TransformersBackend:
             EvaluationError: If a prompt and its answer do not fit the model.
         """
         rendered = [self._chat.render(prompt, sampling.chat) for prompt in prompts]
-        limit = self._model.config.get_text_config().max_position_embeddings
-        check_length(max(map(len, rendered), default=0), sampling.max_new_tokens, limit)
+        longest = max(map(len, rendered), default=0)
+        check_length(longest, sampling.max_new_tokens, self._n_positions)
         completions: dict[int, Completion] = {}
 
         def keep(answering: Answering) -> None:
@@ -143,27 +151,19 @@ class TransformersBackend:
             self._rows = Rows(self._model, self._room.n)
         is_over = partial(self._chat.is_over, stop=chooser.sampling.stop)
         limits = (chooser.sampling.max_new_tokens, is_over, finished)
-        self._rows.answer(rendered, *limits, chooser, seeds)
+        try:
+            self._rows.answer(rendered, *limits, chooser, seeds)
+        except EvaluationError:
+            self._rows = None  # NaN in their memory would outlive any mask
+            raise
 
     def loglikelihood(
         self, pairs: Sequence[Pair], finished: Callable[[int, Likelihood], None] | None = None
     ) -> list[Likelihood]:
         """Return how probable each continuation is."""
-        config = self._model.config.get_text_config()
-        asked = windows(self._chat.tokenizer, pairs, config.max_position_embeddings)
-        parts: list[list[Likelihood]] = [[] for _ in pairs]
-        expected = Counter(window.pair for window in asked)
-
-        def run(left: Sequence[Window]) -> Iterator[tuple[Window, Likelihood]]:
-            sizes = (self._room.n, config.vocab_size, self.device)
-            return measured(self._logits, left, *sizes)
-
-        with torch.inference_mode():
-            for window, likelihood in self._room.through(asked, run):
-                parts[window.pair].append(likelihood)
-                if finished is not None and len(parts[window.pair]) == expected[window.pair]:
-                    finished(window.pair, added(parts[window.pair]))
-        return [added(part) for part in parts]
+        asked = windows(self._chat.tokenizer, pairs, self._n_positions)
+        run = partial(measured, self._logits, n_words=self._n_words, device=self.device)
+        return self._room.joined(asked, len(pairs), run, added, finished)
 
     def read(
         self,
@@ -172,27 +172,23 @@ class TransformersBackend:
         finished: Callable[[int, Reading], None] | None = None,
     ) -> list[Reading]:
         """Return how probable whole texts are, and how far the model is from its parents."""
-        config = self._model.config.get_text_config()
         asked = text_windows(self._chat.tokenizer, texts, self.text_window)
-        parts: list[list[Reading]] = [[] for _ in texts]
-        expected = Counter(window.pair for window in asked)
         others = {parent: partial(self._parents_logits, parent) for parent in parents}
-
-        def run(left: Sequence[Window]) -> Iterator[tuple[Window, Reading]]:
-            sizes = (self._room.n, config.vocab_size, self.device)
-            return readings(self._logits, others, left, *sizes)
-
-        with torch.inference_mode():
-            for window, reading in self._room.through(asked, run):
-                parts[window.pair].append(reading)
-                if finished is not None and len(parts[window.pair]) == expected[window.pair]:
-                    finished(window.pair, together(parts[window.pair]))
-        return [together(part) for part in parts]
+        run = partial(readings, self._logits, others, n_words=self._n_words, device=self.device)
+        return self._room.joined(asked, len(texts), run, together, finished)
 
     @property
     def text_window(self) -> int:
         """Tokens of a text that are read at once."""
-        return text_window(self._model.config.get_text_config().max_position_embeddings)
+        return text_window(self._n_positions)
+
+    @property
+    def _n_words(self) -> int:
+        return int(self._model.config.get_text_config().vocab_size)
+
+    @property
+    def _n_positions(self) -> int:
+        return positions_of(self._model.config.get_text_config()) or sys.maxsize
 
     def _parents_logits(self, parent: int, ids: Tensor, wanted: Tensor) -> Tensor:
         """Return a parent's logits, from the live model's memory: equal weights, equal bits."""
@@ -269,7 +265,10 @@ class TransformersBackend:
         times: list[float] = []
 
         def chosen(ids: Tensor, logits: Tensor) -> Tensor:
-            """Leave the token that was chosen, and no other."""
+            """Leave the token that was chosen, and no other; all, where the best one is."""
+            if chooser.is_greedy:
+                chooser.choose(logits, (), ())
+                return logits
             answers = ids[:, width:].tolist()
             seen = [[*prompt, *ids] for prompt, ids in zip(rendered, answers, strict=True)]
             return one_hot(chooser.choose(logits, seen, draws), logits)
@@ -286,7 +285,7 @@ class TransformersBackend:
                 max_new_tokens=sampling.max_new_tokens,
                 stopping_criteria=[clock],
                 **(texts if sampling.stop else {}),
-                **({} if chooser.is_greedy else {"logits_processor": [chosen]}),
+                logits_processor=[chosen],
             )
         answers: list[list[int]] = output[:, width:].tolist()
         return answers, times

@@ -75,15 +75,19 @@ class VllmBackend:
 
         Raises:
             EngineError: If the swap failed. The engine has been started again with the base.
+            EvaluationError: If a weight is not finite in place; the next candidate overwrites it.
         """
         engine = self._engine or self._start()
         self._weights = weights
-        method = "mergefront_overwrite" if self._overwrites else "mergefront_apply"
         try:
-            seconds: list[float] = engine.call(method, plain(weights))
+            if not self._overwrites:
+                return float(max(engine.call("mergefront_apply", plain(weights))))
+            swaps = engine.call("mergefront_overwrite", plain(weights))
         except Exception as error:
             raise self._restarted("swapping", error) from error
-        return max(seconds)
+        if reason := next((reason for _, reason in swaps if reason), ""):
+            raise EvaluationError(reason)
+        return float(max(seconds for seconds, _ in swaps))
 
     def generate(
         self,

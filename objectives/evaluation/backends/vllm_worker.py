@@ -29,6 +29,7 @@ from ...merging import (
     plan_of,
     stream,
 )
+from ...merging.merger import check_finite
 from .vllm_swap.canary import COMPUTED, Hashes
 from .vllm_swap.device_hash import hash_tensors
 from .vllm_swap.layers import forget_packing, pack_again, packed_outputs, plain_reason
@@ -134,17 +135,24 @@ class MergeExtension:
         }
         return ""
 
-    def mergefront_overwrite(self, groups: Mapping[str, Sequence[float]]) -> float:
-        """Make the live model the candidate in place; return the seconds it took.
+    def mergefront_overwrite(self, groups: Mapping[str, Sequence[float]]) -> tuple[float, str]:
+        """Make the live model the candidate in place.
 
         Tensors keep their addresses, and captured graphs stay valid.
+
+        Returns:
+            The seconds it took, and why the candidate is no model; nothing if it is one. Raised,
+            an error would lose its kind between processes.
         """
         start = time.perf_counter()
         assert self._mergefront_merger is not None, "no arms: see _elementwise_reason"
-        self._mergefront_write(self._mergefront_live, groups, self._mergefront_merger)
+        try:
+            self._mergefront_write(self._mergefront_live, groups, self._mergefront_merger)
+        except LayoutError as error:
+            return time.perf_counter() - start, str(error)
         if self._mergefront_device().type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - start
+        return time.perf_counter() - start, ""
 
     def mergefront_listen(self) -> None:
         """Hear the model's distributions from now on."""
@@ -185,6 +193,7 @@ class MergeExtension:
         with torch.no_grad():
             for name, inputs in self._mergefront_inputs.items():
                 merger.merge(inputs, weights[name], live[name].detach())
+                check_finite(name, live[name])
 
     def _mergefront_model(self) -> nn.Module:
         model: nn.Module = self.model_runner.get_model()

@@ -12,7 +12,13 @@ from safetensors.torch import load_file
 
 from mergefront.errors import LayoutError, SpecError
 from mergefront.objectives.merging import OPERATORS
-from mergefront.objectives.merging.merger import Merger, ParentTensors, Resident, check_finite
+from mergefront.objectives.merging.merger import (
+    CHUNK,
+    Merger,
+    ParentTensors,
+    Resident,
+    check_finite,
+)
 from mergefront.objectives.merging.operators import Operator, check_operator
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -231,10 +237,14 @@ def test_remembered_masks_give_the_same_result() -> None:
         assert torch.equal(*outs)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite_are_refused(value: float) -> None:
-    tensor = torch.zeros(5)
-    tensor[3] = value
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_refused(value: float, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    tensor = torch.tensor([*[0.0] * CHUNK, -0.0, largest, 0.0, -largest], dtype=dtype)
+    for finite in (tensor, tensor[:0], torch.tensor([2**31 - 1, -1])):
+        check_finite("w", finite)
+    tensor[-2] = value
     with pytest.raises(LayoutError, match=r"'w' has 1 NaN or infinite"):
         check_finite("w", tensor)
 

@@ -146,6 +146,46 @@ def test_a_parent_that_is_not_finite_is_refused() -> None:
         ModuleSink(_layer(2), [broken], MergeSettings())
 
 
+def _large_halves(folder: Path) -> Recipe:
+    """Return a pair in float16 whose merge at weight 1.5 is beyond float16."""
+    opened = []
+    for seed, value in enumerate((30000.0, 60000.0)):
+        directory = write_llama(folder / str(seed), seed)
+        checkpoint = Checkpoint(directory)
+        file = directory / checkpoint.layout["model.layers.0.mlp.up_proj.weight"]
+        tensors = load_file(file)
+        tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = value
+        save_file({n: t.half() for n, t in tensors.items()}, file, metadata={"format": "pt"})
+        opened.append(Checkpoint(directory))
+    plan = MergePlan(opened[0].layout, SETTINGS["untied"], is_tied(opened[0]))
+    return Recipe(opened[0], opened[1:], plan, torch.float16)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_merge_that_is_not_finite_is_refused_in_place_as_in_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_threads: int
+) -> None:
+    monkeypatch.setattr("mergefront.objectives.merging.sinks._WORTH_THREADS", 0)
+    recipe = _large_halves(tmp_path)
+    live, expert = (
+        AutoModelForCausalLM.from_pretrained(c.directory, dtype=torch.float16)
+        for c in (recipe.base, recipe.experts[0])
+    )
+    sink = ModuleSink(live, [expert], recipe.plan.settings)
+    far, near = dict.fromkeys(GROUPS, (1.5,)), dict.fromkeys(GROUPS, (0.5,))
+    torch.set_num_threads(n_threads)
+    with pytest.raises(LayoutError) as in_place:
+        sink.write(far)
+    torch.set_num_threads(1)
+    with pytest.raises(LayoutError) as exported:
+        write_checkpoint(recipe, far, tmp_path / "far")
+    assert str(in_place.value) == str(exported.value)
+    assert "up_proj.weight' has 1 NaN or infinite value(s) in torch.float16" in str(in_place.value)
+    sink.write(near)  # what the broken one left behind is overwritten
+    expected = dict(stream(recipe, near))
+    assert all(torch.equal(expected[n], p) for n, p in live.named_parameters())
+
+
 def test_the_stream_comes_layer_by_layer_and_holds_every_tensor_once(recipe: Recipe) -> None:
     names = [name for name, _ in stream(recipe, GROUPS)]
     assert sorted(names) == sorted(recipe.base.layout)

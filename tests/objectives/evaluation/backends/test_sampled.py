@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from mergefront.errors import EvaluationError
 from mergefront.examples.demo import BASE, EXPERT, QUESTIONS
 from mergefront.objectives import MergeObjective, questions_of
 from mergefront.objectives.evaluation import METRICS, Models, Sampling, TaskSource, load_task
@@ -162,3 +163,15 @@ def test_seeds_are_those_of_study_question_and_repeat() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert sampling.seed_of("t/1", 0) == 4554110090995398805
     assert json.dumps(sampling.described())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("sampling", [Sampling(1), DRAWN, Sampling(1, repetition_penalty=1.1)])
+def test_logits_that_are_not_finite_choose_no_token(sampling: Sampling, value: float) -> None:
+    logits = torch.zeros(2, 10)
+    logits[:, 3] = -torch.inf  # a word that is never said
+    chosen = Chooser(sampling).choose(logits, [[1], [1]], [Draws(1), Draws(2)])
+    assert 3 not in chosen.tolist()
+    logits[1, 5] = value
+    with pytest.raises(EvaluationError, match="logits are not finite"):
+        Chooser(sampling).choose(logits, [[1], [1]], [Draws(1), Draws(2)])

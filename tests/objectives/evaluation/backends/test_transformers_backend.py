@@ -1,13 +1,16 @@
 """Generation and counting with the demo pair."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
 from backend_suite import LONG, MODELS, PROMPTS, BackendSuite, become
+from mergefront.errors import EvaluationError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.evaluation import Models
+from mergefront.objectives.evaluation.backends.backend import as_answer
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
 
@@ -56,3 +59,34 @@ def test_apply_overwrites_in_place(backend: TransformersBackend) -> None:
 def test_no_gradients_are_kept(backend: TransformersBackend) -> None:
     assert not any(parameter.requires_grad for parameter in backend._model.parameters())
     assert not torch.is_inference_mode_enabled()
+
+
+def test_a_candidate_that_is_not_finite_fails_and_the_next_one_is_measured() -> None:
+    backend = TransformersBackend(device="cpu")
+    backend.load(replace(MODELS, dtype="float16"))
+    become(backend, 0.4)
+    expected = backend.generate(PROMPTS, LONG)
+    with pytest.raises(EvaluationError, match="Weights must be finite, but 'model"):
+        become(backend, 1e7)
+    become(backend, 0.4)
+    assert backend.generate(PROMPTS, LONG) == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("rows", [True, False])
+def test_logits_that_are_not_finite_fail_the_candidate_alone(
+    backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch, rows: bool, temperature: float
+) -> None:
+    """Its keys and values are no numbers either, and must not be left to the next candidate."""
+    path = "mergefront.objectives.evaluation.backends.transformers_backend.fits"
+    monkeypatch.setattr(path, lambda model: rows)
+    become(backend, 0.4)
+    expected = backend.generate(PROMPTS, LONG)
+    weight = backend._sink.parameters["model.layers.0.self_attn.v_proj.weight"]
+    weight.data.fill_(torch.inf)
+    with pytest.raises(EvaluationError, match="logits are not finite"):
+        backend.generate(["4a-4b*2c+4d+0e+0?" * 2] * 3, replace(LONG, temperature=temperature))
+    with pytest.raises(EvaluationError, match="logits are not finite"):
+        as_answer(backend.loglikelihood([("1+1", "2")]))
+    become(backend, 0.4)
+    assert backend.generate(PROMPTS, LONG) == expected

@@ -1,6 +1,11 @@
 """Parents beside a running engine, with the CPU as the device."""
 
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
 import torch
+from transformers import AutoModelForCausalLM
 
 from backend_suite import PLAN
 from mergefront.examples.demo import BASE, EXPERT
@@ -11,6 +16,7 @@ from mergefront.objectives.evaluation.backends.vllm_swap.parents import (
     fits_device,
     keep,
 )
+from mergefront.objectives.evaluation.backends.vllm_worker import MergeExtension
 from mergefront.objectives.merging import ParentTensors, Recipe, Resident, stream
 
 CPU = torch.device("cpu")
@@ -41,3 +47,30 @@ def test_parents_in_the_hosts_memory_merge_as_those_on_the_device() -> None:
         merger.merge(ParentTensors("w", base, [expert]), (0.25,), out)
         merged.append(out)
     assert torch.equal(merged[0], merged[1])
+
+
+class _Worker(MergeExtension):
+    """What vLLM's worker gives to the methods that overwrite in place: the model."""
+
+    def __init__(self, directory: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float16)
+        self.model_runner = SimpleNamespace(get_model=lambda: self.model)
+
+
+def test_a_merge_that_is_not_finite_in_place_is_told_and_the_next_one_is_right() -> None:
+    worker = _Worker(BASE)
+    worker.mergefront_load(str(BASE), [str(EXPERT)], "float16", asdict(PLAN.settings))
+    assert worker.mergefront_keep(0) == ""
+    worker.model.load_state_dict(_Worker(EXPERT).model.state_dict())
+    assert worker.mergefront_keep(1) == ""
+    assert worker.mergefront_prepare() == ""
+    _, reason = worker.mergefront_overwrite(PLAN.group_weights(PLAN.uniform(1e7)))
+    assert reason.startswith("Weights must be finite, but ")
+    groups = PLAN.group_weights(PLAN.uniform(0.3))
+    seconds, reason = worker.mergefront_overwrite(groups)
+    assert seconds > 0
+    assert reason == ""
+    recipe = Recipe(Checkpoint(BASE), [Checkpoint(EXPERT)], PLAN, torch.float16)
+    live = dict(worker.model.named_parameters())
+    merged = dict(stream(recipe, groups))
+    assert all(torch.equal(merged[name], live[name]) for name in merged)
