@@ -168,7 +168,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {**_STATE, "layer_types": None, "mamba_d_ssm": 32, "mamba_n_heads": 4},
     ),
     "Kimi Linear": ("kimi_linear", _MOE),
-    "BLOOM": ("bloom", {"n_layer": 2, "n_head": 4, "head_dim": None}),
+    "BLOOM": (
+        "bloom",
+        {"n_layer": 2, "n_head": 4, "head_dim": None, "max_position_embeddings": None},
+    ),
     "OPT": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32, "head_dim": None}),
     "Gemma 3, with vision": ("gemma3", {"vision_config": _VISION, "mm_tokens_per_image": 4}),
     "Mistral 3, with vision": (

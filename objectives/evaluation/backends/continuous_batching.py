@@ -27,9 +27,9 @@ _FIRST_LENGTH = 64
 
 
 def fits(model: Any) -> bool:
-    """Whether a model can be run in rows: plain causal attention over all positions."""
+    """Whether a model can be run in rows: plain causal attention over all positions, no ALiBi."""
     config = model.config.get_text_config()
-    if depends_on_length(config):
+    if depends_on_length(config) or getattr(config, "alibi", False):
         return False
     layers = getattr(config, "layer_types", None)
     plain = all(kind == "full_attention" for kind in layers or ())

@@ -11,6 +11,7 @@ import torch
 
 from ....errors import EvaluationError
 from ...checkpoints import Checkpoint
+from ...checkpoints.configs import load_config, positions, positions_of
 from ...merging import OPERATORS
 from .backend import Models
 
@@ -21,6 +22,8 @@ _WORKSPACE = 1.5 * _GIB
 LEFT_FREE = 1 * _GIB
 # Tokens read at once: vLLM keeps a window and what it is reading.
 _AHEAD = 8192
+# Tokens of the longest answer where neither the spec nor the model says it, as vLLM assumes.
+_ASSUMED_LENGTH = 2048
 _FULL = "full_attention"
 
 
@@ -94,27 +97,23 @@ def needed(models: Models, settings: EngineSettings) -> Need:
     checkpoint = Checkpoint(models.base)
     itemsize = getattr(torch, models.dtype).itemsize
     n_elements = sum(math.prod(shape) for shape in checkpoint.shapes().values())
-    config = _text_config(models.base)
+    config = load_config(models.base)
     share = settings.tensor_parallel_size
-    tokens = settings.max_model_len or config.max_position_embeddings
+    tokens = settings.max_model_len or positions_of(config) or _ASSUMED_LENGTH
     return Need(n_elements * itemsize / share, _layers(config, share, itemsize), tokens)
 
 
 def with_length_of(settings: EngineSettings, base: Path, expert: Path) -> EngineSettings:
     """Return settings under which an expert's own engine starts: no longer than both models go."""
-    asked = settings.max_model_len or _text_config(base).max_position_embeddings
-    length = min(asked, _text_config(expert).max_position_embeddings)
+    known = (settings.max_model_len or positions(base), positions(expert))
+    length = min((n for n in known if n is not None), default=None)
     return replace(settings, max_model_len=length)
-
-
-def _text_config(directory: Path) -> Any:
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(directory, local_files_only=True).get_text_config()
 
 
 def _layers(config: Any, share: int, itemsize: int) -> tuple[Layers, ...]:
     """Return the layers with attention: those that see everything, and those with a window."""
+    if getattr(config, "num_attention_heads", None) is None:
+        return ()  # Mamba: a state of constant size alone
     per_layer = itemsize * _kept_elements(config, share)
     kinds = getattr(config, "layer_types", None) or [_FULL] * config.num_hidden_layers
     sizes = {

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.evaluation import Models, Sampling
 from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.backends.vllm_memory import EngineSettings, check_memory
 from mergefront.objectives.merging import MergeSettings
 
 PROMPTS = ["1a+1b+1?", "9a*3b*7?", "cig?", "4a-4b*2c+4d+0e+0?"]
@@ -45,6 +46,35 @@ def phi(tmp_path: Path) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(BASE / name, tmp_path)
     return tmp_path
+
+
+# Models that know distances alone, or no place at all: they have no limit of positions.
+_ENDLESS: dict[str, dict[str, Any]] = {
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "falcon": {"num_attention_heads": 4, "multi_query": False, "alibi": True},
+    "mamba": {"state_size": 4},
+}
+
+
+@pytest.mark.parametrize("kind", _ENDLESS)
+def test_models_without_positions_answer_and_read_as_alone(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 48, "hidden_size": 32, "initializer_range": 0.5}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    given = {"num_hidden_layers": 2, **sizes, **tokens, **_ENDLESS[kind]}
+    config = AutoConfig.for_model(kind, **given)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(BASE / name, tmp_path)
+    models = Models(tmp_path, (), "float32", MergeSettings(n_experts=0))
+    check_memory(models, EngineSettings(), 8 << 30)  # what the dry run says
+    backend = TransformersBackend(batch_size=4, device="cpu")
+    backend.load(models)
+    together = backend.generate(PROMPTS, Sampling(12))
+    assert together == [backend.generate([prompt], Sampling(12))[0] for prompt in PROMPTS]
+    assert backend.loglikelihood([("1a+", "1b")])[0].total < 0
+    assert backend.read(["1a+1b"])[0].total < 0
+    assert backend.text_window == 2048
 
 
 def test_answers_that_depend_on_length_are_generates_own(phi: Path) -> None:

@@ -57,6 +57,18 @@ def _base(folder: Path, **changes: Any) -> Models:
     return replace(MODELS, base=base)
 
 
+def test_a_model_without_positions_has_no_length_of_its_own(tmp_path: Path) -> None:
+    models = _base(tmp_path, model_type="bloom", n_layer=2, n_head=2)
+    path = models.base / "config.json"
+    config = json.loads(path.read_text())
+    del config["max_position_embeddings"]
+    path.write_text(json.dumps(config))
+    assert needed(models, EngineSettings()).tokens == 2048
+    assert with_length_of(EngineSettings(), models.base, models.base).max_model_len is None
+    own = with_length_of(EngineSettings(), models.base, MODELS.base)
+    assert own.max_model_len == 128
+
+
 def test_latent_attention_keeps_one_compressed_vector_on_every_gpu(tmp_path: Path) -> None:
     latent = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "first_k_dense_replace": 1}
     models = _base(tmp_path, model_type="deepseek_v3", **latent)
