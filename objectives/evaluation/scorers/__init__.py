@@ -14,6 +14,7 @@ from .deadline import ScoringProcess
 from .exact_match import Scorer, exact_match
 from .math import check_installed, math_equal
 from .patterns import choice_letter, last_number
+from .schemas import check_schema
 from .unit_tests import passes_tests
 
 
@@ -45,7 +46,7 @@ SCORERS: dict[str, Scorer] = {
 
 _REFERENCES = {
     "regex": patterns.check_pattern,
-    "json_schema": patterns.check_schema,
+    "json_schema": check_schema,
     "last_number": patterns.check_number,
     "choice_letter": patterns.check_letter,
 }

@@ -185,6 +185,16 @@ def test_no_hostile_answer_hangs_or_crashes_a_scorer(name: str) -> None:
         assert SCORERS[name](answer, references.get(name, "42")) in (True, False)
 
 
+@pytest.mark.parametrize("answer", ["1e999", "Infinity", "-Infinity", "NaN", "1" + "0" * 400])
+@pytest.mark.parametrize("keyword", ["multipleOf", "minimum", "maximum", "enum", "uniqueItems"])
+def test_a_number_beyond_all_numbers_is_scored(answer: str, keyword: str) -> None:
+    rule: object = {"enum": [0.01], "uniqueItems": True}.get(keyword, 0.01)
+    schema = json.dumps({"properties": {"price": {keyword: rule}}})
+    given = json_schema(f'{{"price": {answer}}}', schema)
+    assert given in (True, False)
+    assert not (given and keyword in ("multipleOf", "enum"))
+
+
 OWN = "def closeness(answer, row):\n    return 1 / (1 + abs(float(answer or 0) - row['value']))\n"
 
 
@@ -291,6 +301,33 @@ def test_humaneval_rows_name_their_entry_point(tmp_path: Path) -> None:
             r":2: .* its \$ref 'http:.* is not in it",
         ),
         ("json_schema", {"items": {"$ref": "#/$defs/a"}}, r"its \$ref '#/\$defs/a' is not in it"),
+        (
+            "json_schema",
+            {"items": {"$id": "http://x/y", "$ref": "#/$defs/a"}, "$defs": {"a": True}},
+            r"its \$ref '#/\$defs/a' is not in it",
+        ),
+        (
+            "json_schema",
+            {"$dynamicRef": "http://127.0.0.1:1/x"},
+            r"its \$dynamicRef 'http:.* is not",
+        ),
+        ("json_schema", {"not": {"$dynamicRef": "#a"}}, r"its \$dynamicRef '#a' is not in it"),
+        ("json_schema", {"x": {"type": "objekt"}, "$ref": "#/x"}, r":2: .* 'objekt' is not valid"),
+        (
+            "json_schema",
+            {"x": {"not": {"$ref": "y"}}, "$ref": "#/x"},
+            r"its \$ref 'y' is not in it",
+        ),
+        (
+            "json_schema",
+            {"$ref": "#/required/x", "required": ["a"]},
+            r"its \$ref '#/required/x' is",
+        ),
+        (
+            "json_schema",
+            {"$schema": "http://json-schema.org/draft-04/schema#", "patternProperties": {"(": {}}},
+            r"no JSON Schema: '\(' is no regular expression",
+        ),
         ("json_schema", "[1]", r"questions.jsonl:2: .* is no JSON Schema: it must be an object"),
         ("last_number", "twelve", r"questions.jsonl:2: 'twelve' holds no number"),
         ("choice_letter", "B) Paris", r":2: 'B\) Paris' must be the letter of a choice alone"),
@@ -327,6 +364,15 @@ def test_schemas_may_refer_to_their_own_parts(tmp_path: Path) -> None:
         {"$id": "http://x/y", "$defs": {"n": {"$id": "n", **number}}, "items": {"$ref": "n"}},
         {"properties": {"inside": {"$ref": "#"}, "$ref": number}},
         {"definitions": {"n": {"$anchor": "n", **number}}, "items": {"$ref": "#n"}},
+        {"$defs": {"n": {"$dynamicAnchor": "n", **number}}, "items": {"$dynamicRef": "#n"}},
+        {"items": {"$id": "http://x/y", "$ref": "#/$defs/n", "$defs": {"n": number}}},
+        {"x-parts": {"n": number}, "items": {"$ref": "#/x-parts/n"}},
+        {"not": {"const": {"$ref": "no reference"}}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "items": {"$ref": "#/definitions/n"},
+        }
+        | {"definitions": {"n": number}},
     ]
     task = _load_references(tmp_path, "json_schema", schemas)
     for question in task.splits["search"]:
