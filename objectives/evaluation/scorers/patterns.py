@@ -5,13 +5,14 @@ Also what their scoring process runs; imports nothing of ours.
 
 import json
 import re
+from collections import deque
 from decimal import Decimal, InvalidOperation
 
 # A sign belongs to a number (`x = -3`, `$-5`, `-$5`), unless it stands behind something that it
 # joins to the number: `10-12`, `5%-10%`, `(a)-3`, `COVID-19`.
 _NUMBER = re.compile(
     r"(?:(?<![\w)\]%°])([-+\u2212])[$€£]?)?"
-    r"((?:\d[\d,]{0,40}(?:\.\d{1,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?)"
+    r"((?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
 )
 # The article and the pronoun are no choices: a word follows them, of which a few may also follow
 # the letter of a choice.
@@ -26,6 +27,7 @@ _SAID = re.compile(
 )
 # Where a letter or a number is looked for: the end of an answer says it.
 _END = 20_000
+_OF_NUMBERS = "0123456789.,eE+-\u2212$€£"
 
 
 def last_number(answer: str, reference: str) -> bool:
@@ -38,15 +40,17 @@ def last_number(answer: str, reference: str) -> bool:
 
 
 def _last(text: str) -> Decimal | None:
-    numbers = _NUMBER.findall(text[-_END:])
+    # Not in the middle of a number.
+    start = len(text[:-_END].rstrip(_OF_NUMBERS))
+    numbers = deque(_NUMBER.finditer(text, start), maxlen=1)
     if not numbers:
         return None
-    sign, number = numbers[-1]
+    sign, number = numbers[0].groups("")
     try:
         value = Decimal(number.replace(",", ""))
     except InvalidOperation:
         return None
-    return value if sign in ("", "+") else -value
+    return value if sign in ("", "+") else value.copy_negate()  # `-` would round to 28 digits
 
 
 def choice_letter(answer: str, reference: str) -> bool:
