@@ -94,7 +94,8 @@ class MergeObjective:
     @property
     def clusters(self) -> list[str]:
         """Each question's cluster; none if every question is one of its own."""
-        names = [f"{q.task}/{q.question.cluster}" for q in self.questions]
+        both = [(q.task, q.question) for q in self.questions]
+        names = [f"{task}/{q.cluster}" if q.cluster else f"\n{q.id}" for task, q in both]
         return names if any(q.question.cluster for q in self.questions) else []
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:

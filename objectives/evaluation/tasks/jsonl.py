@@ -20,7 +20,7 @@ from ..scorers import (
     check_scorer,
     exact_match,
 )
-from .lines import fields_of, render, text_of
+from .lines import cluster_name, fields_of, render, text_of
 from .task import (
     Question,
     Split,
@@ -228,8 +228,8 @@ def reading(fields: Mapping[str, Any], place: str, source: TaskSource) -> Iterat
 
 
 def cluster_of(fields: Mapping[str, Any], source: TaskSource) -> str:
-    """Return what a line shares with those it belongs to."""
-    return "" if source.cluster is None else str(fields[source.cluster])
+    """Return what a line shares with those it belongs to; "" if it belongs to none."""
+    return "" if source.cluster is None else cluster_name(fields[source.cluster])
 
 
 def _reference(fields: Mapping[str, Any], source: TaskSource) -> str:

@@ -88,3 +88,8 @@ def text_of(value: object, name: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"a field must be text, but {name!r} has half a character") from None
     return text
+
+
+def cluster_name(value: object) -> str:
+    """Return what a cluster's field says; "", a cluster of its own, for null."""
+    return "" if value is None else str(value)

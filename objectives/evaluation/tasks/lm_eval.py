@@ -27,6 +27,7 @@ from . import Question, Task
 from .harness_files import HarnessSource, open_tasks, seeded
 from .harness_lm import HarnessLM
 from .harness_scoring import HarnessScoring, chosen_metric, metrics_of
+from .lines import cluster_name
 from .task import check_disjoint, check_splits, divide, without_copies
 
 logger = logging.getLogger(__name__)
@@ -249,7 +250,7 @@ def _cluster(doc: Mapping[str, Any], source: HarnessSource) -> str:
             f"`cluster` of task {source.name!r} must be a field of its data ({', '.join(doc)}), "
             f"but got {source.cluster!r}."
         )
-    return str(doc[source.cluster])
+    return cluster_name(doc[source.cluster])
 
 
 def _sampling(task: Any, instance: Instance, source: HarnessSource, default: Sampling) -> Sampling:

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from backend_suite import LONG, PLAN
 from mergefront.errors import SpecError
-from mergefront.objectives.evaluation import TaskSource, check_disjoint, load_task
+from mergefront.objectives import MergeObjective, questions_of
+from mergefront.objectives.evaluation import METRICS, TaskSource, check_disjoint, load_task
+from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
+from mergefront.objectives.evaluation.clusters import numbered
 
 
 def _write(path: Path, lines: list[dict[str, object]]) -> Path:
@@ -180,3 +184,16 @@ def test_ids_are_made_unique(tmp_path: Path, ids: list[str]) -> None:
     ]
     task = load_task(TaskSource("t", {"search": _write(tmp_path / "q.jsonl", rows)}))
     assert len({q.id for q in task.splits["search"]}) == len(ids)
+
+
+def test_a_question_without_a_cluster_is_one_of_its_own(tmp_path: Path) -> None:
+    passages = [None, None, "", "a", "a", 0]
+    lines = [{**line, "passage": p} for line, p in zip(_numbers(6), passages, strict=True)]
+    source = TaskSource("t", {"search": _write(tmp_path / "q", lines)}, cluster="passage")
+    task = load_task(source)
+    assert [q.cluster for q in task.splits["search"]] == ["", "", "", "a", "a", "0"]
+    asked = questions_of([task], "search")
+    objective = MergeObjective(TransformersBackend(), PLAN, asked, [METRICS["accuracy"]], LONG)
+    found = numbered(objective.clusters)
+    assert found is not None
+    assert list(found) == [0, 1, 2, 3, 3, 4]
