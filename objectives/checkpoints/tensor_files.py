@@ -97,7 +97,7 @@ def parse_header(path: Path) -> dict[str, FileTensor]:
     """Read a file's header: safetensors' own, eight bytes of length and then JSON.
 
     Raises:
-        SpecError: If it is no safetensors file, or not all of one.
+        SpecError: If it is no safetensors file, not all of one, or more than one.
     """
     try:
         size = path.stat().st_size
@@ -121,9 +121,31 @@ def parse_header(path: Path) -> dict[str, FileTensor]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _no_weights(path, first) from None
-    if any(t.offset + t.numel() * t.dtype.itemsize > size for t in tensors.values()):
-        raise SpecError(f"{path} ends before its last tensor. Fetch the file again.")
+    _check_filled(path, tensors, 8 + length, size)
     return tensors
+
+
+def _check_filled(path: Path, tensors: dict[str, FileTensor], end: int, size: int) -> None:
+    """Check that tensors follow each other to the file's end: engines read no other file.
+
+    Args:
+        path: Of the file.
+        tensors: In the order of their places.
+        end: Of the header.
+        size: Of the file.
+
+    Raises:
+        SpecError: If bytes are missing, belong to no tensor, or to two.
+    """
+    ends = [t.offset + t.numel() * t.dtype.itemsize for t in tensors.values()]
+    if max(ends, default=end) > size:
+        raise SpecError(f"{path} ends before its last tensor. Fetch the file again.")
+    starts = [t.offset for t in tensors.values()]
+    if [end, *ends] != [*starts, size]:
+        raise SpecError(
+            f"The tensors of a safetensors file must fill it, but {path} has bytes that belong to "
+            "no tensor, or to two. Fetch the file again."
+        )
 
 
 def _parsed(text: bytes | None) -> dict[str, Any] | None:

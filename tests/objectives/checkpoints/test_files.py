@@ -43,6 +43,21 @@ def _gone(path: Path) -> None:
     path.symlink_to("gone")
 
 
+def _longer(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\0" * 16)
+
+
+def _with_hole(path: Path) -> None:
+    """Take a tensor from the header, not from the file."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    del header["model.norm.weight"]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
+
+
 def _stored_as(path: Path, dtype: torch.dtype) -> None:
     tensors = load_file(path)
     name = "model.layers.0.mlp.up_proj.weight"
@@ -67,6 +82,8 @@ BROKEN: dict[str, tuple[bool, Callable[[Path], object], str]] = {
     "short": (False, lambda d: _cut(d / SINGLE, 5), "must be safetensors"),
     "header": (False, lambda d: _cut(d / SINGLE, 900), "must be safetensors"),
     "half": (False, lambda d: _cut(d / SINGLE, 800_000), "ends before its last tensor"),
+    "more": (False, lambda d: _longer(d / SINGLE), "must fill it.*belong to no tensor.*again"),
+    "hole": (False, lambda d: _with_hole(d / SINGLE), "must fill it.*belong to no tensor"),
     "noise": (False, lambda d: (d / SINGLE).write_bytes(b"\x07" + b"\0" * 99), "safetensors"),
     "list": (False, lambda d: (d / SINGLE).write_bytes(b"\2" + b"\0" * 7 + b"[]"), "safetensors"),
     "eight bits": (
