@@ -13,7 +13,7 @@ from ....errors import SpecError, StudyError
 from ...spec.inputs import StudyInputs
 from ..beside import whole_directory
 from ..export import trial_of, write_candidate
-from .licences import check_may_be_shared, licence_of
+from .licences import check_may_be_shared, terms_of
 from .manifest import NAME, manifest_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def publish_to_folder(
     spec = own.spec.models
     names = [spec.base, *spec.experts]
     models = zip(names, (own.base, *own.experts), strict=True)
-    check_may_be_shared([(name, licence_of(model.directory)) for name, model in models])
+    check_may_be_shared([(name, terms_of(model.directory)) for name, model in models])
     with whole_directory(out, named) as beside:
         write_candidate(inputs, study, trial, beside)
         content = manifest_of(inputs, study, trial, beside)

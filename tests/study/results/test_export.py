@@ -27,6 +27,7 @@ from mergefront.study.results.sharing.licences import (
     check_may_be_shared,
     joined_licence,
     licence_of,
+    terms_of,
 )
 from mergefront.study.results.sharing.publish import publish_to_folder
 from mergefront.study.run import make_objective
@@ -132,6 +133,26 @@ def test_a_licence_that_forbids_derivatives_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"c/d is under cc-by-nc-nd-4\.0"):
         check_may_be_shared([("a/b", "mit"), ("c/d", found)])
     assert licence_of(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: [cc-by-nc-nd-4.0]\n---\n", "cc-by-nc-nd-4.0"),
+        ("---\nlicense: [mit, CC-BY-ND-4.0]\n---", None),
+        ("---\nlicense: other\nlicense_name: CC BY-NC-ND 4.0\n---\n", "other"),
+        ("\n---\r\nlicense: other\r\nlicense_name: cc_by_nd\r\n--- \r\n", "other"),
+    ],
+)
+def test_a_card_forbids_derivatives_in_any_of_its_ways(
+    tmp_path: Path, card: str, licence: str | None
+) -> None:
+    (tmp_path / "README.md").write_bytes(card.encode())
+    assert licence_of(tmp_path) == licence
+    with pytest.raises(SpecError, match="allows no derivatives"):
+        check_may_be_shared([("a/b", terms_of(tmp_path))])
+    (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: acme-nda\n---\n")
+    check_may_be_shared([("a/b", terms_of(tmp_path))])
 
 
 def test_a_trial_that_does_not_exist_or_a_full_directory_is_refused(
