@@ -1,17 +1,15 @@
 """Prompts to token ids and token ids to answers, the same for every engine."""
 
 import difflib
-import json
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ....errors import EvaluationError
+from ...checkpoints.chat_templates import broken, dateless, variables_of
 from ...checkpoints.configs import stop_tokens as stop_tokens_of
 from ...checkpoints.tokenizers import load_tokenizer
 from .backend import ChatSettings, Completion, Conversation, Models, Sampling, final_answer
@@ -23,15 +21,6 @@ _MARGIN = 8
 _OPENING = 64
 _MESSAGE = "0"
 _EARLIER = "what was said before"
-# What transformers gives every template.
-_GIVEN = {
-    *("messages", "add_generation_prompt", "raise_exception", "strftime_now", "tools"),
-    *("documents", "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"),
-    "mask_token",
-}
-# The date that a template is told: prompts of one study must not change at midnight.
-_TODAY = datetime(2025, 1, 1)
-_DATED = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 
 
 class Chat:
@@ -67,7 +56,7 @@ class Chat:
         if isinstance(own, dict):  # several: questions without tools are asked by this one
             own = own.get("default", own)
         if isinstance(own, str):
-            self.tokenizer.chat_template = _dateless(own)
+            self.tokenizer.chat_template = dateless(own)
         self._settings = chat or ChatSettings()
         _check_variables(self.tokenizer.chat_template, self._settings)
         self._given_stops, self._parents = frozenset(stop_tokens), (directory, *experts)
@@ -143,12 +132,7 @@ class Chat:
                 **self._settings.kwargs,
             )
         except Exception as error:  # a template may raise whatever it likes
-            reason = " ".join(str(error).split())
-            raise EvaluationError(
-                f"The chat template must render a conversation, but fails with "
-                f"{type(error).__name__}: {reason:.200}. Correct it, or choose another by "
-                "`models.chat_template`."
-            ) from error
+            raise broken(error) from error
         return text
 
     def _opened(self, messages: Conversation) -> list[Mapping[str, str]]:
@@ -232,7 +216,7 @@ def _check_variables(template: Any, settings: ChatSettings) -> None:
     """Check that a template knows what it is given: it would ignore another word in silence.
 
     Raises:
-        EvaluationError: If it does not.
+        EvaluationError: If it does not, or is no template.
     """
     if settings == ChatSettings():
         return
@@ -243,13 +227,7 @@ def _check_variables(template: Any, settings: ChatSettings) -> None:
         )
     if not settings.kwargs:
         return
-    import jinja2
-    from jinja2 import meta
-
-    # `generation` marks answers for training; it is transformers' own and says nothing here.
-    plain = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", template)
-    environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True)
-    known = meta.find_undeclared_variables(environment.parse(plain)) - _GIVEN
+    known = variables_of(template)
     unknown = sorted(settings.kwargs.keys() - known)
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)
@@ -272,22 +250,6 @@ def check_length(longest_prompt: int, max_new_tokens: int, limit: int) -> None:
             f"prompt has {longest_prompt} tokens and max_new_tokens={max_new_tokens}. "
             "Lower evaluation.max_new_tokens or shorten the prompts."
         )
-
-
-def _dateless(template: str) -> str:
-    """Return a chat template that says the same on any day.
-
-    Raises:
-        EvaluationError: If it asks for the date in a way that cannot be seen through.
-    """
-    pinned = _DATED.sub(lambda found: json.dumps(_TODAY.strftime(found[2])), template)
-    if "strftime_now(" in pinned.replace(" ", ""):
-        raise EvaluationError(
-            "A chat template must render the same prompt on any day, but this one asks for the "
-            "date by `strftime_now` with a format of its own making. Write the date into a copy "
-            "and name that by `models.chat_template`."
-        )
-    return pinned
 
 
 def _stop_tokens(parents: Iterable[Path]) -> frozenset[int]:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from mergefront.errors import SpecError
+from mergefront.errors import MergefrontError, SpecError
 from mergefront.examples.demo import EXPERT, QUESTIONS
 from mergefront.objectives.evaluation import ChatSettings
 from mergefront.objectives.evaluation.backends.chat import Chat
+from mergefront.study.readiness import check_ready
 from mergefront.study.spec import StudyInputs, load_inputs
 from small_study import write_spec
 
@@ -73,6 +74,15 @@ def test_they_are_part_of_what_is_measured_and_of_what_is_cached(tmp_path: Path)
 def test_mistakes_are_one_line(tmp_path: Path, chat: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         _inputs(tmp_path, **chat)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("chat", [{"kwargs": {"mood": "calm"}}, {"system": "x"}, {}])
+def test_a_template_that_is_none_is_one_line(tmp_path: Path, chat: dict[str, Any]) -> None:
+    (tmp_path / "broken.jinja").write_text("{% for m in messages %}\n{{ mood }")
+    given = {"template": str(tmp_path / "broken.jinja"), **chat}
+    with pytest.raises(MergefrontError, match=r"TemplateSyntaxError: .* Correct it") as caught:
+        check_ready(load_inputs(write_spec(tmp_path, evaluation={"chat": given})))
     assert "\n" not in str(caught.value)
 
 
