@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import EvaluationError
-from ...checkpoints.chat_templates import broken, dateless, variables_of
 from ...checkpoints.configs import stop_tokens as stop_tokens_of
-from ...checkpoints.tokenizers import load_tokenizer
+from ...checkpoints.tokenizers import broken, dateless, load_tokenizer, variables_of
 from .backend import ChatSettings, Completion, Conversation, Models, Sampling, final_answer
 from .reasoning import Reasoning, answer_start, opening_of
 
