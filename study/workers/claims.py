@@ -7,7 +7,7 @@ any two statements leaves the study as it was before or after, never in between.
 
 import copy
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
@@ -25,8 +25,7 @@ from ..budget import Limits
 from ..storage.history import History
 from ..storage.ledger import Ending, Ledger
 from .batches import BATCH, batch_view
-from .proposals import propose
-from .wishes import completed
+from .proposals import completed, propose
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +101,8 @@ class Claims:
             return Outcome.DONE
         if n_measured + count[TrialState.RUNNING] >= self.budget:
             return Outcome.WAIT
-        if (taken := self._take(connection, trials, worker)) is not None:
+        queued = [trial for trial in trials if trial.state == TrialState.WAITING]
+        if (taken := self._take(connection, queued, trials, worker)) is not None:
             return taken
         trial = self._propose(trials)
         if trial is None:
@@ -125,11 +125,13 @@ class Claims:
         return trial
 
     def _take(
-        self, connection: Connection, trials: list[FrozenTrial], worker: Mapping[str, Any]
+        self,
+        connection: Connection,
+        queued: Sequence[FrozenTrial],
+        trials: list[FrozenTrial],
+        worker: Mapping[str, Any],
     ) -> FrozenTrial | None:
-        for trial in trials:
-            if trial.state != TrialState.WAITING:
-                continue
+        for trial in queued:
             attrs = {"phase": "search", **trial.user_attrs, **worker}
             added = {key: attrs[key] for key in ("phase", *worker)}
             try:
@@ -193,10 +195,8 @@ class Claims:
         """
         trials = self.trials(connection)
         for trial in failed:
-            heir, history = (
-                _heir(trials, trials[trial.number]),
-                trial.system_attrs.get(_RETRIES, []),
-            )
+            heir = heir_of(trials, trials[trial.number])
+            history = trial.system_attrs.get(_RETRIES, [])
             with connection.begin():
                 if heir.state == TrialState.WAITING:
                     self.ledger.note(connection, heir, {_RETRIES: history})
@@ -219,7 +219,7 @@ class Claims:
             same candidate, or its budget is full.
         """
         trials = self.trials(connection)
-        heir = _heir(trials, trials[number])
+        heir = heir_of(trials, trials[number])
         measured = trials[number].user_attrs
         if heir.state in MEASURED:
             return False
@@ -245,11 +245,11 @@ def _started(whole: FrozenTrial, queued: FrozenTrial, attrs: Mapping[str, Any]) 
     return taken
 
 
-def _heir(trials: list[FrozenTrial], trial: FrozenTrial) -> FrozenTrial:
+def heir_of(trials: list[FrozenTrial], trial: FrozenTrial) -> FrozenTrial:
     """Return the newest attempt at a trial's candidate."""
     for other in trials[trial.number + 1 :]:
         if other.system_attrs.get(_CLONE_OF) == trial.number:
-            return _heir(trials, other)
+            return heir_of(trials, other)
     return trial
 
 

@@ -1,4 +1,7 @@
-"""A trial that is proposed in memory, to be published as a whole."""
+"""A trial that is proposed in memory, to be published as a whole.
+
+Also one that a user asks for in part: `study.enqueue_trial({"layer_000": 0.4})`.
+"""
 
 import copy
 import datetime
@@ -6,11 +9,13 @@ from collections.abc import Container, Mapping
 from typing import Any, cast
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from ...samplers import FIXED
+from ...errors import StudyError
+from ...samplers import FIXED, fits, given_params
+from ..spec.base import near_hint
 
 # No database gives a trial this identifier.
 _DRAFT_ID = -1
@@ -100,3 +105,54 @@ def propose(
     scratch = optuna.Study(study.study_name, cast(BaseStorage, storage), study.sampler)
     scratch.ask(dict(space))
     return storage.draft
+
+
+def completed(
+    trial: FrozenTrial,
+    study: optuna.Study,
+    space: Mapping[str, BaseDistribution],
+    trials: list[FrozenTrial],
+) -> FrozenTrial | None:
+    """Return a queued trial with all its parameters; what it leaves open, the sampler chooses.
+
+    Args:
+        trial: Queued.
+        study: With the sampler.
+        space: Of the study's parameters.
+        trials: All of the study, in the order of their numbers.
+
+    Returns:
+        None for a trial that has them all.
+
+    Raises:
+        StudyError: If it names what the study does not search, or what no operator does with the
+            experts that it names or gives weights.
+    """
+    fixed = given_params(trial)
+    whole = space.keys() <= trial.params.keys()
+    for name, value in fixed.items() if not whole else ():
+        _check_wish(name, value, space)
+    arms = getattr(study.sampler, "arms", None)
+    if arms is not None and (reason := arms.refusal(fixed)) is not None:
+        raise StudyError(f"The queued trial cannot be merged: {reason}")
+    if whole:
+        return None
+    return propose(study, space, trials, fixed)
+
+
+def _check_wish(name: str, value: Any, space: Mapping[str, BaseDistribution]) -> None:
+    if name not in space:
+        hint = near_hint(name, list(space))
+        raise StudyError(f"The queued trial sets {name!r}, which this study does not search{hint}")
+    if not fits(value, space[name]):
+        raise StudyError(
+            f"The queued trial sets {name} to {value!r}, which must be {_allowed(space[name])}."
+        )
+
+
+def _allowed(values: BaseDistribution) -> str:
+    if isinstance(values, CategoricalDistribution):
+        return f"one of {', '.join(map(repr, values.choices))}"
+    if isinstance(values, FloatDistribution):
+        return f"a number from {values.low:g} to {values.high:g}"
+    return f"within {values}"

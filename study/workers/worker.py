@@ -105,26 +105,28 @@ class Worker:
         inputs: What the study was made of.
         objective: Its backend loaded.
         reporter: Told of every step.
+        make_claims: Says which trials it takes. Defaults to all that the budget has room for.
     """
 
     study: optuna.Study
     inputs: StudyInputs
     objective: MergeObjective
     reporter: Reporter = field(default_factory=SilentReporter)
+    make_claims: Callable[..., Claims] = Claims
     timings: Timings = field(default_factory=Timings)
 
     def __post_init__(self) -> None:
         spec = self.inputs.spec
         directory = state_dir(spec)
         self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        space = search_space(spec, self.inputs.plan)
-        budget = spec.study.trials
-        baseline, batch = baseline_of(self.inputs), spec.sampler.batch
-        self._claims = Claims(self.study, budget, space, batch, spec.ends, baseline)
+        space, batch = search_space(spec, self.inputs.plan), spec.sampler.batch
+        self._claims = self.make_claims(
+            self.study, spec.study.trials, space, batch, spec.ends, baseline_of(self.inputs)
+        )
         self._local = LocalWorkers(directory / "workers")
         asked = asked_of([*self.objective.questions, *self.objective.texts])
-        store = artifact_store(spec)
-        self._spool = Spool(directory / "spool", store, identity_of(self.study), asked)
+        identity = identity_of(self.study)
+        self._spool = Spool(directory / "spool", artifact_store(spec), identity, asked)
         self._room = Room(directory)
         self._lock = study_lock(spec)
         self._pulse = Pulse(self.study, spec.study.heartbeat_seconds)
@@ -245,8 +247,7 @@ class Worker:
         if self.inputs.spec.evaluation.race is not None and not measurement.broken:
             attributes[NUMBERS] = self.objective.numbers(measurement.answers)
         if self._rotation is not None and not measurement.broken:
-            told = answers_attribute(self.objective.metrics, measurement.answers)
-            attributes["answers"] = told
+            attributes["answers"] = answers_attribute(self.objective.metrics, measurement.answers)
         result = Result(
             trial.number,
             self.name,

@@ -1,10 +1,13 @@
 """`mergefront pick`."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....errors import SpecError
+from ....errors import SpecError, StudyError
 from ..app import (
     RESULTS,
     Format,
@@ -97,24 +100,60 @@ def pick(  # noqa: PLR0913 - a command's options
 
 
 def _measure(study: "Study", spec: "StudySpec", better: "Recommendation") -> None:
-    """Measure a recommended model as one more trial of its study."""
+    """Measure a recommended model as one more trial of its study, whatever its budget.
+
+    Raises:
+        StudyError: If it could not be measured.
+    """
     from ....samplers import MEASURED
-    from ...opening import open_inputs
     from ...results.recommendations import PHASE, as_trial, label_of
-    from ...run import run
-    from ...seeding import check_same_study
-    from ..progress import ConsoleReporter
+    from ...storage.connection import study_lock
+    from ...workers.one_claim import measured_already, queue_once, withdraw
+    from ...workers.termination import undisturbed
 
     trials = study.get_trials(deepcopy=False)
-    waiting = as_trial(better, trials)
-    waiting.user_attrs = {"phase": PHASE, "label": label_of(better)}  # no prediction any more
-    n_measured = sum(trial.state in MEASURED for trial in trials)
-    asked = spec.with_overrides(trials=n_measured + 1)
+    candidate = as_trial(better, trials)
+    candidate.user_attrs = {"phase": PHASE, "label": label_of(better)}  # no prediction any more
+    if (known := measured_already(candidate, trials)) is not None:
+        typer.echo(f"Trial {known.number} is this model: it was measured already.", err=True)
+        return
+    lock = study_lock(spec)
+    with _worker_of(study, spec) as work:
+        number = queue_once(study, lock, candidate)
+        try:
+            work(number)
+        finally:
+            with undisturbed():
+                newest = withdraw(study, lock, number)
+    if newest.state not in MEASURED:
+        reason = newest.user_attrs.get("failure", "nobody has finished it")
+        raise StudyError(
+            f"The recommended model was not measured: {reason} (trial {newest.number}). Mend "
+            "that, and give the command again."
+        )
+
+
+@contextmanager
+def _worker_of(study: "Study", spec: "StudySpec") -> Iterator[Callable[[int], None]]:
+    """Load a study's models; yield what measures the trial of a number, in sight of the user."""
+    from ...opening import open_inputs
+    from ...run import devices_of, make_objective, make_sampler
+    from ...seeding import BUDGET, check_same_study
+    from ...workers.one_claim import OneClaim
+    from ...workers.room import check_room
+    from ...workers.worker import Worker
+    from ..progress import ConsoleReporter
+
+    asked = spec.with_overrides(trials=study.user_attrs.get(BUDGET))  # as `status` counts
+    check_room(asked)
     inputs = open_inputs(asked)
     check_same_study(study, inputs)  # before anything is queued
-    study.add_trial(waiting)
-    with ConsoleReporter(asked) as reporter:
-        run(inputs, reporter)
+    study.sampler = make_sampler(inputs, study)
+    with devices_of(asked) as devices, ConsoleReporter(asked) as reporter:
+        objective = make_objective(inputs, devices=devices)
+        yield lambda number: Worker(
+            study, inputs, objective, reporter, make_claims=partial(OneClaim, number=number)
+        ).run()
 
 
 def _all_limits(named: dict[str, float], texts: list[str]) -> dict[str, float]:

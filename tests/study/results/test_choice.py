@@ -5,16 +5,20 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from scipy.stats import norm
 
 from command import invoke
 from mergefront import StudySpec
-from mergefront.errors import SpecError, StudyError
+from mergefront.errors import EngineError, SpecError, StudyError
+from mergefront.objectives import MergeObjective
+from mergefront.samplers import Adviser
 from mergefront.study.results.choice import Wish, choose
 from mergefront.study.results.front import FrontReport, front_report
 from mergefront.study.run import run
+from mergefront.study.seeding import BUDGET
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
 from small_study import write_spec
@@ -140,6 +144,68 @@ def test_a_recommended_model_is_measured_before_it_is_named(
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 7
     assert trials[-1].user_attrs["label"] == "recommended 0.50"
     assert "denoised" not in trials[-1].user_attrs
+
+
+def _spent(folder: Path) -> Path:
+    """A study whose budget of tokens is used up, and in which a user's candidate waits."""
+    budget = {"trials": None, "budget": {"tokens": 1500}}
+    path = write_spec(folder, study=budget, sampler={"preset": "random"})
+    run(load_inputs(path))
+    study = load_study(StudySpec.from_yaml(path))
+    study.enqueue_trial({"layer_000": 0.4})
+    return path
+
+
+def test_the_recommended_model_alone_is_measured_whatever_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _spent(tmp_path)
+    study = load_study(StudySpec.from_yaml(path))
+    before, asked = study.get_trials(), study.user_attrs[BUDGET]
+    monkeypatch.setattr("mergefront.samplers.adviser._CLEAR", -1e9)
+    assert invoke("pick", path, "--recommend").exit_code == 0
+    study = load_study(StudySpec.from_yaml(path))
+    *kept, measured = study.get_trials()
+    assert [trial.state for trial in kept] == [trial.state for trial in before]
+    assert (measured.state.name, measured.user_attrs["phase"]) == ("COMPLETE", "recommended")
+    assert study.user_attrs[BUDGET] == asked
+
+
+def test_a_recommended_model_that_is_not_measured_leaves_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _spent(tmp_path)
+    before = load_study(StudySpec.from_yaml(path)).get_trials()
+    monkeypatch.setattr("mergefront.samplers.adviser._CLEAR", -1e9)
+    for error, told in (
+        (RuntimeError("no such layer"), "was not measured: RuntimeError: no such layer"),
+        (EngineError("the engine stopped"), "could not be measured; the last one: the engine"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(MergeObjective, "measure", Mock(side_effect=error))
+            failed = invoke("pick", path, "--recommend")
+        assert (failed.exit_code, told in failed.stderr) == (1, True), failed.stderr
+    trials = load_study(StudySpec.from_yaml(path)).get_trials()
+    assert {trial.state.name for trial in trials[len(before) :]} == {"FAIL"}
+    assert invoke("pick", path, "--recommend").exit_code == 0
+    assert load_study(StudySpec.from_yaml(path)).get_trials()[-1].state.name == "COMPLETE"
+
+
+def test_what_was_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_spec(tmp_path, study={"trials": 5}, sampler={"preset": "random"})
+    run(load_inputs(path))
+    study = load_study(StudySpec.from_yaml(path))
+    number = study.get_trials()[-1].number  # also its row, for all are measured
+    monkeypatch.setattr("mergefront.samplers.adviser._CLEAR", -1e9)
+    monkeypatch.setattr(
+        Adviser, "_climb", lambda self, weights, starts: self.model.observations.X[[number]]
+    )
+    shown = invoke("pick", path, "--recommend")
+    assert shown.exit_code == 0
+    assert f"Trial {number} is this model: it was measured already." in shown.stderr
+    assert len(load_study(StudySpec.from_yaml(path)).get_trials()) == 5
 
 
 def test_nothing_is_queued_that_cannot_be_measured(
