@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from botorch.utils.sampling import draw_sobol_normal_samples
+from numpy.typing import NDArray
+from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial
 from torch import Tensor
 
@@ -19,6 +22,9 @@ from ..first_trials import is_uniform
 # Points between two neighbouring uniform merges.
 _N_BETWEEN = 20
 _N_DRAWS = 512
+_ROUNDING = 1e-9
+
+Array = NDArray[np.float64]
 _INTERVAL = torch.tensor([0.025, 0.975], dtype=torch.double)
 
 
@@ -99,7 +105,7 @@ def layerwise_gain(
     Returns:
         None where there is no curve: fewer than two uniform merges, or several experts.
     """
-    curve = _curve(adviser.model.trials, adviser.model.observations.X)
+    curve = _curve(adviser)
     if curve is None or not recommended:
         return None
     weights = torch.tensor([one.preference for one in recommended], dtype=torch.double)
@@ -122,7 +128,7 @@ def curve_points(adviser: Adviser) -> Tensor | None:
     Returns:
         None where there is no curve: fewer than two uniform merges, or several experts.
     """
-    curve = _curve(adviser.model.trials, adviser.model.observations.X)
+    curve = _curve(adviser)
     return None if curve is None else curve[adviser.model.feasibility.allows(curve)]
 
 
@@ -146,24 +152,50 @@ def _even(
     m = len(adviser.span)
     even = torch.full((len(curve), m), 1.0 / m, dtype=torch.double)
     point = curve[adviser.expected(curve, even).argmax()]
-    params = adviser.model.cube.decode(point.numpy())
+    params = _params(adviser, point)
     means, deviations = adviser.model.surrogate.posterior(point[None])
     level = next(iter(params.values()))
     return level, params, (means[0] * adviser.flips).tolist(), deviations[0].tolist()
 
 
-def _curve(trials: Sequence[FrozenTrial], X: Tensor) -> Tensor | None:
-    """Return points of the curve, `c x d`-dim: uniform merges and between neighbours."""
-    rows = [row for row, trial in enumerate(trials) if is_uniform(trial) and _is_even(trial)]
+def _params(adviser: Adviser, point: Tensor) -> dict[str, Any]:
+    """Return the parameters of a point of the curve; of a parent beyond the bounds, its own."""
+    cube = adviser.model.cube
+    if bool(_inside(point)):
+        return cube.decode(point.numpy())
+    row = int(torch.cdist(adviser.model.observations.X, point[None]).argmin())
+    parent = adviser.model.trials[row].params
+    return {name: parent[name] for name in cube.search_space}
+
+
+def _curve(adviser: Adviser) -> Tensor | None:
+    """Return points of the curve, `c x d`-dim: uniform merges and between neighbours.
+
+    Several experts, operators or precisions have no one level, and no curve: so says `validate`.
+    Between a parent that the bounds leave out and the nearest bound lies nothing: no search may
+    go there.
+    """
+    trials, X = adviser.model.trials, adviser.model.observations.X
+    rows = [row for row, trial in enumerate(trials) if is_uniform(trial)]
     if len(rows) < 2 or X.shape[1] < 2:  # with one variable there are no layers to judge
+        return None
+    if not all(_is_even(trials[row]) for row in rows):  # with several experts the parents are not
         return None
     ordered = X[rows][X[rows][:, 0].argsort()]
     steps = torch.arange(_N_BETWEEN, dtype=torch.double)[:, None] / _N_BETWEEN
     between = ordered[:-1, None] + steps * (ordered[1:, None] - ordered[:-1, None])
-    return torch.cat([between.reshape(-1, X.shape[1]), ordered[-1:]])
+    kept = _inside(between)
+    kept[:, 0] = True  # measured
+    return torch.cat([between[kept], ordered[-1:]])
+
+
+def _inside(points: Tensor) -> Tensor:
+    """Whether points lie within the bounds of a search, but for rounding."""
+    return ((points >= -_ROUNDING) & (points <= 1.0 + _ROUNDING)).all(dim=-1)
 
 
 def _is_even(trial: FrozenTrial) -> bool:
+    """Whether one number says which merge it is."""
     return len(set(trial.params.values())) == 1
 
 
@@ -189,3 +221,37 @@ def joint_draws(adviser: Adviser, X: Tensor) -> Tensor:
         root = vectors * values.clamp_min(0.0).sqrt()
         columns.append(mean + CAUTION * z @ root.T)
     return torch.stack(columns, dim=-1)
+
+
+def straight_curve(trials: Sequence[FrozenTrial], values: Array, n_between: int) -> Array:
+    """Return the curve that was measured, straight between neighbouring merges.
+
+    Where uniform merges have no order (several experts or operators), they stand for themselves.
+    So does a parent that the bounds leave out: no search may go between it and the bound.
+
+    Args:
+        trials: Parents and uniform merges.
+        values: Measured: resamples x trials x objectives.
+        n_between: Points from one merge to the next.
+    """
+    if not trials or not all(_is_even(trial) for trial in trials):
+        return values
+    levels = np.array([next(iter(trial.params.values())) for trial in trials])
+    order = levels.argsort(kind="stable")
+    points, levels = values[:, order], levels[order]
+    steps = np.arange(n_between) / n_between
+    starts, moves = points[:, :-1, None], np.diff(points, axis=1)[:, :, None]
+    between = (starts + steps[:, None] * moves).reshape(len(points), -1, points.shape[2])
+    kept = _searched(trials, levels[:-1, None] + steps * np.diff(levels)[:, None])
+    return np.concatenate([between[:, kept], points[:, -1:]], axis=1)
+
+
+def _searched(trials: Sequence[FrozenTrial], levels: Array) -> NDArray[np.bool_]:
+    """Return which levels between merges a search may take; the first of a row is measured."""
+    # The distributions of a parent beyond the bounds reach out to it.
+    found = (d for trial in trials for d in trial.distributions.values())
+    ranges = [d for d in found if isinstance(d, FloatDistribution)]
+    low, high = max(d.low for d in ranges), min(d.high for d in ranges)
+    kept: NDArray[np.bool_] = (levels >= low - _ROUNDING) & (levels <= high + _ROUNDING)
+    kept[:, 0] = True
+    return kept.ravel()

@@ -31,6 +31,7 @@ from .predicted import (
     fresh_deviations_of,
     measure_recommended,
 )
+from .uniform_curve import straight_curve
 
 _N_RESAMPLES = 1000
 _INTERVAL = (2.5, 97.5)
@@ -298,22 +299,9 @@ def _compared(models: Sequence[ValidatedModel], maximized: Array) -> list[Valida
 
 
 def _curve(models: Sequence[ValidatedModel], values: Array, n_between: int) -> Array:
-    """Return the uniform curve in each resample, straight between neighbouring merges.
-
-    Where uniform merges have no order (several experts or operators), they stand for themselves.
-    """
+    """Return the uniform curve in each resample; see `straight_curve`."""
     rows = [row for row, model in enumerate(models) if model.in_uniform]
-    if not rows:
-        return values[:, :0]
-    levels = [list(models[row].trial.params.values()) for row in rows]
-    if any(len(set(level)) > 1 for level in levels):
-        return values[:, rows]
-    rows.sort(key=lambda row: next(iter(models[row].trial.params.values())))
-    points = values[:, rows]
-    steps = np.arange(n_between) / n_between
-    starts, moves = points[:, :-1, None], np.diff(points, axis=1)[:, :, None]
-    between = (starts + steps[:, None] * moves).reshape(len(points), -1, points.shape[2])
-    return np.concatenate([between, points[:, -1:]], axis=1)
+    return straight_curve([models[row].trial for row in rows], values[:, rows], n_between)
 
 
 def _share_beyond(values: Array, curve: Array) -> float:
