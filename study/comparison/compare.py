@@ -16,6 +16,7 @@ from ...errors import SpecError, StudyError
 from ...objectives import Measurement, MergeObjective
 from ...objectives.evaluation import Answer
 from ...objectives.evaluation.rotation import answers_attribute
+from ...samplers import MEASURED
 from ..baseline import baseline_of
 from ..budget import UNLIMITED
 from ..first_trials import first_trials, search_space
@@ -68,8 +69,10 @@ def search(
         clock: Simulated workers. Defaults to None: one real worker.
 
     Raises:
-        StudyError: If no trial is believed to keep to the constraints.
+        StudyError: If no trial is believed to keep to the constraints, or the search has more
+            trials than the comparison gives it.
     """
+    check_budgets(spec, [(variant, seed)], clock)
     inputs = open_inputs(variant.spec(spec, seed, clock.suffix if clock else ""))
     if clock is None:
         run(inputs)
@@ -221,6 +224,36 @@ def check(
         inputs = open_inputs(asked)
         check_ready(inputs)
         inputs.fresh_split(split)
+
+
+def check_budgets(
+    spec: StudySpec, tasks: Sequence[tuple[Variant, int]], clock: Clock | None = None
+) -> None:
+    """Check that no search that is there already has more trials than the others will have.
+
+    Its first trials are not what a search of so many would be: startup depends on the budget.
+
+    Raises:
+        StudyError: With the search that has most.
+    """
+    suffix = clock.suffix if clock else ""
+    searches = [variant.spec(spec, seed, suffix) for variant, seed in tasks]
+    found = [(_n_measured(each), each.study) for each in searches]
+    most, asked = max(found, key=lambda pair: pair[0])
+    if most > asked.trials:
+        raise StudyError(
+            "Every search of a comparison has the same number of trials, here "
+            f"{asked.trials}, but {asked.name!r} has {most} already. Add `--trials {most}`, or "
+            "give the spec another `study.name`."
+        )
+
+
+def _n_measured(spec: StudySpec) -> int:
+    try:
+        trials = load_study(spec).get_trials(deepcopy=False)
+    except StudyError:  # not begun, or the search says what is wrong
+        return 0
+    return sum(trial.state in MEASURED for trial in trials)
 
 
 def content_of(spec: StudySpec) -> tuple[dict[str, Any], Path]:

@@ -109,7 +109,7 @@ def compare(  # noqa: PLR0913 - a command's options
 
     Example: mergefront compare examples/demo.yaml --presets mergefront,ap-bmm --seeds 5
     """
-    from ...comparison.compare import check
+    from ...comparison.compare import check, check_budgets
     from ...comparison.scores import score, to_json
     from ...comparison.variants import Variant
 
@@ -119,6 +119,7 @@ def compare(  # noqa: PLR0913 - a command's options
     clock = _clock(simulate, variation, suggest_seconds)
     check(parsed, variants, split, clock)
     tasks = [(variant, seed) for variant in variants for seed in variant.seeds(numbers)]
+    check_budgets(parsed, tasks, clock)
     found = _search_all(parsed, tasks, split, clock, jobs)
     records = to_json(found, score(found))
     if format is Format.JSON:

@@ -102,6 +102,9 @@ def test_compare_prints_a_row_a_variant_and_resumes(tmp_path: Path) -> None:
         assert record["validated_hypervolume"] > 0
         assert record["igd_plus"] >= 0
         assert 0 < record["utilisation"] <= 1
+    fewer = invoke(*arguments, "--trials", "4")  # not the first four: startup is another
+    assert fewer.exit_code == 1
+    assert "here 4, but 'small.random.s0' has 5 already. Add `--trials 5`" in fewer.stderr
     again = invoke(*arguments)
     table = again.stdout.splitlines()
     assert [row.split(" | ")[0] for row in table[2:]] == ["| random", "| uniform"]
