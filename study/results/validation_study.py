@@ -1,5 +1,6 @@
 """A validation as an Optuna study of its own, beside the search it belongs to."""
 
+import uuid
 from typing import Any
 
 import optuna
@@ -10,6 +11,7 @@ from ..seeding import fingerprint_of
 from ..spec.study_spec import StudySpec
 from ..storage.artifacts import Asked, answer_table, store_artifact
 from ..storage.connection import artifact_store
+from ..storage.identity import CREATED, database_of
 from .predicted import ValidatedModel
 from .validation import Validation
 
@@ -40,6 +42,8 @@ def open_validation(study: optuna.Study, split: str) -> optuna.Study:
     if VALIDATES not in opened.user_attrs:
         opened.set_metric_names(study.metric_names or [])
         opened.set_user_attr(VALIDATES, _origin(study))
+    if CREATED not in opened.user_attrs:
+        opened.set_user_attr(CREATED, uuid.uuid4().hex)
     return opened
 
 
@@ -117,6 +121,9 @@ def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec, asked: Ask
         **measurement.attributes(),
     }
     name = f"trial-{model.number:05d}.answers.jsonl"
+    # Studies of one name share a folder: of two databases, copied or made anew after a removal.
+    mark = study.user_attrs.get(CREATED, "")
+    owner = f"{study.study_name}/{database_of(study._storage)}/{mark}"
     table = answer_table(measurement.answers, asked)
     trial = create_trial(
         state=TrialState.COMPLETE,
@@ -124,7 +131,7 @@ def _add(study: optuna.Study, model: ValidatedModel, spec: StudySpec, asked: Ask
         params=model.trial.params,
         distributions=model.trial.distributions,
         user_attrs=attributes,
-        system_attrs=store_artifact(artifact_store(spec), study.study_name, name, table),
+        system_attrs=store_artifact(artifact_store(spec), owner, name, table),
         constraints={key: value for key, (value, _) in measurement.constraints.items()},
     )
     study.add_trial(trial)

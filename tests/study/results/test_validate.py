@@ -1,5 +1,6 @@
 """The front on questions the search never saw."""
 
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,8 @@ from mergefront.study.results.validation_study import (
 )
 from mergefront.study.run import make_objective
 from mergefront.study.spec.inputs import load_inputs
-from mergefront.study.storage.connection import load_study
+from mergefront.study.storage.artifacts import read_answers
+from mergefront.study.storage.connection import artifact_store, load_study
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,27 @@ def test_a_validation_is_a_study_beside_the_search(validation: Validation, finis
     assert last_validation(study, "test") is None
     record(validation, open_validation(study, "validation"), spec)
     assert len(written.trials) == len(validation.models)
+
+
+def test_answers_of_two_databases_in_one_folder_are_kept_apart(
+    validation: Validation, finished: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "one.db", tmp_path / "two.db"]
+    tables = []
+    for path, models in zip(paths, (validation.models, validation.models[::-1]), strict=True):
+        shutil.copy(finished.parent / "study.db", path)
+        spec = StudySpec.from_yaml(finished).with_overrides(storage=f"sqlite:///{path}")
+        written = open_validation(load_study(spec), "test")
+        # The same numbers, answered otherwise.
+        answered = [
+            replace(model, measurement=other.measurement)
+            for model, other in zip(validation.models, models, strict=True)
+        ]
+        record(replace(validation, models=answered), written, spec)
+        tables.append((written, artifact_store(spec), [m.measurement.answers for m in answered]))
+    for written, store, answers in tables:
+        told = [[line["text"] for line in read_answers(written, store, n)] for n in range(3)]
+        assert told == [[answer.text for answer in given] for given in answers[:3]]
 
 
 @pytest.mark.parametrize("attributes", [{}, {VALIDATES: {"study": "small", "fingerprint": "x"}}])
