@@ -24,6 +24,8 @@ LIKELY = 0.5
 _HOPELESS = -7.0
 # Logarithm of how much the known points may differ in weight where none is feasible.
 _MOST_HOPE = 20.0
+# PyTorch's gradient of `log_ndtr` is wrong by more than 1 % below.
+_FAR = -1e7
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Feasibility:
         logarithm = torch.zeros(len(X), dtype=torch.double)
         for surrogate in self.margins:
             mean, deviation = surrogate.posterior(X)
-            logarithm = logarithm + torch.special.log_ndtr((mean / deviation)[:, 0])
+            logarithm = logarithm + _log_ndtr((mean / deviation)[:, 0])
         return logarithm
 
     def allows(self, X: Tensor) -> Tensor:
@@ -76,6 +78,18 @@ class Feasibility:
         """Return the same as `allows`; where it allows none, all count as allowed."""
         likely = self.allows(X)
         return likely if likely.any() else torch.ones_like(likely)
+
+
+def _log_ndtr(z: Tensor) -> Tensor:
+    """Return the logarithm of the normal distribution function, with a gradient everywhere.
+
+    PyTorch's own gradient is wrong far out, and infinite from -1e12 on: a limit in bytes that all
+    candidates break by as much is there. Its first term is exact to the last digit.
+    """
+    far = z < _FAR
+    tail = -0.5 * z * z
+    # The branch not taken must have a gradient, too: 0 times infinity is no number.
+    return torch.where(far, tail, torch.special.log_ndtr(torch.where(far, _FAR, z)))
 
 
 def fit_feasibility(

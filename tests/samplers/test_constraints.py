@@ -9,7 +9,7 @@ from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import create_trial
 
 from mergefront.samplers import BMMSampler, SIPSampler, Source, denoise, fit_study, keep
-from mergefront.samplers._constraints import fit_feasibility
+from mergefront.samplers._constraints import _log_ndtr, fit_feasibility
 from mergefront.samplers._gp import Observations
 from mergefront.samplers._trials.search_space import UnitCube
 from mergefront.study import pareto_front
@@ -183,3 +183,30 @@ def test_a_constraint_is_not_explained_by_what_is_known_of_an_objective() -> Non
         assert model is not None and model.observations.hints
         found.append(model.feasibility.probability(model.observations.X))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("make", [SIPSampler, BMMSampler])
+@pytest.mark.parametrize("violation", [1e8, 1e9, 1e16])
+def test_a_limit_in_bytes_that_all_break_alike_ends_no_search(make: Any, violation: float) -> None:
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a = trial.suggest_float("a", 0, 1)
+        trial.set_constraint("memory", violation)
+        return a, a**2
+
+    sampler = make(n_startup_trials=3, seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, n_trials=5)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 5
+
+
+def test_the_tail_of_a_probability_has_its_gradient() -> None:
+    z = torch.tensor([-3.0, -9.9e6, -1.1e7, -1e12, -1e100], dtype=torch.double, requires_grad=True)
+    _log_ndtr(z).sum().backward()
+    assert z.grad is not None
+    # The ratio of density and distribution function is -z there.
+    assert (z.grad[1:] / -z.detach()[1:]).tolist() == pytest.approx([1.0] * 4, rel=0.02)
+    plain = z.detach()[:2].requires_grad_()
+    torch.special.log_ndtr(plain).sum().backward()
+    assert plain.grad is not None
+    assert torch.equal(z.grad[:2], plain.grad)
+    assert torch.equal(_log_ndtr(plain), torch.special.log_ndtr(plain))
