@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from botorch.acquisition import (
     AcquisitionFunction,
     qLogExpectedImprovement,
@@ -12,6 +13,7 @@ from botorch.acquisition.multi_objective.logei import (
     qLogExpectedHypervolumeImprovement,
     qLogNoisyExpectedHypervolumeImprovement,
 )
+from botorch.acquisition.multi_objective.objective import WeightedMCMultiOutputObjective
 from botorch.models.model import Model
 from botorch.sampling import SobolQMCNormalSampler
 from botorch.utils.multi_objective.box_decompositions import FastNondominatedPartitioning
@@ -26,6 +28,11 @@ from .botorch_surrogate import BoTorchSurrogate
 # sampler declares the attempt made.
 logei._load_attempted = True
 
+# BoTorch cuts the boxes of a front off there: of larger values no logarithm of a volume is left.
+_BOUND = 1e10
+# What larger values are scaled to, and how many deviations above the mean a draw may be.
+_WITHIN, _REACH = 1e9, 6.0
+
 
 def make_acquisition(
     surrogate: Surrogate,
@@ -36,12 +43,13 @@ def make_acquisition(
 ) -> AcquisitionFunction:
     """Return `noisy_improvement` under our surrogate."""
     model = BoTorchSurrogate(surrogate)
-    return noisy_improvement(model, X, pending, reference_point, sampler)
+    return noisy_improvement(model, X, surrogate.means(X), pending, reference_point, sampler)
 
 
 def noisy_improvement(
     model: Model,
     X: Tensor,
+    means: Tensor,
     pending: Tensor | None,
     reference_point: Tensor,
     sampler: SobolQMCNormalSampler,
@@ -54,16 +62,20 @@ def noisy_improvement(
     Args:
         model: Fitted.
         X: An `n x d`-dim tensor of evaluated points.
+        means: Posterior means there, `n x m`-dim.
         pending: A `p x d`-dim tensor of points in flight, or None.
         reference_point: An `m`-dim tensor; ignored for one objective.
         sampler: Draws the posterior samples.
     """
-    common = {"sampler": sampler, "X_pending": pending, "prune_baseline": True}
+    common: dict[str, Any] = {"sampler": sampler, "X_pending": pending, "prune_baseline": True}
     if reference_point.numel() == 1:
-        return qLogNoisyExpectedImprovement(model, X, cache_root=False, **common)  # type: ignore[arg-type]
+        return qLogNoisyExpectedImprovement(model, X, cache_root=False, **common)
+    if (weights := _weights(_highest(model, X, means), reference_point)) is not None:
+        reference_point = reference_point * weights
+        common["objective"] = WeightedMCMultiOutputObjective(weights)
     return qLogNoisyExpectedHypervolumeImprovement(
-        model, reference_point, X, cache_root=False, **common  # type: ignore[arg-type]
-    )  # fmt: skip
+        model, reference_point, X, cache_root=False, **common
+    )
 
 
 def improvement(
@@ -88,6 +100,10 @@ def improvement(
     if reference_point.numel() == 1:
         best = float(means.max())
         return qLogExpectedImprovement(model, best, sampler=sampler, X_pending=pending)
+    objective = None
+    if (weights := _weights(means, reference_point)) is not None:
+        reference_point, means = reference_point * weights, means * weights
+        objective = WeightedMCMultiOutputObjective(weights)
     # BoTorch names one of its two classes; both give boxes.
     boxes: Any = FastNondominatedPartitioning(reference_point, means)
     return qLogExpectedHypervolumeImprovement(
@@ -95,5 +111,29 @@ def improvement(
         reference_point,
         boxes,
         sampler=sampler,
+        objective=objective,
         X_pending=pending,
     )
+
+
+def _highest(model: Model, X: Tensor, means: Tensor) -> Tensor:
+    """Return as large as draws at known points may be; the means, where these are far below."""
+    if float(means.max()) < _WITHIN:
+        return means
+    with torch.no_grad():
+        posterior: Any = model.posterior(X)
+        top: Tensor = posterior.mean + _REACH * posterior.variance.clamp_min(0.0).sqrt()
+    return top.flatten(0, -2)  # a fully Bayesian model has several posteriors
+
+
+def _weights(top: Tensor, reference_point: Tensor) -> Tensor | None:
+    """Return what brings large objectives within BoTorch's bounds; None where all are.
+
+    Args:
+        top: An `n x m`-dim tensor: as large as the values may be, maximized.
+        reference_point: An `m`-dim tensor.
+    """
+    largest = torch.maximum(top.amax(dim=0), reference_point)
+    if not bool((largest > _BOUND).any()):
+        return None
+    return torch.where(largest > _BOUND, _WITHIN / largest, torch.ones_like(largest))

@@ -18,6 +18,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mergefront.samplers import (
     FIXED,
     AcquisitionBudget,
+    BMMSampler,
+    BMMSettings,
     MoeadCmaesSampler,
     PerTrialSampler,
     SIPSampler,
@@ -314,3 +316,21 @@ def test_a_stopped_trial_without_a_usable_error_is_no_measurement() -> None:
         )
     )
     assert len(denoise(study).trials) == 12
+
+
+@pytest.mark.parametrize("acquisition", ["sip", "qlognehvi", "qehvi"])
+def test_maximized_values_of_any_size_can_be_searched(acquisition: Any) -> None:
+    """BoTorch cuts boxes off at 1e10."""
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        a, b = (trial.suggest_float(name, 0, 1) for name in "ab")
+        return 1e11 * (1 - (a - 0.3) ** 2 - (b - 0.6) ** 2), a
+
+    sampler: optuna.samplers.BaseSampler = (
+        SIPSampler(acquisition="qlognehvi", n_startup_trials=5, seed=0, budget=SMALL)
+        if acquisition == "sip"
+        else BMMSampler(BMMSettings(acquisition=acquisition), n_startup_trials=5, seed=0)
+    )
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study.optimize(objective, n_trials=9)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 9
