@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 from optuna import Study, Trial
@@ -17,6 +17,7 @@ from .._trials.measurements import MEASURED
 from .._trials.pending import given_params, known_params, publish
 from .bandit import LinUCB, NeuralLinear
 from .regressors import Array
+from .view import view
 
 # What is chosen together: name of a parameter -> its value.
 Arm = Mapping[str, Any]
@@ -176,7 +177,7 @@ class SimMergeSampler(BaseSampler):
         params = arm = self._chosen.pop(trial.number)
         space = {name: d for name, d in search_space.items() if name not in self._choices}
         if self._weights is not None and space:
-            weights = self._weights.sample_relative(_view(study, arm), trial, space)
+            weights = self._weights.sample_relative(view(study, arm), trial, space)
             params = {**arm, **weights}
         publish(study, trial, params)
         return params
@@ -190,7 +191,7 @@ class SimMergeSampler(BaseSampler):
     ) -> Any:
         """Ask the weights' sampler, or draw."""
         arm = {name: trial.params[name] for name in self._choices if name in trial.params}
-        place = (_view(study, arm), trial, param_name, param_distribution)
+        place = (view(study, arm), trial, param_name, param_distribution)
         if self._weights is not None:
             return self._weights.sample_independent(*place)
         entropy = [self._seed, trial.number, zlib.crc32(param_name.encode())]
@@ -229,7 +230,8 @@ class SimMergeSampler(BaseSampler):
         measured = [other for other in others if other.state in MEASURED]
         tried, rewards = self._experience(study, measured, options)
         under_way = [other for other in others if other.state not in MEASURED]
-        pending = self._rows([self._read(options, known_params(other)) for other in under_way])
+        begun = [self._read(options, known_params(other)) for other in under_way]
+        pending = self._rows(begun, options)
         dim = len(arms[0][1])
         rows = np.array([row for _, row in arms], dtype=np.float64)
         bounds = self._bandit.bounds(rows, _matrix(tried, dim), rewards, _matrix(pending, dim))
@@ -242,12 +244,18 @@ class SimMergeSampler(BaseSampler):
         }
 
     def _read(self, options: Mapping[str, list[Any]], params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is known of an arm, with choices in place of their numbers."""
-        return {
-            name: options[name][params[name]] if self._choices[name] is None else params[name]
-            for name in self._choices
-            if name in params
-        }
+        """Return what is known of an arm, with choices in place of their numbers.
+
+        A number that no choice has, as a user may queue it, says nothing.
+        """
+        found = {}
+        for name in (name for name in self._choices if name in params):
+            value, known = params[name], options[name]
+            if self._choices[name] is not None:
+                found[name] = value
+            elif isinstance(value, int | np.integer) and value < len(known):
+                found[name] = known[int(value)]
+        return found
 
     def _arms(
         self, options: Mapping[str, list[Any]], fixed: Arm
@@ -272,18 +280,29 @@ class SimMergeSampler(BaseSampler):
             rows += [list(row) for row in self._earlier[0]]
             rewards += [float(reward) for reward in self._earlier[1]]
         for trial in measured:
-            found = self._rows([self._read(options, trial.params)])
+            found = self._rows([self._read(options, trial.params)], options)
             reward = self._reward_of(study, trial)
             if found and np.isfinite(reward):
                 rows += found
                 rewards.append(reward)
         return rows, np.array(rewards)
 
-    def _rows(self, arms: Sequence[Arm]) -> list[Sequence[float]]:
+    def _rows(
+        self, arms: Sequence[Arm], options: Mapping[str, list[Any]]
+    ) -> list[Sequence[float]]:
         """Return the features of those arms that are known as a whole and have any."""
         whole = [arm for arm in arms if arm.keys() == self._choices.keys()]
-        rows = [self._features(arm) for arm in whole]
+        rows = [self._features_of(arm, options) for arm in whole]
         return [row for row in rows if row is not None]
+
+    def _features_of(self, arm: Arm, options: Mapping[str, list[Any]]) -> Sequence[float] | None:
+        """Return an arm's features; None for one of unknown choices that has none."""
+        try:
+            return self._features(arm)
+        except LookupError:
+            if all(value in options[name] for name, value in arm.items()):
+                raise
+            return None
 
     def _reward_of(self, study: Study, trial: FrozenTrial) -> float:
         if self._reward is not None:
@@ -296,42 +315,9 @@ class SimMergeSampler(BaseSampler):
     ) -> dict[str, BaseDistribution]:
         if self._weights is None:
             return {}
-        space = self._weights.infer_relative_search_space(_view(study, arm), trial)
+        space = self._weights.infer_relative_search_space(view(study, arm), trial)
         return {name: d for name, d in space.items() if name not in self._choices}
 
 
 def _matrix(rows: Sequence[Sequence[float]], dim: int) -> Array:
     return np.array(rows, dtype=np.float64).reshape(len(rows), dim)
-
-
-class _View:
-    """A study as the weights' sampler sees it: the trials of one arm."""
-
-    def __init__(self, study: Study, arm: Arm) -> None:
-        self._study, self._arm = study, arm
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        """Trials of the arm."""
-        return self.get_trials()
-
-    def get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
-        """Return trials of the arm."""
-        return self._of_arm(self._study.get_trials(*arguments, **options))
-
-    def _get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
-        return self._of_arm(self._study._get_trials(*arguments, **options))
-
-    def _of_arm(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        return [
-            trial
-            for trial in trials
-            if all(known_params(trial).get(k) == v for k, v in self._arm.items())
-        ]
-
-
-def _view(study: Study, arm: Arm) -> Study:
-    return cast(Study, _View(study, arm))

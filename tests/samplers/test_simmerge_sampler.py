@@ -152,6 +152,27 @@ def test_tasks_are_added_and_queued_while_the_study_runs() -> None:
     assert [t.value for t in study.trials[-3:]] == [1.0] * 3
 
 
+@pytest.mark.parametrize("queued", [{"operator": "brand new"}, {"operator": 9}])
+def test_a_queued_trial_of_an_unknown_choice_is_in_nobodys_way(queued: dict[str, Any]) -> None:
+    known = isinstance(queued["operator"], str)
+    choices = {"operator": OPERATORS if known else None}
+    table = {name: _one_hot({"operator": name}) for name in OPERATORS}
+    sampler = SimMergeSampler(choices, lambda arm: table[arm["operator"]], seed=0)
+    study = _study(sampler)
+    add_choices(study, "operator", OPERATORS)
+    study.ask().suggest_float("other", 0, 1)  # takes a number, as the one below does
+    study.enqueue_trial(queued)
+    waiting = study.get_trials()[-1]
+    trial = optuna.Trial(study, study._storage.create_new_trial(study._study_id))
+    number = (
+        OPERATORS.index(trial.suggest_categorical("operator", OPERATORS))
+        if known
+        else (trial.suggest_int("operator", 0, len(OPERATORS) - 1))
+    )
+    assert 0 <= number < len(OPERATORS)
+    assert study.get_trials()[waiting.number].state == TrialState.WAITING
+
+
 def test_arms_without_features_are_not_tried() -> None:
     def features(arm: Any) -> list[float] | None:
         return None if arm["operator"] == "ties" else _one_hot(arm)
