@@ -179,7 +179,9 @@ def merge(
 
 
 def spec_of(study: optuna.Study) -> StudySpec:
-    """Return the spec that a study was made with, in the storage where the study is.
+    """Return the spec that a study was made with, in the database where the study is.
+
+    A copy in memory, or in a journal, has the storage that its spec names.
 
     Raises:
         StudyError: If MergeFront did not make the study.
@@ -209,6 +211,11 @@ def _open(study: Source, storage: str | None) -> tuple[optuna.Study, StudySpec]:
 
 
 def _inputs(study: optuna.Study, spec: StudySpec) -> StudyInputs:
+    if connection.url_of(study) is None:
+        raise StudyError(
+            f"Validations and exports need a study in a database, but {study.study_name!r} is in "
+            f"{type(study._storage).__name__}. Name its spec, or copy it with `optuna.copy_study`."
+        )
     inputs = open_inputs(spec)
     check_same_study(study, inputs)
     return inputs

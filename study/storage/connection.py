@@ -148,10 +148,14 @@ def wait_for_storage(url: str, seconds: float) -> None:
         time.sleep(min(_POLL_SECONDS, seconds))
 
 
-def url_of(study: optuna.Study) -> str:
-    """Return the URL of the database that a study lies in, its password included."""
-    engine: Engine = study._storage._backend.engine  # type: ignore[attr-defined]
-    return engine.url.render_as_string(hide_password=False)
+def url_of(study: optuna.Study) -> str | None:
+    """Return the URL of the database that a study lies in, its password included.
+
+    None of a study in memory, or in a journal.
+    """
+    backend = getattr(study._storage, "_backend", None)
+    engine: Engine | None = getattr(backend, "engine", None)
+    return None if engine is None else engine.url.render_as_string(hide_password=False)
 
 
 def load_study(spec: StudySpec, storage: BaseStorage | None = None) -> optuna.Study:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 import mergefront
 from mergefront.errors import SpecError, StudyError
@@ -56,6 +57,25 @@ def test_the_front_of_a_study_that_we_did_not_make() -> None:
     assert len(front.trials) == 5
     with pytest.raises(StudyError, match="was not made by MergeFront"):
         mergefront.validate(study)
+
+
+@pytest.mark.parametrize("kind", ["memory", "journal"])
+def test_a_copy_outside_databases_can_be_read(finished: Path, tmp_path: Path, kind: str) -> None:
+    study = mergefront.load_study(finished)
+    storage: optuna.storages.BaseStorage = optuna.storages.InMemoryStorage()
+    if kind == "journal":
+        file = JournalFileBackend(str(tmp_path / "journal.log"))
+        storage = optuna.storages.JournalStorage(file)
+    optuna.copy_study(from_study_name="small", from_storage=study._storage, to_storage=storage)
+    copied = optuna.load_study(study_name="small", storage=storage)
+    assert mergefront.front(copied).hypervolume == mergefront.front(study).hypervolume
+    for refused in (
+        lambda: mergefront.validate(copied),
+        lambda: mergefront.export(copied, 1, tmp_path / "out"),
+    ):
+        with pytest.raises(StudyError, match=r"need a study in a database, but 'small' is in"):
+            refused()
+    assert not (tmp_path / "out").exists()
 
 
 def test_export_and_merge_write_the_same_model(finished: Path, tmp_path: Path) -> None:
