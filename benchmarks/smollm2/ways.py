@@ -5,7 +5,8 @@
 `searches.json` has them; `searches.py` adds what was finished on this machine. Two scores: the
 hypervolume (one reference point for all), and the selection regret of who picks, for each of 19
 preferences, the model whose believed utility is best: what is lacking to the best utility of any
-model measured in these searches, or of the merge that the pair was made for, as a share of it.
+model measured in these searches, a long one among them, or of the merge that the pair was made
+for, as a share of it.
 """
 
 import argparse
@@ -41,8 +42,9 @@ _COLORS = [
     "#CC79A7",
     "#555555",
     "#7B3F00",
+    "#56B4E9",
 ]
-_MARKERS = "oDxs^PvP*+"
+_MARKERS = "oDxs^PvP*+h"
 
 Array = NDArray[np.float64]
 
