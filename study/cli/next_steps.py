@@ -5,8 +5,6 @@ from pathlib import Path
 
 import typer
 
-from ..storage.urls import holds_secret
-
 
 def say_next(spec: Path, storage: str | None, steps: list[tuple[str, str]]) -> None:
     """Print commands to stderr, each with what it is for.
@@ -17,6 +15,8 @@ def say_next(spec: Path, storage: str | None, steps: list[tuple[str, str]]) -> N
             holds a password.
         steps: Command without SPEC, such as `front`, with options after it; and its purpose.
     """
+    from ..storage.urls import holds_secret
+
     is_shown = storage and not holds_secret(storage)
     given = f" --storage {shlex.quote(str(storage))}" if is_shown else ""
     lines = []

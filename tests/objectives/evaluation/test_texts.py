@@ -175,7 +175,7 @@ def test_texts_read_in_other_windows_are_read_again(
 
 
 @pytest.mark.parametrize("screen", [False, True])
-def test_a_merge_without_numbers_fails_by_its_constraint(
+def test_a_merge_without_numbers_fails(
     backend: TransformersBackend, task: Task, screen: bool
 ) -> None:
     asked = load_task(TaskSource("sums", {"search": QUESTIONS / "search.jsonl"}))
@@ -184,8 +184,11 @@ def test_a_merge_without_numbers_fails_by_its_constraint(
     metrics = [METRICS["tokens"]]  # a number, whatever a model says
     rules = (Sampling(4), (0.0, 1.0), [limit])
     objective = MergeObjective(backend, backend.plan, questions, metrics, *rules)
-    with pytest.raises(EvaluationError, match=r"'kl/base <= 0.1' is no number"):
+    with pytest.raises(EvaluationError, match="Weights must be finite"):
         objective.measure(backend.plan.uniform(math.nan), screen=screen)
+    found = [replace(_read(nats, 1), task="general") for nats in (1.0, math.nan)]
+    with pytest.raises(EvaluationError, match=r"'kl/base <= 0.1' is no number"):
+        objective._constraints(found)
 
 
 def test_questions_are_counted_without_texts(backend: TransformersBackend, task: Task) -> None:
