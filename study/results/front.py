@@ -64,13 +64,13 @@ def _front_trials(study: optuna.Study, denoised: Denoised) -> list[FrozenTrial]:
     if not denoised.trials:
         return []
     maximized = denoised.means * signs(study.directions)
-    allowed = _eligible(denoised).nonzero().flatten()
+    allowed = eligible(denoised).nonzero().flatten()
     keep = allowed[is_non_dominated(maximized[allowed])].tolist()
     keep.sort(key=lambda row: -float(maximized[row, 0]))
     return [_annotated(denoised, row, copy.deepcopy(denoised.trials[row])) for row in keep]
 
 
-def _eligible(denoised: Denoised) -> Tensor:
+def eligible(denoised: Denoised) -> Tensor:
     """Return which trials may be in a front: whole measurements that keep to the constraints.
 
     What was stopped early is known less well, and was clearly worse than something else.
@@ -99,7 +99,7 @@ class FrontReport:
         metric_names: One an objective.
         reference_point: One value an objective, in its own direction.
         anchors: Label of each parent -> metric -> measured value.
-        hypervolume: Of all denoised trials.
+        hypervolume: Of all denoised trials that may be in a front.
         hypervolume_uniform: Of the denoised parents and uniform merges alone.
         hypervolume_curve: Of the uniform curve: the same, and what is believed between them. None
             where there is no curve: fewer than two uniform merges, or several experts.
@@ -151,6 +151,12 @@ class FrontReport:
     def hypervolume_curve_interval(self) -> tuple[float, float] | None:
         """95 % of `hypervolume_curve`, by what is believed; None where there is no curve."""
         return None if self.adviser is None else curve_interval(self.adviser)
+
+    @property
+    def counted(self) -> Tensor:
+        """Believed values; the reference point, which adds no volume, for the ineligible."""
+        reference = torch.tensor(self.reference_point, dtype=torch.double)
+        return torch.where(eligible(self.denoised)[:, None], self.denoised.means, reference)
 
     @property
     def shown_hypervolume(self) -> str:
@@ -338,7 +344,7 @@ def _report(
         metric_names=names,
         reference_point=reference,
         anchors=anchors,
-        hypervolume=hypervolume(denoised.means[_eligible(denoised)], reference, study.directions),
+        hypervolume=hypervolume(denoised.means[eligible(denoised)], reference, study.directions),
         hypervolume_uniform=volumes[0],
         trials=front,
         knee=knee_of(adviser, front),

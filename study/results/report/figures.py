@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from ....objectives.evaluation.metric_table import metric_of
 from ....objectives.merging.settings import DENSITY, is_weight, with_arm
 from ...first_trials import is_uniform
-from ..front import FrontReport
+from ..front import FrontReport, eligible
 from ..indicators import hypervolume_history
 
 matplotlib.use("Agg")
@@ -58,17 +58,17 @@ def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
     if len(report.metric_names) == 1:
         return _plot_best(report)
     figure, axes = make_axes(8.0, 3.4)
-    means = report.denoised.means
-    numbers = range(1, len(means) + 1)
-    history = hypervolume_history(means, report.reference_point, study.directions)
+    counted = report.counted
+    numbers = range(1, len(counted) + 1)
+    history = hypervolume_history(counted, report.reference_point, study.directions)
     axes.step(numbers, history, where="post", color=FRONT, linewidth=1.8, label="all trials")
     axes.axhline(
         report.baseline, color=UNIFORM, linestyle="--", label=f"{report.baseline_name} alone"
     )
     n_seeds = sum(map(is_uniform, report.denoised.trials))
     axes.axvspan(0, n_seeds + 0.5, color="#f3f0e6", zorder=0)
-    axes.set_xlim(0, len(means) + 1)
-    axes.set_xlabel("COMPLETE trials (shaded: parents and uniform merges)")
+    axes.set_xlim(0, len(counted) + 1)
+    axes.set_xlabel("measured trials (shaded: parents and uniform merges)")
     axes.set_ylabel("hypervolume of denoised values")
     axes.legend(frameon=False, loc="lower right")
     return figure
@@ -77,12 +77,13 @@ def plot_hypervolume(report: FrontReport, study: optuna.Study) -> Figure:
 def _plot_best(report: FrontReport) -> Figure:
     figure, axes = make_axes(8.0, 3.4)
     values = report.denoised.means[:, 0].numpy()
-    follow = np.maximum if report.directions[0] == "maximize" else np.minimum
+    # These pass over nan: the best begins with the first that may be in a front.
+    follow = np.fmax if report.directions[0] == "maximize" else np.fmin
     numbers = range(1, len(values) + 1)
-    best = follow.accumulate(values)
+    best = follow.accumulate(np.where(eligible(report.denoised).numpy(), values, np.nan))
     axes.step(numbers, best, where="post", color=FRONT, linewidth=1.8, label="best so far")
     axes.plot(numbers, values, "o", color=OTHER, markersize=4, label="each trial")
-    axes.set_xlabel("COMPLETE trials")
+    axes.set_xlabel("measured trials")
     axes.set_ylabel(plain(axis_label(report.metric_names[0])), fontsize=8)
     axes.legend(frameon=False, loc="lower right")
     return figure

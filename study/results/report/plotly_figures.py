@@ -148,9 +148,9 @@ def _parents(report: FrontReport, x: int, y: int) -> go.Scatter:
 
 def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
     """Draw the hypervolume after each trial, by what is believed of the trials now."""
-    means = report.denoised.means
-    numbers = list(range(1, len(means) + 1))
-    history = hypervolume_history(means, report.reference_point, study.directions)
+    counted = report.counted
+    numbers = list(range(1, len(counted) + 1))
+    history = hypervolume_history(counted, report.reference_point, study.directions)
     line = {"color": FRONT, "shape": "hv"}
     figure = go.Figure(go.Scatter(x=numbers, y=history, line=line, name="all trials"))
     figure.add_hline(
@@ -163,7 +163,7 @@ def hypervolume_graph(report: FrontReport, study: optuna.Study) -> go.Figure:
             "Hypervolume of denoised values",
             "Area between front and reference point after each trial, by what is believed today.",
         ),
-        xaxis_title="COMPLETE trials",
+        xaxis_title="measured trials",
         yaxis_title="hypervolume",
         **_LAYOUT,
     )

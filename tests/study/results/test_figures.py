@@ -4,15 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from matplotlib.figure import Figure
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
 
 from mergefront import StudySpec
-from mergefront.study.results.front import FrontReport, front_report
+from mergefront.study.results.front import FrontReport, front_report, plain_report
 from mergefront.study.results.report.figures import plot_hypervolume, plot_weights
 from mergefront.study.results.report.front_figures import plot_front
-from mergefront.study.results.report.plotly_figures import front_graph
+from mergefront.study.results.report.plotly_figures import front_graph, hypervolume_graph
 from mergefront.study.storage.connection import load_study
 
 
@@ -117,3 +120,43 @@ def test_pictures_compare_with_the_uniform_curve_where_there_is_one(
     assert f"uniform curve: hypervolume {report.baseline:.3f}" in legends
     names = [trace.name for trace in front_graph(report).data]
     assert f"uniform curve: hypervolume {report.baseline:.3f}" in names
+
+
+STOPPED = 4
+
+
+def _limited(m: int) -> tuple[optuna.Study, FrontReport]:
+    """Return a study whose best values break a constraint or were stopped early, the first too."""
+    study = optuna.create_study(directions=["maximize"] * m)
+    for number, w in enumerate((0.9, 0.1, 0.3, 0.8, 0.45, 0.2, 0.4, 0.95)):
+        trial = create_trial(
+            state=TrialState.PRUNED if number == STOPPED else TrialState.COMPLETE,
+            values=[w, 1 - w * w][:m],
+            params={"layer_000": w},
+            distributions={"layer_000": FloatDistribution(0, 1)},
+            user_attrs={"standard_errors": [0.01] * m},
+            constraints={"limit": w - 0.5},
+        )
+        study.add_trial(trial)
+    return study, replace(plain_report(study), metric_names=["accuracy", "throughput"][:m])
+
+
+def test_the_hypervolume_counts_what_may_be_in_the_front() -> None:
+    study, report = _limited(2)
+    drawn = np.asarray(plot_hypervolume(report, study).axes[0].lines[0].get_ydata(), dtype=float)
+    (line,) = hypervolume_graph(report, study).data
+    assert list(line.y) == drawn.tolist()
+    assert len(drawn) == 8  # the stopped one, too, has a place
+    assert drawn[-1] == pytest.approx(report.hypervolume)
+    steps = np.diff(drawn, prepend=0.0)
+    assert [number for number in range(8) if steps[number] > 1e-9] == [1, 2, 5, 6]
+
+
+def test_the_best_so_far_is_one_that_may_be_taken() -> None:
+    study, report = _limited(1)
+    best = np.asarray(plot_hypervolume(report, study).axes[0].lines[0].get_ydata(), dtype=float)
+    believed = report.denoised.means[:, 0].numpy()
+    expected = [np.nan, *believed[[1, 2, 2, 2, 2, 6, 6]]]
+    np.testing.assert_array_equal(best, expected)
+    (line,) = hypervolume_graph(replace(report, reference_point=[0.0]), study).data
+    assert line.y == pytest.approx([0.0, *expected[1:]])
