@@ -218,6 +218,26 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
 
 
+def prompt(text: str, **options: Any) -> str:
+    """Ask for a line on stderr.
+
+    Args:
+        text: What is asked.
+        **options: Of `typer.prompt`.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+        typer.Abort: After Ctrl-D.
+    """
+    try:
+        return str(typer.prompt(text, err=True, **options))
+    except typer.Abort as abort:
+        # typer makes one of the two; what it was stays behind it.
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+
+
 def read_spec(path: Path, storage: str | None, trials: int | None = None) -> "StudySpec":
     """Read a spec and apply the command line's overrides."""
     from ..spec.study_spec import StudySpec

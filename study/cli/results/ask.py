@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....errors import EvaluationError, StudyError
-from ..app import RESULTS, SpecArgument, StorageOption, command, read_spec
+from ..app import RESULTS, SpecArgument, StorageOption, command, prompt, read_spec
 
 if TYPE_CHECKING:
     from ....objectives.evaluation import Completion, Sampling
@@ -153,7 +153,7 @@ def _lines() -> Iterator[str]:
     if sys.stdin.isatty():
         typer.echo(f"{_COMMANDS}; an empty line ends it.", err=True)
         try:
-            while line := typer.prompt("you", default="", show_default=False, err=True).strip():
+            while line := prompt("you", default="", show_default=False).strip():
                 yield line
         except typer.Abort:  # Ctrl-D
             typer.echo(err=True)

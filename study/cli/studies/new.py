@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....errors import SpecError
-from ..app import STUDY, command
+from ..app import STUDY, command, prompt
 from ..next_steps import say_next
 
 if TYPE_CHECKING:
@@ -121,4 +121,4 @@ def _ask(question: str) -> str:
         raise SpecError(
             "`mergefront new` needs BASE, EXPERT and `--task` where there is no terminal to ask."
         )
-    return str(typer.prompt(question, err=True))
+    return prompt(question)

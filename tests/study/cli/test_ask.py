@@ -129,3 +129,35 @@ def test_on_a_terminal_two_answers_stand_side_by_side(talkative: Path) -> None:
     os.close(main)
     (heads,) = [row for row in shown.decode().splitlines() if "trial 0 (" in row]
     assert "trial 1 (" in heads
+
+
+# What Python's `input` raises for a key, without a race against the terminal's modes.
+_PRESSED = """
+import builtins, sys
+def pressed(text: str = "") -> str:
+    raise {raised}
+builtins.input = pressed
+from mergefront.study.cli import app
+app(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        pytest.param("KeyboardInterrupt", 130, id="Ctrl-C"),
+        pytest.param("EOFError", 0, id="Ctrl-D"),
+    ],
+)
+def test_ctrl_c_stops_it_and_ctrl_d_ends_it(talkative: Path, raised: str, code: int) -> None:
+    import pty
+
+    main, terminal = pty.openpty()
+    line = [sys.executable, "-c", _PRESSED.format(raised=raised), "ask", str(talkative)]
+    done = subprocess.run(
+        [*line, "--trial", "0"], stdin=terminal, capture_output=True, text=True, timeout=60
+    )
+    os.close(terminal)
+    os.close(main)
+    assert done.returncode == code, done.stderr
+    assert ("Stopped." in done.stderr) is (code == 130)
