@@ -1,6 +1,7 @@
 """The pictures of a study. Every function returns a matplotlib figure."""
 
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -98,7 +99,7 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
     figure, axes = make_axes(max(8.0, 0.34 * len(names) + 2), 3.4)
     series = [("prior importance", importance, OTHER)] if importance else []
     for metric, row, colour in zip(
-        report.metric_names, report.denoised.relevance, PER_OBJECTIVE, strict=False
+        report.metric_names, report.denoised.relevance, cycle(PER_OBJECTIVE), strict=False
     ):
         largest = max(row.values(), default=1.0)
         label = plain(f"relevance: {metric}")
@@ -110,7 +111,9 @@ def plot_importance(report: FrontReport, importance: dict[str, float] | None) ->
     axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("relative to the largest")
-    axes.legend(frameon=False, ncols=len(series), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    # Three beside one another are as wide as the narrowest figure.
+    columns = min(3, len(series))
+    axes.legend(frameon=False, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

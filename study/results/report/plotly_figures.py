@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from itertools import cycle
 
 import optuna
 import plotly.graph_objects as go
@@ -178,7 +179,7 @@ def importance_graph(report: FrontReport, importance: dict[str, float] | None) -
         values = [importance.get(name, 0.0) for name in names]
         figure.add_bar(x=names, y=values, name="prior importance", marker={"color": OTHER})
     for metric, row, colour in zip(
-        report.metric_names, report.denoised.relevance, PER_OBJECTIVE, strict=False
+        report.metric_names, report.denoised.relevance, cycle(PER_OBJECTIVE), strict=False
     ):
         largest = max(row.values(), default=1.0)
         values = [row[name] / largest for name in names]

@@ -13,9 +13,13 @@ from optuna.trial import TrialState, create_trial
 
 from mergefront import StudySpec
 from mergefront.study.results.front import FrontReport, front_report, plain_report
-from mergefront.study.results.report.figures import plot_hypervolume, plot_weights
+from mergefront.study.results.report.figures import plot_hypervolume, plot_importance, plot_weights
 from mergefront.study.results.report.front_figures import plot_front
-from mergefront.study.results.report.plotly_figures import front_graph, hypervolume_graph
+from mergefront.study.results.report.plotly_figures import (
+    front_graph,
+    hypervolume_graph,
+    importance_graph,
+)
 from mergefront.study.storage.connection import load_study
 
 
@@ -77,6 +81,18 @@ def test_three_objectives_have_a_panel_for_each_pair(report: FrontReport) -> Non
     assert "2 of 3 objectives" in front_graph(three).layout.title.text
     front_lines = [line for line in figure.axes[0].lines if line.get_color() == "#0072B2"]
     assert {line.get_linestyle() for line in front_lines} == {"None"}
+
+
+def test_the_layers_show_every_objective(report: FrontReport) -> None:
+    names = ["accuracy", "tokens", "latency", "memory", "throughput"]
+    five = _with(report, [0, 1, 1, 1, 1], names)
+    relevance = [report.denoised.relevance[0]] * 5
+    five = replace(five, denoised=replace(five.denoised, relevance=relevance))
+    expected = [f"relevance: {name}" for name in names]
+    assert [trace.name for trace in importance_graph(five, None).data] == expected
+    legend = plot_importance(five, None).axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == expected
 
 
 def test_weights_beyond_the_parents_are_not_clipped(report: FrontReport) -> None:
