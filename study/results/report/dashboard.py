@@ -104,14 +104,21 @@ def only_for(application: Callable[..., Any], allowed: Collection[str]) -> Calla
     known = {name.lower() for name in names}
 
     def checked(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        host = environ.get("HTTP_HOST", "localhost")
-        name = (urlsplit(f"//{host}").hostname or "").lower()
+        name = _name_in(environ.get("HTTP_HOST", "localhost"))
         if name in known or _is_address(name):
             return application(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
         return [f"Not served under the name {name!r}; see --allow-host.\n".encode()]
 
     return checked
+
+
+def _name_in(host: str) -> str:
+    """Return the name in a `Host` header, without its port; all of a header that is malformed."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return host
 
 
 def _is_address(name: str) -> bool:

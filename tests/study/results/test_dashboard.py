@@ -123,6 +123,8 @@ def test_graphs_carry_the_front_reports_numbers(finished: Path, graph: str) -> N
         ("attacker.example:8080", "403 Forbidden"),
         ("127.0.0.1.attacker.example", "403 Forbidden"),
         ("", "403 Forbidden"),
+        ("[", "403 Forbidden"),
+        ("[::1", "403 Forbidden"),
     ],
 )
 def test_it_answers_under_names_of_its_own_alone(host: str | None, status: str) -> None:
