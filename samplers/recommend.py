@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from optuna import Study
 from torch import Tensor
 
@@ -90,10 +91,21 @@ def preference_weights(preferences: Iterable[Preference] | None, m: int) -> Tens
 def _row(preference: Preference, m: int) -> list[float]:
     told = np.asarray(preference, dtype=float)
     row = np.array([told, 1.0 - told]) if told.ndim == 0 and m == 2 else np.atleast_1d(told)
-    if row.shape != (m,) or not np.isfinite(row).all() or not (row > 0).all():
+    fits = row.shape == (m,) and np.isfinite(row).all() and (row > 0).all()
+    weights = _of_one(row) if fits else []
+    # Beside one of 1e300, one of 1e-300 rounds to none.
+    if not weights or min(weights) == 0:
         raise ValueError(
             f"A preference must be {m} positive weights, one an objective"
             f"{', or a number between 0 and 1' if m == 2 else ''}, but got {preference}."
         )
-    weights: list[float] = (row / row.sum()).tolist()
+    return weights
+
+
+def _of_one(row: NDArray[np.float64]) -> list[float]:
+    """Return weights that sum to one, also of such whose sum is no number any more."""
+    with np.errstate(over="ignore"):
+        total = row.sum()
+    scaled = row if np.isfinite(total) else row / row.max()
+    weights: list[float] = (scaled / scaled.sum()).tolist()
     return weights

@@ -98,7 +98,16 @@ def test_export_wants_one_thing(finished: Path, tmp_path: Path, options: list[ob
 def test_preferences_of_the_command_line() -> None:
     assert parse_preference("0.25", 2) == [0.25, 0.75]
     assert parse_preference("1,2,1", 3) == [0.25, 0.5, 0.25]
-    for wrong, m in (("2", 2), ("0.5", 3), ("a", 2), ("1,-1", 2), ("", 2)):
+    assert parse_preference("1e308,1e308", 2) == [0.5, 0.5]
+    assert parse_preference("1e308,5e307,5e307", 3) == [0.5, 0.25, 0.25]
+    for wrong, m in (
+        ("2", 2),
+        ("0.5", 3),
+        ("a", 2),
+        ("1,-1", 2),
+        ("", 2),
+        ("1e300,1e-300", 2),
+    ):
         with pytest.raises(SpecError, match="--preference"):
             parse_preference(wrong, m)
 
