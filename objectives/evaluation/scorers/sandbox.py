@@ -2,8 +2,8 @@
 
 Run as a file, isolated, with nothing of ours imported. Before the program starts, the kernel is
 told to refuse this process everything that leaves it: sockets, files opened for writing,
-deletions, signals to others, processes of its own (seccomp, Linux on x86-64 and AArch64). Without
-that nothing is run.
+deletions, signals to others and their limits, processes of its own (seccomp, Linux on x86-64 and
+AArch64). Without that nothing is run.
 """
 
 import ctypes
@@ -41,6 +41,8 @@ _FORKS: dict[str, list[int]] = {"x86_64": [57, 58], "aarch64": []}
 _CLONE, _THREAD = {"x86_64": 56, "aarch64": 220}, 0x10000
 # Its flags are in memory, where the filter cannot look. Told that there is none, libc clones.
 _CLONE3, _NO_SUCH = 435, 0x00050000 | 38
+# Limits: of this process, which is number 0 for itself; another number may be the worker's.
+_LIMITS = {"x86_64": 302, "aarch64": 261}
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _OPEN = {"x86_64": [(2, 1), (257, 2)], "aarch64": [(56, 2)]}  # open(2)s and where their flags are
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -59,6 +61,15 @@ def _rules(machine: str) -> list[tuple[int, int, int, int]]:
         (_EQUAL, 0, 4, _CLONE[machine]),
         (_LOAD, 0, 0, 16),
         (_ANY_BIT, 1, 0, _THREAD),
+        (_RETURN, 0, 0, _DENY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+    rules += [
+        (_EQUAL, 0, 6, _LIMITS[machine]),
+        (_LOAD, 0, 0, 16),
+        (_EQUAL, 0, 2, 0),
+        (_LOAD, 0, 0, 20),
+        (_EQUAL, 1, 0, 0),
         (_RETURN, 0, 0, _DENY),
         (_RETURN, 0, 0, _ALLOW),
     ]

@@ -129,6 +129,7 @@ def test_programs_are_run_against_tests() -> None:
         "import subprocess; subprocess.run(['touch', PATH + 'n'], check=True)",
         "import os; os.fork()",
         "import os; os.posix_spawn('/bin/true', ['true'], {})",
+        "import os, resource as r; r.prlimit(os.getppid(), r.RLIMIT_CORE)",
     ],
 )
 def test_a_program_reaches_nothing_outside(tmp_path: Path, body: str) -> None:
@@ -164,6 +165,12 @@ def test_programs_have_limits_of_time() -> None:
     assert not passes_tests("while True: pass", "", seconds=1)
     assert not passes_tests("import time; time.sleep(100)", "", patience=2.0)
     assert time.monotonic() - start < 60
+
+
+def test_programs_may_read_and_lower_their_own_limits() -> None:
+    own = "import resource as r\nsoft, hard = r.getrlimit(r.RLIMIT_CPU)\n"
+    assert passes_tests(own + "r.setrlimit(r.RLIMIT_CPU, (soft - 1, hard))", "")
+    assert passes_tests(own + "r.prlimit(0, r.RLIMIT_CPU, (soft - 1, hard))", "")
 
 
 def test_programs_have_threads_and_no_processes() -> None:
