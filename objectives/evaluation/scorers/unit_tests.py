@@ -4,15 +4,20 @@ import contextlib
 import os
 import re
 import secrets
+import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import IO
 
 from ....errors import EvaluationError
 
 _SANDBOX = Path(__file__).with_name("sandbox.py")
 _SECONDS, _PATIENCE, _MEMORY = 10, 60.0, 1 << 30
+# Bytes that are read of what a program says, and of why it was not run.
+_WORD, _REASON = 64, 400
 # Answers use names of annotations that their prompt imports.
 _OPENING = "from typing import *\n"
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", flags=re.DOTALL)
@@ -39,21 +44,7 @@ def passes_tests(
     blocks = _FENCE.findall(answer)
     word = secrets.token_hex(16)
     program = f"{word}\n{_OPENING}{blocks[-1] if blocks else answer}\n\n{reference}\n"
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-B", str(_SANDBOX), str(seconds), str(_MEMORY)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
-        cwd="/",
-        start_new_session=True,
-    )
-    try:
-        said, errors = process.communicate(program.encode("utf-8", "replace"), patience)
-    except subprocess.TimeoutExpired:
-        said, errors = b"", b""
-    finally:
-        _end(process)
+    said, errors = _run(program.encode("utf-8", "replace"), seconds, patience)
     if errors.startswith(b"no sandbox"):
         raise EvaluationError(
             "The scorer 'unit_tests' runs programs of models in a sandbox or not at all, but "
@@ -62,11 +53,44 @@ def passes_tests(
     return said == word.encode()
 
 
+def _run(program: bytes, seconds: int, patience: float) -> tuple[bytes, bytes]:
+    """Return what a program says, and why it was not run, if so."""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-B", str(_SANDBOX), str(seconds), str(_MEMORY)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": os.defpath, "OMP_NUM_THREADS": "1"},
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stderr is not None
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(program)
+            said = _said(process.stdout, time.monotonic() + patience)
+        finally:
+            _end(process)
+        return said, process.stderr.read(_REASON)
+
+
+def _said(pipe: IO[bytes], deadline: float) -> bytes:
+    """Return what a program says until it ends, or says more than the word; nothing if late."""
+    said, poll = b"", select.poll()
+    poll.register(pipe, select.POLLIN)
+    while len(said) <= _WORD:
+        if not poll.poll(1000 * max(0.0, deadline - time.monotonic())):
+            return b""
+        part = os.read(pipe.fileno(), _WORD)
+        if not part:
+            break
+        said += part
+    return said
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """End a program and all that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()

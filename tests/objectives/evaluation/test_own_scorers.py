@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,17 @@ def test_programs_have_limits_of_time() -> None:
     assert not passes_tests("while True: pass", "", seconds=1)
     assert not passes_tests("import time; time.sleep(100)", "", patience=2.0)
     assert time.monotonic() - start < 60
+
+
+def test_what_programs_say_is_no_verdict_and_not_collected() -> None:
+    said = (
+        "import os\nfor place in range(3, 9):\n    try: os.write(place, {})\n    except OSError: 0"
+    )
+    assert not passes_tests(said.format("b'no sandbox: there is none'"), "")
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert not passes_tests(said.format("b'x' * 65536 * 4000"), "", seconds=1)
+    assert time.monotonic() - start < 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 def test_programs_may_read_and_lower_their_own_limits() -> None:
