@@ -36,6 +36,12 @@ _OTHERS = {
         *(427, 434, 438),
     ],
 }
+# Shared memory, semaphores, queues of messages and keys: the kernel keeps them when a process
+# ends, and finds those of others by numbers that can be guessed.
+_KEPT = {
+    "x86_64": [29, 30, 31, *range(64, 72), 220, 240, 241, 248, 249, 250],
+    "aarch64": [180, 181, *range(186, 198), 217, 218, 219],
+}
 # How processes are made; `clone` makes threads too, which is in its flags.
 _FORKS: dict[str, list[int]] = {"x86_64": [57, 58], "aarch64": []}
 _CLONE, _THREAD = {"x86_64": 56, "aarch64": 220}, 0x10000
@@ -54,7 +60,8 @@ def _rules(machine: str) -> list[tuple[int, int, int, int]]:
     """Return the filter: (operation, skip if true, skip if false, operand)."""
     rules = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, _ARCHITECTURE[machine]), (_RETURN, 0, 0, _KILL)]
     rules += [(_LOAD, 0, 0, 0), (_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
-    for number in _SOCKETS[machine] + _FILES[machine] + _OTHERS[machine] + _FORKS[machine]:
+    refused = (_SOCKETS, _FILES, _OTHERS, _KEPT, _FORKS)
+    for number in (number for numbers in refused for number in numbers[machine]):
         rules += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _DENY)]
     rules += [(_EQUAL, 0, 1, _CLONE3), (_RETURN, 0, 0, _NO_SUCH)]
     rules += [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import resource
 import time
 from dataclasses import replace
@@ -142,6 +143,28 @@ def test_a_program_reaches_nothing_outside(tmp_path: Path, body: str) -> None:
     assert os.listdir(tmp_path) == ["mine"]
     caught = f"try:\n    {program}\nexcept Exception:\n    pass"
     assert passes_tests(caught, "")  # refused, not killed
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "shmget(KEY, 1, 0o600)",
+        "semget(KEY, 1, 0o600)",
+        "msgget(KEY, 0o600)",
+        "shmat(0, None, 0)",
+        "msgctl(0, 2, None)",
+        "mq_open(b'/none-of-this-name', 0)",
+        "mq_unlink(b'/none-of-this-name')",
+        "syscall(KEYS, 4, 0, 0, 0, 0)",
+    ],
+)
+def test_a_program_reaches_nothing_that_the_kernel_keeps(call: str) -> None:
+    """No number of these exists: without the sandbox the call fails by another error."""
+    keys = {"x86_64": 250, "aarch64": 219}[platform.machine()]
+    call = call.replace("KEYS", str(keys)).replace("KEY", "0x7a11ce")
+    libc = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    # libc says 13 where the kernel refuses to remove a queue.
+    assert passes_tests(libc, f"assert libc.{call} == -1 and ctypes.get_errno() in (1, 13)")
 
 
 @pytest.mark.parametrize(
