@@ -2,17 +2,18 @@
 
 import contextlib
 import os
-import re
 import secrets
 import select
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import IO
 
 from ....errors import EvaluationError
+from .fences import blocks
 
 _SANDBOX = Path(__file__).with_name("sandbox.py")
 _SECONDS, _PATIENCE, _MEMORY = 10, 60.0, 1 << 30
@@ -20,7 +21,7 @@ _SECONDS, _PATIENCE, _MEMORY = 10, 60.0, 1 << 30
 _WORD, _REASON = 64, 400
 # Answers use names of annotations that their prompt imports.
 _OPENING = "from typing import *\n"
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", flags=re.DOTALL)
+_LANGUAGES = ("", "python", "py", "python3", "py3")
 
 
 def passes_tests(
@@ -28,9 +29,9 @@ def passes_tests(
 ) -> bool:
     """Whether the program in an answer runs through the tests, the reference, without an error.
 
-    The program is the answer's last block of code that Markdown fences, or all of it. It runs in a
-    process without network, that can write no file, start no process and signal none, with limits
-    of time and memory. Ending early counts as failing.
+    The program is the answer's last block that Markdown fences as Python, or as no language, or
+    all of the answer. It runs in a process without network, that can write no file, start no
+    process and signal none, with limits of time and memory. Ending early counts as failing.
 
     Args:
         answer: Of the model.
@@ -41,9 +42,8 @@ def passes_tests(
     Raises:
         EvaluationError: If this machine cannot confine a program.
     """
-    blocks = _FENCE.findall(answer)
     word = secrets.token_hex(16)
-    program = f"{word}\n{_OPENING}{blocks[-1] if blocks else answer}\n\n{reference}\n"
+    program = f"{word}\n{_OPENING}{_program(answer)}\n\n{reference}\n"
     said, errors = _run(program.encode("utf-8", "replace"), seconds, patience)
     if errors.startswith(b"no sandbox"):
         raise EvaluationError(
@@ -51,6 +51,14 @@ def passes_tests(
             f"there is {errors.decode()}."
         )
     return said == word.encode()
+
+
+def _program(answer: str) -> str:
+    found = blocks(answer, _LANGUAGES)
+    if not found:
+        return answer
+    indented = found[-1].lstrip("\n")[:1] in (" ", "\t")  # as in a list
+    return textwrap.dedent(found[-1]) if indented else found[-1]
 
 
 def _run(program: bytes, seconds: int, patience: float) -> tuple[bytes, bytes]:

@@ -19,6 +19,7 @@ from mergefront.objectives.evaluation.scorers import (
     passes_tests,
     regex,
 )
+from mergefront.objectives.evaluation.scorers.fences import blocks
 from mergefront.study.spec import load_inputs
 from small_study import write_spec
 
@@ -114,6 +115,53 @@ def test_programs_are_run_against_tests() -> None:
     assert passes_tests("def f(x):\n    return x**2", TESTS)
     assert not passes_tests("def f(x):\n    return x", TESTS)
     assert not passes_tests("not Python at all", TESTS)
+
+
+CODE = "def f(x):\n    return x * x\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"```Python\n{CODE}```\nIt squares.",
+        f"```python3\n{CODE}```\nIt squares.",
+        f'```py title="f.py"\n{CODE}```\nIt squares.',
+        f"~~~python\n{CODE}~~~\nIt squares.",
+        f"````python\n{CODE}````\nIt squares.",
+        f"```python\n{CODE}```\nIt squares.".replace("\n", "\r\n"),
+        f"First:\n```bash\npip install x\n```\nThen:\n```python\n{CODE}```\nIt squares.",
+        f"```python\n{CODE}```\nIt prints:\n```text\n4\n```\n",
+        f"```\n{CODE}```\n```console\n$ python\n```\n",
+        "1. Square it:\n   ```python\n   def f(x):\n\n       return x * x\n   ```\n2. Done.",
+        "- ```python\n  def f(x):\n    return x * x\n  ```\nDone.",
+        f"So: ```python\n{CODE}```\nUse ```f``` then.",
+        f"```python\n{CODE.rstrip()}```\nDone.\n```bash\nls\n```",
+        f"```python\n{CODE}",
+        f"```python\n{CODE.rstrip()}``` It squares.",
+        f"```python\n{CODE}```\n```\n",
+        "```python\ndef f(x):\n    '''Square.\n\n    ```\n    f(2)\n    ```\n    '''\n"
+        "    return x * x\n```\nDone.",
+        "```python\ndef f(x):\n    # like ```x * x```\n    return x * x\n```\nDone.",
+    ],
+)
+def test_programs_are_found_between_fences(answer: str) -> None:
+    assert passes_tests(answer, TESTS)
+
+
+def test_the_last_program_counts() -> None:
+    wrong = "```python\ndef f(x): return 0\n```\n"
+    assert passes_tests(f"{wrong}Better:\n```python\n{CODE}```\n", TESTS)
+    assert not passes_tests(f"```python\n{CODE}```\nBetter:\n{wrong}", TESTS)
+    assert not passes_tests(f"```java\n{CODE}```\n", TESTS)
+
+
+@pytest.mark.parametrize(
+    "part", ["```", "```\n", "``` ", "~~~`\n", "`" * 99 + "\n", " \n```a ```"]
+)
+def test_a_huge_answer_of_fences_takes_no_time(part: str) -> None:
+    start = time.process_time()
+    blocks(part * (3_000_000 // len(part)), ["", "a"])
+    assert time.process_time() - start < 8
 
 
 @pytest.mark.parametrize(
