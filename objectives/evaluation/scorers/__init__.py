@@ -12,6 +12,7 @@ from ....errors import MissingExtraError, SpecError
 from . import patterns
 from .deadline import ScoringProcess
 from .exact_match import Scorer, exact_match
+from .fences import blocks
 from .math import check_installed, math_equal
 from .patterns import choice_letter, last_number
 from .schemas import check_schema
@@ -24,8 +25,12 @@ def regex(answer: str, reference: str) -> bool:
 
 
 def json_schema(answer: str, reference: str) -> bool:
-    """Whether an answer is JSON that keeps to the reference, a JSON Schema."""
-    return bool(_process("fits_schema")(answer, reference))
+    """Whether an answer is JSON that keeps to the reference, a JSON Schema.
+
+    Its first block that Markdown fences as JSON, or as no language, is taken for the answer.
+    """
+    fenced = blocks(answer, ("", "json"))
+    return bool(_process("fits_schema")(fenced[0] if fenced else answer, reference))
 
 
 @functools.cache

@@ -72,15 +72,11 @@ def matches(answer: str, reference: str) -> bool:
 
 
 def fits_schema(answer: str, reference: str) -> bool:
-    """Whether an answer is JSON that keeps to the reference, a JSON Schema.
-
-    A fence of Markdown around it does not count.
-    """
+    """Whether an answer is JSON, and nothing else, that keeps to the reference, a JSON Schema."""
     import jsonschema
 
-    fenced = re.search(r"```(?:json)?\n(.*?)```", answer, flags=re.DOTALL)
     try:
-        content = json.loads(fenced.group(1) if fenced else answer)
+        content = json.loads(answer)
         schema = json.loads(reference)
         jsonschema.validators.validator_for(schema)(schema).validate(content)
     except (ValueError, ArithmeticError, RecursionError, jsonschema.ValidationError):

@@ -106,6 +106,26 @@ def test_patterns_and_schemas() -> None:
     assert not json_schema("a", schema)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '```JSON\n{"a": 1}\n```\nDone.',
+        'Here:\r\n```json\r\n{"a": 1}\r\n```\r\nDone.',
+        '```bash\nls\n```\n```json\n{"a": 1}\n```\nDone.',
+        '```json\n{"a": "```py\\nx```"}\n```\nDone.',
+        '```json\n{"a": "x```",\n"b": "```y"}\n```\n',
+        '1. So:\n   ```json\n   {"a": 1}\n   ```\n',
+        '~~~json\n{"a": 1}\n~~~\n```text\nb\n```',
+        '```json\n{"a": 1}```',
+        '{"a": "```json",\n"b": "```"}',
+    ],
+)
+def test_json_is_found_between_fences(answer: str) -> None:
+    schema = json.dumps({"type": "object", "required": ["a"]})
+    assert json_schema(answer, schema)
+    assert not json_schema(answer.replace('"a"', '"c"'), schema)
+
+
 TESTS = "assert f(2) == 4\nassert f(3) == 9"
 
 
