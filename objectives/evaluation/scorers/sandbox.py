@@ -12,6 +12,7 @@ import platform
 import resource
 import struct
 import sys
+import types
 
 # System calls that are refused, by machine: (audit architecture, numbers, open's number).
 _SOCKETS = {"x86_64": [41, 42, 43, 49, 53], "aarch64": [198, 199, 200, 202, 203]}
@@ -108,9 +109,23 @@ def confine() -> None:
         raise OSError(ctypes.get_errno(), "the kernel refuses to confine programs")
 
 
+def _run(program: bytes, tests: bytes) -> None:
+    """Run a program as a module that is imported, then its tests in it as a script's."""
+    codes = [compile(text, "answer", "exec") for text in (program, tests)]
+    module = types.ModuleType("answer")
+    # There what is defined in it is looked up, by dataclasses for one.
+    sys.modules["answer"] = sys.modules["__main__"] = module
+    names = module.__dict__
+    exec("from typing import *", names)  # answers use names of annotations that prompts import
+    exec(codes[0], names)
+    names["__name__"] = "__main__"
+    exec(codes[1], names)
+
+
 def main(seconds: int, memory: int) -> None:
-    """Run the program."""
-    word, _, program = sys.stdin.buffer.read().partition(b"\n")
+    """Run the program and its tests: stdin is a word, the program, the word again, the tests."""
+    word, _, given = sys.stdin.buffer.read().partition(b"\n")
+    program, _, tests = given.partition(b"\n" + word + b"\n")
     out, errors = os.dup(1), os.dup(2)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
@@ -130,7 +145,7 @@ def main(seconds: int, memory: int) -> None:
         os._exit(3)
     os.close(errors)  # what a program said there would be taken for ours
     try:
-        exec(compile(program, "answer", "exec"), {"__name__": "__main__"})
+        _run(program, tests)
     except BaseException:
         os._exit(1)
     os.write(out, word)

@@ -19,8 +19,6 @@ _SANDBOX = Path(__file__).with_name("sandbox.py")
 _SECONDS, _PATIENCE, _MEMORY = 10, 60.0, 1 << 30
 # Bytes that are read of what a program says, and of why it was not run.
 _WORD, _REASON = 64, 400
-# Answers use names of annotations that their prompt imports.
-_OPENING = "from typing import *\n"
 _LANGUAGES = ("", "python", "py", "python3", "py3")
 
 
@@ -43,7 +41,7 @@ def passes_tests(
         EvaluationError: If this machine cannot confine a program.
     """
     word = secrets.token_hex(16)
-    program = f"{word}\n{_OPENING}{_program(answer)}\n\n{reference}\n"
+    program = f"{word}\n{_program(answer)}\n{word}\n{reference}\n"
     said, errors = _run(program.encode("utf-8", "replace"), seconds, patience)
     if errors.startswith(b"no sandbox"):
         raise EvaluationError(

@@ -168,6 +168,31 @@ def test_programs_are_found_between_fences(answer: str) -> None:
     assert passes_tests(answer, TESTS)
 
 
+@pytest.mark.parametrize(
+    "program",
+    [
+        f"from __future__ import annotations\n{CODE}",
+        f'"""Squares."""\nfrom __future__ import annotations\n{CODE}',
+        f"{CODE}if __name__ == '__main__':\n    import unittest\n    unittest.main()",
+        f"{CODE}if __name__ == '__main__':\n    print(f(int(input())))",
+        "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\n"
+        f"class A:\n    x: ClassVar[int]\n{CODE}assert not dataclasses.fields(A)",
+        f"import pickle\nclass A: pass\n{CODE}pickle.loads(pickle.dumps(A()))",
+    ],
+)
+def test_programs_are_imported_before_their_tests(program: str) -> None:
+    assert passes_tests(program, TESTS)
+
+
+def test_tests_are_run_as_a_scripts() -> None:
+    guarded = "if __name__ == '__main__':\n    " + TESTS.replace("\n", "\n    ")
+    assert passes_tests(CODE, guarded)
+    assert not passes_tests("def f(x): return x", guarded)
+    assert not passes_tests(f"{CODE}text = '''", f"{TESTS}\n''''''")
+    lookup = "import pickle\nclass B: pass\npickle.loads(pickle.dumps([A(), B()]))"
+    assert passes_tests("class A: pass", lookup)
+
+
 def test_the_last_program_counts() -> None:
     wrong = "```python\ndef f(x): return 0\n```\n"
     assert passes_tests(f"{wrong}Better:\n```python\n{CODE}```\n", TESTS)
