@@ -144,6 +144,7 @@ def _scores(name: str, way: str, n: int) -> tuple[float, float]:
         if way != "importance":
             # One standard deviation of random merges is one of the standardized objective.
             unit = (effects**2 + variances).sum(axis=0) / 12
+            unit = unit.clip(1e-12)  # probes that tell nothing expect nothing
             told = (effects / np.sqrt(unit), variances / unit)
             hints = tuple(
                 (Effects(torch.from_numpy(m), torch.from_numpy(v)),)
