@@ -17,7 +17,7 @@ from ..objectives.checkpoints.tensors import PaddedCheckpoint
 from ..objectives.checkpoints.tokenizers import has_tokenizer, load_tokenizer, rules_of
 from ..objectives.evaluation import SPLITS
 from ..objectives.evaluation.backends.chat import Chat, check_length
-from ..objectives.evaluation.backends.likelihood import windows
+from ..objectives.evaluation.backends.likelihood import opening_token, windows
 from ..objectives.evaluation.backends.vllm_memory import longest_read
 from ..objectives.evaluation.metric_table import split_name
 from .first_trials import first_trials
@@ -37,7 +37,8 @@ def check_ready(inputs: StudyInputs) -> None:
             criterion names a model that there is not, `memory` is an objective and the same for
             all candidates, a budget of tokens would never be used, there are too few texts to
             screen by, or vLLM would cut a compared text.
-        EvaluationError: If a prompt and its answer do not fit the model's positions.
+        EvaluationError: If a prompt and its answer do not fit the model's positions, or texts are
+            read and no token opens them.
     """
     # One of several may be the base: SimMerge merges a model with its own ancestor.
     if all(is_same_model(inputs.base, expert) for expert in inputs.experts):
@@ -161,6 +162,8 @@ def _check_prompts(inputs: StudyInputs) -> None:
     chat = Chat.of(inputs.models)
     limit = _limit(inputs)
     default = inputs.sampling
+    if any(task.kind != "generated" for task in inputs.tasks):
+        opening_token(chat.tokenizer)
     for split in SPLITS:
         for asked in questions_of(inputs.tasks, split):
             if asked.kind != "generated":

@@ -23,6 +23,7 @@ from .first_trials import first_trials
 from .importance import check_importance, compute_importance
 from .opening import with_stored_blocks
 from .readiness import check_ready
+from .spec.dialogue import CUT
 from .spec.inputs import StudyInputs
 from .spec.study_spec import StudySpec
 from .storage.connection import (
@@ -219,10 +220,12 @@ def check_same_settings(
 def _unsaid(inputs: StudyInputs) -> dict[str, object]:
     """Return what studies of earlier versions do not say: they obeyed the base's stop tokens.
 
-    What length they read texts in is taken to be the one they are asked for.
+    What length they read texts in, and what answers were that were cut, is taken to be what they
+    are asked for.
     """
     return {
         **inputs.text_lengths(),
+        CUT: inputs.settings_print()[CUT],
         "models.config": config_hash(inputs.base.directory),
         "models.stop_tokens": sorted(stop_tokens(inputs.base.directory)),
     }

@@ -84,10 +84,9 @@ def _hidden_states(
 
     handles = [module.register_forward_hook(keep(place)) for place, module in _places(model)]
     for batch in batches:
-        inputs = chat.tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(model.device)
-        mask = inputs.attention_mask
+        ids, mask = (part.to(model.device) for part in chat.padded(batch))
         with torch.inference_mode():
-            output = model.base_model(**inputs)
+            output = model.base_model(input_ids=ids, attention_mask=mask)
         found.setdefault("head", []).append(_pooled(output[0], mask, pooling))
     for handle in handles:
         handle.remove()

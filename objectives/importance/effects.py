@@ -99,9 +99,9 @@ class _Asked:
 
     def _first_tokens(self, batch: list[list[int]]) -> Tensor:
         # Padded on the left: the last position is every prompt's.
-        inputs = self._chat.tokenizer.pad({"input_ids": batch}, return_tensors="pt")
+        ids, mask = (part.to(self._model.device) for part in self._chat.padded(batch))
         with torch.inference_mode():
-            output = self._model(**inputs.to(self._model.device), logits_to_keep=1)
+            output = self._model(input_ids=ids, attention_mask=mask, logits_to_keep=1)
         distribution: Tensor = output.logits[:, -1].float().softmax(dim=-1).cpu()
         return distribution
 

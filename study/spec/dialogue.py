@@ -17,6 +17,9 @@ from .evaluation import TaskSection
 from .sampling import JudgeSection
 from .study_spec import StudySpec
 
+# Where a fingerprint says what `cut_is_reasoning` found.
+CUT = "evaluation.cut_is_reasoning"
+
 
 def stop_tokens_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> tuple[int, ...]:
     """Return the ids that end an answer.
@@ -42,6 +45,15 @@ def stop_tokens_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> tuple[int,
             "`models.stop_tokens`, e.g. ['<|im_end|>']."
         )
     return tuple(sorted(found))
+
+
+def cut_is_reasoning(spec: StudySpec, parents: Sequence[Checkpoint]) -> bool:
+    """Whether answers that are cut without a marker are reasoning, by the parents' templates.
+
+    No hash of the base tells it: an expert's template may be the one that has the markers.
+    """
+    settings = spec.evaluation.reasoning.settings
+    return settings.cut_is_reasoning(parent.directory for parent in parents)
 
 
 def chat_template_of(spec: StudySpec, parents: Sequence[Checkpoint]) -> str | None:

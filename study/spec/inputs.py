@@ -44,7 +44,14 @@ from ...objectives.merging import (
 from ...objectives.merging.precision import FORMATS
 from ...objectives.merging.settings import arm_name
 from .base import near_hint
-from .dialogue import chat_template_of, check_chat, load_task_of, stop_tokens_of
+from .dialogue import (
+    CUT,
+    chat_template_of,
+    check_chat,
+    cut_is_reasoning,
+    load_task_of,
+    stop_tokens_of,
+)
 from .hashing import cached_hash, versions
 from .sampling import greedy_warning, parents, resolved, shown
 from .study_spec import StudySpec
@@ -177,6 +184,7 @@ class StudyInputs:
             "evaluation.backend": evaluation.backend,
             "evaluation.tasks": {task.name: task.content_hash() for task in self.tasks},
             "evaluation.max_new_tokens": evaluation.max_new_tokens,
+            CUT: cut_is_reasoning(self.spec, (self.base, *self.experts)),
             **self._rules(),
             **self.text_lengths(),
             # What was promised before the run stays what was promised.
@@ -293,8 +301,11 @@ class StudyInputs:
             "evaluation.backend",
             "evaluation.reasoning",
             "evaluation.chat",
+            CUT,
         )
         fields = {key: value for key, value in self.fingerprint().items() if key.startswith(own)}
+        if fields[CUT] == cut_is_reasoning(self.spec, [self.base]):
+            del fields[CUT]  # what else is here tells it
         fields["versions"] = versions()
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

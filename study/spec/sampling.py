@@ -108,12 +108,9 @@ class SamplingSection(Section):
         sampling, usual = replace(default, **self.given), Sampling(1)
         if sampling.is_random:
             return sampling
-        idle = [n for n in ("top_p", "top_k", "min_p", "repeats") if n in self.given]
-        if (
-            idle
-            and self.temperature is None
-            and self.given[idle[0]] != getattr(Sampling(1), idle[0])
-        ):
+        asked = ("top_p", "top_k", "min_p", "repeats")
+        idle = [n for n in asked if n in self.given and self.given[n] != getattr(usual, n)]
+        if idle and self.temperature is None:
             raise SpecError(
                 f"evaluation.sampling.{idle[0]} needs a temperature above 0: greedy answers to a "
                 "question are all one. Add `temperature`, or `from: generation_config`."

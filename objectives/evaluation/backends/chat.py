@@ -8,6 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ....errors import EvaluationError
 from ...checkpoints.configs import stop_tokens as stop_tokens_of
 from ...checkpoints.tokenizers import broken, dateless, load_tokenizer, variables_of
@@ -47,8 +50,6 @@ class Chat:
         chat: ChatSettings | None = None,
     ) -> None:
         self.tokenizer: Any = load_tokenizer(directory)
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
         if template is not None:
             self.tokenizer.chat_template = template
         own = self.tokenizer.chat_template
@@ -144,14 +145,32 @@ class Chat:
             first["content"] = f"{system}\n\n{rest.pop(0)['content']}"
         return [first, *rest]
 
+    @property
+    def filler(self) -> int:
+        """Id of what stands before a shorter prompt and behind a finished answer."""
+        named = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        known = [int(one) for one in named if one is not None]
+        return known[0] if known else min(self.stop_tokens)
+
+    def padded(self, rendered: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return prompts that end together, and the mask of their tokens."""
+        width = max(map(len, rendered))
+        rows = [(width - len(prompt), list(prompt)) for prompt in rendered]
+        ids = torch.tensor([[self.filler] * gap + prompt for gap, prompt in rows])
+        return ids, torch.tensor([[0] * gap + [1] * len(prompt) for gap, prompt in rows])
+
+    @staticmethod
+    def tail_length(stop: Sequence[str]) -> int:
+        """Return how many tokens at an answer's end may hold a stop text and its beginning."""
+        return max((len(text.encode()) for text in stop), default=0) + _MARGIN
+
     def is_over(self, ids: Sequence[int], stop: Sequence[str] = ()) -> bool:
         """Whether an answer ends with its last token."""
         if ids[-1] in self.stop_tokens:
             return True
         if not stop:
             return False
-        longest = max(len(text.encode()) for text in stop)
-        tail = self.tokenizer.decode(list(ids[-longest - _MARGIN :]))
+        tail = self.tokenizer.decode(list(ids[-self.tail_length(stop) :]))
         return any(text in tail for text in stop)
 
     def completion(

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ....errors import EvaluationError
+
 # What was read, and what follows it; None: the whole text, from its first token.
 Pair = tuple[str | None, str]
 # Numbers that the logits of one forward pass may have.
@@ -85,7 +87,7 @@ def windows(tokenizer: Any, pairs: Sequence[Pair], limit: int) -> list[Window]:
         pairs: Contexts and continuations.
         limit: Tokens that the model can read.
     """
-    prefix = _prefix(tokenizer)
+    prefix = opening_token(tokenizer)
     made: list[Window] = []
     for place, (context, continuation) in enumerate(pairs):
         if context is None:
@@ -115,7 +117,7 @@ def text_windows(tokenizer: Any, texts: Sequence[str], size: int) -> list[Window
         texts: Whole.
         size: Tokens of a window.
     """
-    prefix = _prefix(tokenizer)
+    prefix = opening_token(tokenizer)
     made: list[Window] = []
     for place, text in enumerate(texts):
         ids = list(tokenizer.encode(text, add_special_tokens=False))
@@ -123,10 +125,20 @@ def text_windows(tokenizer: Any, texts: Sequence[str], size: int) -> list[Window
     return made
 
 
-def _prefix(tokenizer: Any) -> int:
-    """Return what the first token of a text follows."""
-    start = tokenizer.bos_token_id
-    return int(tokenizer.eos_token_id if start is None else start)
+def opening_token(tokenizer: Any) -> int:
+    """Return what the first token of a text follows.
+
+    Raises:
+        EvaluationError: If the tokenizer names no token for it.
+    """
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise EvaluationError(
+        "The first token of a text is read after the one that opens it, but the base's "
+        "tokenizer_config.json names neither `bos_token` nor `eos_token`. Add the one that its "
+        "texts began with in training."
+    )
 
 
 def _encode(tokenizer: Any, text: str, prefix: int) -> list[int]:

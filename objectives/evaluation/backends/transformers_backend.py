@@ -226,7 +226,7 @@ class TransformersBackend:
         return GenerationConfig(
             do_sample=False,
             eos_token_id=sorted(self._chat.stop_tokens),
-            pad_token_id=self._chat.tokenizer.pad_token_id,
+            pad_token_id=self._chat.filler,
         )
 
     def _answer_in_batches(
@@ -258,10 +258,9 @@ class TransformersBackend:
         self, rendered: list[list[int]], chooser: Chooser, draws: Sequence[Draws]
     ) -> tuple[list[list[int]], list[float]]:
         """Return the tokens of each answer, and when each of them was there."""
-        tokenizer, sampling = self._chat.tokenizer, chooser.sampling
-        inputs = tokenizer.pad({"input_ids": rendered}, return_tensors="pt").to(self.device)
-        texts = {"stop_strings": list(sampling.stop), "tokenizer": tokenizer}
-        width = inputs.input_ids.shape[1]
+        sampling = chooser.sampling
+        inputs, mask = (part.to(self.device) for part in self._chat.padded(rendered))
+        width, tail = inputs.shape[1], self._chat.tail_length(sampling.stop)
         times: list[float] = []
 
         def chosen(ids: Tensor, logits: Tensor) -> Tensor:
@@ -273,18 +272,25 @@ class TransformersBackend:
             seen = [[*prompt, *ids] for prompt, ids in zip(rendered, answers, strict=True)]
             return one_hot(chooser.choose(logits, seen, draws), logits)
 
-        def clock(ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-            """Note when a token is there; end nothing."""
+        def over(ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+            """Note when a token is there; end answers by their own text, without the prompt's."""
             times.append(time.perf_counter())
-            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+            ends = torch.zeros(len(ids), dtype=torch.bool)
+            if sampling.stop:
+                ends[:] = torch.tensor(
+                    [
+                        self._chat.is_over(answer, sampling.stop)
+                        for answer in ids[:, max(width, ids.shape[1] - tail) :].tolist()
+                    ]
+                )
+            return ends.to(ids.device)
 
         with torch.inference_mode():
             output = self._model.generate(
-                input_ids=inputs.input_ids,
-                attention_mask=inputs.attention_mask,
+                input_ids=inputs,
+                attention_mask=mask,
                 max_new_tokens=sampling.max_new_tokens,
-                stopping_criteria=[clock],
-                **(texts if sampling.stop else {}),
+                stopping_criteria=[over],
                 logits_processor=[chosen],
             )
         answers: list[list[int]] = output[:, width:].tolist()

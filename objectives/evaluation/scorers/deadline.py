@@ -5,6 +5,7 @@ for ever, take all memory or crash, and no signal interrupts a computation in C.
 """
 
 import json
+import logging
 import os
 import select
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import EvaluationError
+
+logger = logging.getLogger(__name__)
 
 # Of the CPU, for one answer; the slowest of honest answers takes a tenth of it.
 _SECONDS = 5.0
@@ -29,7 +32,9 @@ class ScoringProcess:
     """A scorer, `(answer, reference) -> number`, that runs in a process of its own.
 
     An answer that takes too long, too much memory, or ends the process is wrong: its score is 0.
-    The process is started when first needed, and again after such an answer.
+    The process is started when first needed, and again after such an answer. A scorer that does so
+    whatever it is asked is at fault itself: each process is asked a known question first, with all
+    the time that it may take to load what it needs.
 
     Args:
         target: `module:function`, or `path/of/file.py:function`.
@@ -37,6 +42,7 @@ class ScoringProcess:
         patience: Seconds by the clock for one answer, and for the start.
         memory: Bytes of address space.
         folders: Searched for the module before all others.
+        known: Arguments that it must give a score for. Defaults to (): it is not asked.
     """
 
     def __init__(
@@ -46,10 +52,12 @@ class ScoringProcess:
         patience: float = _PATIENCE,
         memory: int = _MEMORY,
         folders: Sequence[Path] = (),
+        known: tuple[Any, ...] = (),
     ) -> None:
         self._folders = [str(folder.absolute()) for folder in folders]
-        self._command = [sys.executable, "-P", str(_SERVER), target, str(seconds), str(memory)]
-        self.target, self._patience = target, patience
+        self._command = [sys.executable, "-P", str(_SERVER), target, str(memory)]
+        self.target, self._seconds, self._patience = target, seconds, patience
+        self._known = known
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         # Hash of the file that holds the scorer, once it was started.
@@ -62,20 +70,17 @@ class ScoringProcess:
             arguments: What the scorer takes, as far as JSON can hold it.
 
         Raises:
-            EvaluationError: If the scorer cannot be imported, or raises.
+            EvaluationError: If the scorer cannot be imported, raises, or gives no score for the
+                known arguments.
         """
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
                 self.close()  # it ended between two answers, which is no answer's fault
             process = self._process or self._start()
-            try:
-                reply = self._ask(process, arguments)
-            except BaseException:
-                self.close()  # its reply would be taken for the next answer's
-                raise
-            if reply is None:
-                self.close()
-                return 0.0
+            reply = self._ask(process, arguments, self._seconds)
+        if "lost" in reply:
+            logger.warning("%s: an answer counts 0: %s", self.target, reply["lost"])
+            return 0.0
         return self._score(reply)
 
     def close(self) -> None:
@@ -101,18 +106,32 @@ class ScoringProcess:
             self.close()
             self._score(reply or {"error": "it did not start"})
         self.source = "" if reply is None else str(reply.get("source", ""))
+        if self._known:
+            reply = self._ask(process, self._known, self._patience)
+            if "lost" in reply:
+                self.close()
+                reply = {"error": f"it gives no score for the reference itself: {reply['lost']}"}
+            self._score(reply)
         return process
 
     def _ask(
-        self, process: "subprocess.Popen[bytes]", arguments: tuple[Any, ...]
-    ) -> dict[str, Any] | None:
+        self, process: "subprocess.Popen[bytes]", arguments: tuple[Any, ...], seconds: float
+    ) -> dict[str, Any]:
+        """Return the verdict, or what the answer had too little of; end a process that is late."""
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps(arguments).encode() + b"\n")
+            process.stdin.write(json.dumps([seconds, arguments]).encode() + b"\n")
             process.stdin.flush()
+            reply = self._reply(process)
         except BrokenPipeError:
-            return None
-        return self._reply(process)
+            reply = None
+        except BaseException:
+            self.close()  # its reply would be taken for the next answer's
+            raise
+        if reply is None:
+            self.close()
+            return {"lost": "the process of the scorer ended, or took too long"}
+        return reply
 
     def _reply(self, process: "subprocess.Popen[bytes]") -> dict[str, Any] | None:
         """Return the next line; None if there is none, or not in time."""

@@ -9,22 +9,28 @@ from collections import deque
 from decimal import Decimal, InvalidOperation
 
 # A sign belongs to a number (`x = -3`, `$-5`, `-$5`), unless it stands behind something that it
-# joins to the number: `10-12`, `5%-10%`, `(a)-3`, `COVID-19`.
+# joins to the number: `10-12`, `5%-10%`, `(a)-3`, `COVID-19`. A comma belongs to it where it parts
+# thousands (`1,234`; in India `1,00,000`), and parts numbers elsewhere: `(3,4)`.
 _NUMBER = re.compile(
     r"(?:(?<![\w)\]%°])([-+\u2212])[$€£]?)?"
-    r"((?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
+    r"((?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,2}(?:,\d{2})+,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+    r"(?:[eE][-+]?\d+)?)"
 )
 # The article and the pronoun are no choices: a word follows them, of which a few may also follow
 # the letter of a choice.
 _ARTICLE = r"(?!A[ \t]+(?!(?:is|was|and|or|but|not|because|since|as)\b)[A-Za-z])"
 _PRONOUN = r"(?!I[ \t]+(?!is\b)[A-Za-z])"
 _ALONE = r"(?![A-Za-z'\u2019])"
-_LETTER = re.compile(rf"(?<![A-Za-z])(?:\(([A-Z])\)|{_ARTICLE}{_PRONOUN}([A-Z])){_ALONE}")
-# Behind these words an A is the choice, whatever follows it: `Answer: A Paris`.
+_LONE = rf"(?<![A-Za-z])(?:\(([A-Z])\)|{_ARTICLE}{_PRONOUN}([A-Z])){_ALONE}"
+# Behind these words an A is the choice, whatever follows it: `Answer: A Paris`. An option that is
+# only spoken of (`option A is wrong`) is a letter like others.
+_BEHIND = rf"\s{{0,5}}:?\s{{0,5}}\**(?:\(([A-Z])\)|{_PRONOUN}([A-Z])){_ALONE}"
+_OPTION = r"(?i:option|choice)"
 _SAID = re.compile(
-    rf"(?i:answer|option|choice)(?i:\s+is)?\s{{0,5}}:?\s{{0,5}}\**"
-    rf"(?:\(([A-Z])\)|{_PRONOUN}([A-Z])){_ALONE}"
+    rf"(?:(?i:answer|choose|chose|pick|select)(?i:\s{{1,5}}is)?|{_OPTION}(?:(?i:\s{{1,5}}is)|(?=:)))"
+    rf"(?:\s{{0,5}}:?\s{{1,5}}{_OPTION})?{_BEHIND}"
 )
+_LETTER = re.compile(rf"{_OPTION}{_BEHIND}|{_LONE}")
 # Where a letter or a number is looked for: the end of an answer says it.
 _END = 20_000
 _OF_NUMBERS = "0123456789.,eE+-\u2212$€£"
@@ -56,9 +62,9 @@ def _last(text: str) -> Decimal | None:
 def choice_letter(answer: str, reference: str) -> bool:
     """Whether an answer chooses the reference's letter.
 
-    The letter that the answer names last (`the answer is (B)`), else the last letter that stands
-    alone, else that of a whole answer in small letters (`b`). The article "A" and the pronoun "I"
-    are words of a sentence, and no choices.
+    The letter that is named last as the answer (`the answer is (B)`, `I choose B`), else the last
+    letter that stands alone (`option A is wrong, so B`), else that of a whole answer in small
+    letters (`b`). The article "A" and the pronoun "I" are words of a sentence, and no choices.
     """
     end = answer[-_END:]
     chosen = _SAID.findall(end) or _LETTER.findall(end)

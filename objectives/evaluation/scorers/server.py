@@ -58,31 +58,32 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def judge(scorer: Callable[..., Any], arguments: list[Any], seconds: float) -> dict[str, Any]:
-    """Return a scorer's verdict, or its error."""
+    """Return a scorer's verdict, what it had too little of, or its error."""
     try:
         with deadline(seconds):
             return {"score": float(scorer(*arguments))}
-    except (MemoryError, RecursionError):
-        return {"score": 0.0}  # it asked for more than there is: that is no answer
-    except Exception as error:  # whatever a scorer raises is told, and the next one is scored
+    except (MemoryError, RecursionError) as error:
+        return {"lost": type(error).__name__}
+    except (Exception, SystemExit) as error:  # is told, and the next answer is scored
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def main(target: str, seconds: float, memory: int) -> None:
-    """Score until stdin ends."""
+def main(target: str, memory: int) -> None:
+    """Score until stdin ends; a line is the seconds of CPU time and the scorer's arguments."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         scorer = load(target)
         print(json.dumps({"score": 0.0, "source": source_of(scorer)}), file=out)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=out)
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     for line in sys.stdin:
-        print(json.dumps(judge(scorer, json.loads(line), seconds)), file=out)
+        seconds, arguments = json.loads(line)
+        print(json.dumps(judge(scorer, arguments, seconds)), file=out)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -74,21 +74,17 @@ def open_tasks(source: HarnessSource) -> list[Any]:
     Raises:
         SpecError: If there is none of that name, its data are not at hand, or it has no scores.
     """
+    manager, name, path = _found(source)
     try:
-        manager, name, path = _found(source.task)
         with tempfile.TemporaryDirectory() as folder:
             spec = name if path is None else str(_changed(source, path, Path(folder)))
             tasks = list(manager.load(spec)["tasks"].values())
-    except (KeyError, ValueError) as error:
+    except Exception as error:  # whatever a task's file or a data set's loader raises
         raise SpecError(
-            f"Task {source.name!r} must be one task of lm-eval, but {source.task!r} is not, nor a "
-            f"group or tag: {error}. `lm-eval ls tasks` lists them."
-        ) from error
-    except Exception as error:  # whatever a data set's loader raises
-        raise SpecError(
-            f"The data of task {source.name!r} (lm-eval's {source.task!r}) could not be loaded: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} Give "
-            "`dataset` a local path, or load it once where the hub can be reached."
+            f"Task {source.name!r} (lm-eval's {source.task!r}) could not be loaded: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} If its "
+            "data are missing, give `dataset` a local path to each of its splits, or load it once "
+            "where the hub can be reached; otherwise correct its file."
         ) from error
     if path is None and source.dataset is not None:
         raise SpecError(
@@ -115,18 +111,30 @@ def _check_kind(task: Any) -> None:
         )
 
 
-def _found(task: str) -> tuple[TaskManager, str, Path | None]:
+def _found(source: HarnessSource) -> tuple[TaskManager, str, Path | None]:
     """Return who loads a task, by which name, and the file of a single task; None for many.
 
     Raises:
-        KeyError: If the harness has nothing of this name.
+        SpecError: If the harness has nothing of this name, or the file is no YAML.
     """
+    task = source.task
     path = Path(task)
     if not path.is_file():
-        entry = _manager().task_index[task]
+        entry = _manager().task_index.get(task)
+        if entry is None:
+            raise SpecError(
+                f"Task {source.name!r} must be one task of lm-eval, but {task!r} is not, nor a "
+                "group or tag, nor the path of a file. `lm-eval ls tasks` lists them."
+            )
         single = entry.yaml_path is not None and entry.kind.name == "TASK"
         return _manager(), task, Path(entry.yaml_path) if single else None
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"The file of task {source.name!r} must be YAML, but {task} is not: "
+            f"{' '.join(str(error).split())}"
+        ) from error
     if isinstance(content, dict) and "group" in content:
         return _beside(path, content), content["group"], None
     # A file of one task needs no list of all tasks.

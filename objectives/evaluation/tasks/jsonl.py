@@ -88,9 +88,11 @@ def load_task(source: TaskSource) -> Task:
     score: Callable[[Question, Completion], float] = partial(_score, scorer)
     identity = source.scorer
     if own:
-        process = ScoringProcess(_target(source), folders=[source.folder])
+        first = next(iter(splits.values()))[0]
+        known = (first.answer, json.loads(first.row))
+        process = ScoringProcess(_target(source), folders=[source.folder], known=known)
         score = partial(_own_score, process)
-        _check_own(source, score, next(iter(splits.values()))[0])
+        _check_own(source, score, first)
         identity = f"{source.scorer} {process.source}"
     members = {split: tuple(questions) for split, questions in splits.items()}
     task = Task(source.name, identity, members, score, source.sampling)

@@ -94,6 +94,32 @@ def test_what_ends_its_process_is_wrong_and_the_next_answer_is_scored(scorers: P
     process.close()
 
 
+def test_an_answer_that_counts_0_for_its_process_is_told(
+    scorers: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = ScoringProcess(f"{scorers}:crash")
+    for answer, told in (("die", "ended, or took too long"), ("memory", "MemoryError")):
+        assert process(answer, "") == 0.0
+        assert told in caplog.messages[-1] and "own.py:crash: an answer counts 0" in caplog.text
+    process.close()
+
+
+def test_what_a_scorer_loads_when_first_asked_is_no_answers_doing(tmp_path: Path) -> None:
+    path = tmp_path / "lazy.py"
+    path.write_text(
+        "import functools, time\n"
+        "@functools.cache\n"
+        "def load():\n"
+        "    while time.process_time() < 2.5: pass\n"
+        "def score(answer, row):\n"
+        "    load()\n"
+        "    return 1.0\n"
+    )
+    process = ScoringProcess(f"{path}:score", seconds=0.2, known=("9", {}))
+    assert process("9", {}) == 1.0
+    process.close()
+
+
 def test_a_scorer_that_does_not_work_is_an_error(scorers: Path) -> None:
     process = ScoringProcess(f"{scorers}:crash")
     with pytest.raises(EvaluationError, match="crash fails: KeyError: 'no'"):

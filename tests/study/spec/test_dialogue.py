@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from mergefront.errors import EvaluationError, MergefrontError, SpecError
+from mergefront.errors import EvaluationError, MergefrontError, SpecError, StudyError
 from mergefront.examples.demo import BASE, EXPERT
 from mergefront.objectives.checkpoints import Checkpoint
 from mergefront.objectives.checkpoints.tokenizers import load_tokenizer
@@ -18,8 +18,10 @@ from mergefront.objectives.evaluation.backends.chat import Chat
 from mergefront.study.dry_run import plan_study
 from mergefront.study.readiness import check_ready
 from mergefront.study.run import make_objective
+from mergefront.study.seeding import init_study
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.spec.study_spec import StudySpec
+from mergefront.study.storage.identity import FINGERPRINT
 from small_study import write_spec
 from tiny_models import store
 
@@ -97,6 +99,42 @@ def test_chat_templates_may_be_chosen(tmp_path: Path, parents: dict[str, str]) -
         "own.jinja": "<bos>3?",
     }
     assert len(scopes) == 3
+
+
+def test_an_experts_template_that_makes_cut_answers_reasoning_is_part_of_the_study(
+    tmp_path: Path, parents: dict[str, str]
+) -> None:
+    before = _inputs(tmp_path, parents)
+    told, scope = before.fingerprint(), before.answer_scope()
+    study = init_study(before)
+    path = Path(parents["expert"]) / "chat_template.jinja"
+    path.write_text(f"{PLAIN}!")
+    same = _inputs(tmp_path, parents)
+    assert (same.fingerprint(), same.answer_scope()) == (told, scope)
+    path.write_text(f"{PLAIN}<think>")
+    after = _inputs(tmp_path, parents)
+    assert after.answer_scope() != scope
+    with pytest.raises(StudyError, match="cut_is_reasoning was false, is true"):
+        init_study(after)
+    earlier = dict(study.user_attrs[FINGERPRINT])
+    del earlier["evaluation.cut_is_reasoning"]  # as studies of earlier versions
+    study.set_user_attr(FINGERPRINT, earlier)
+    init_study(after)
+
+
+def test_texts_need_a_token_that_opens_them(tmp_path: Path, parents: dict[str, str]) -> None:
+    path = Path(parents["base"]) / "tokenizer_config.json"
+    told = {k: v for k, v in json.loads(path.read_text()).items() if not k.endswith("_token")}
+    path.write_text(json.dumps(told))
+    (tmp_path / "texts.txt").write_text("1+1?\n\n2+2?\n")
+    models = {"base": parents["base"], "experts": [parents["expert"]]}
+    spec = write_spec(tmp_path, models=models)
+    content = yaml.safe_load(spec.read_text()) | {"objectives": [{"metric": "perplexity"}]}
+    texts = {"search": "texts.txt"}
+    content["evaluation"]["tasks"] = [{"name": "general", "texts": texts}]
+    spec.write_text(yaml.safe_dump(content))
+    with pytest.raises(EvaluationError, match="names neither `bos_token` nor `eos_token`"):
+        check_ready(load_inputs(spec))
 
 
 LOWERCASE = {"normalizer": {"type": "Lowercase"}}

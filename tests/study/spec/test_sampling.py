@@ -44,6 +44,14 @@ def test_greedy_once_is_the_default_and_in_no_fingerprint(tmp_path: Path) -> Non
     assert inputs.greedy_warning is None
 
 
+@pytest.mark.parametrize("given", [{"repeats": 4}, {"top_p": 1.0, "repeats": 4}, {"top_k": 5}])
+def test_what_greedy_answers_would_ignore_is_refused(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
+    with pytest.raises(SpecError, match=f"{list(given)[-1]} needs a temperature above 0"):
+        _sampling(tmp_path, given)
+
+
 def test_what_is_drawn_is_in_the_fingerprint_with_the_studys_seed(tmp_path: Path) -> None:
     study = {"name": "s", "storage": f"sqlite:///{tmp_path}/s.db", "trials": 3, "seed": 7}
     chosen = {"temperature": 0.7, "top_p": 0.8, "repeats": 4}

@@ -1,7 +1,10 @@
 """Generation and counting with the demo pair."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from mergefront.objectives.evaluation import Models
 from mergefront.objectives.evaluation.backends.backend import as_answer
 from mergefront.objectives.evaluation.backends.transformers_backend import TransformersBackend
 from mergefront.objectives.merging import MergeSettings
+
+FITS = "mergefront.objectives.evaluation.backends.transformers_backend.fits"
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +83,7 @@ def test_logits_that_are_not_finite_fail_the_candidate_alone(
     backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch, rows: bool, temperature: float
 ) -> None:
     """Its keys and values are no numbers either, and must not be left to the next candidate."""
-    path = "mergefront.objectives.evaluation.backends.transformers_backend.fits"
-    monkeypatch.setattr(path, lambda model: rows)
+    monkeypatch.setattr(FITS, lambda model: rows)
     become(backend, 0.4)
     expected = backend.generate(PROMPTS, LONG)
     weight = backend._sink.parameters["model.layers.0.self_attn.v_proj.weight"]
@@ -90,3 +94,37 @@ def test_logits_that_are_not_finite_fail_the_candidate_alone(
         as_answer(backend.loglikelihood([("1+1", "2")]))
     become(backend, 0.4)
     assert backend.generate(PROMPTS, LONG) == expected
+
+
+def test_the_end_of_a_prompt_is_no_part_of_a_stop_text(
+    backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    become(backend, 1.0)
+    free = backend.generate(PROMPTS, LONG)
+    expected = backend.generate(PROMPTS, replace(LONG, stop=("a9",)))
+    assert [answer.text[:9] for answer in (free[0], expected[0])] == ["<think>a9"] * 2
+    assert free[0].n_tokens > expected[0].n_tokens == 3
+    monkeypatch.setattr(FITS, lambda model: False)
+    for size in (1, 3):
+        backend._room.n = size
+        assert backend.generate(PROMPTS, replace(LONG, stop=("?<think>",))) == free
+        assert backend.generate(PROMPTS, replace(LONG, stop=("?<think>", "a9"))) == expected
+
+
+def test_a_tokenizer_without_special_tokens_pads_with_a_stop_token(
+    tmp_path: Path, backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FITS, lambda model: False)
+    become(backend, 0.0)
+    expected = backend.generate(PROMPTS, LONG)
+    shutil.copytree(BASE, tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    told = {k: v for k, v in json.loads(path.read_text()).items() if not k.endswith("_token")}
+    path.write_text(json.dumps(told))
+    template = tmp_path / "base" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("{{ bos_token }}", "<bos>"))
+    bare = TransformersBackend(batch_size=3, device="cpu")
+    bare.load(replace(MODELS, base=tmp_path / "base"))
+    assert bare._chat.tokenizer.pad_token_id is bare._chat.tokenizer.eos_token_id is None
+    become(bare, 0.0)
+    assert bare.generate(PROMPTS, LONG) == expected

@@ -304,6 +304,8 @@ def test_a_question_that_is_there_twice_counts_once(tmp_path: Path) -> None:
         ({}, {"metric": "bleu"}, "`metric` of task 'chains' must be one of exact_match"),
         ({}, {"filter": "first"}, "`filter` of task 'chains' must be one of last, raw"),
         ({"dataset_kwargs": {"data_files": {"test": "missing.jsonl"}}}, {}, "could not be loaded"),
+        ({"doc_to_text": "{{question"}, {}, "could not be loaded.*correct its file"),
+        ({"metric_list": [{"metric": "no_such"}]}, {}, "could not be loaded.*correct its file"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(
@@ -392,3 +394,12 @@ def test_an_unknown_task_is_named(tmp_path: Path) -> None:
     source = HarnessSource("x", "no_such_task", {"search": 1.0})
     with pytest.raises(SpecError, match="must be one task of lm-eval, but 'no_such_task' is not"):
         load_harness_task(source, BASE, 64)
+
+
+def test_a_file_that_is_no_yaml_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text("task: [chains")
+    with pytest.raises(
+        SpecError, match="task.yaml is not: while parsing a flow sequence"
+    ) as caught:
+        _load(tmp_path / "task.yaml")
+    assert "\n" not in str(caught.value)
