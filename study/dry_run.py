@@ -156,7 +156,8 @@ def _blocks(inputs: StudyInputs, is_even: bool) -> str:
 
 def _trials(inputs: StudyInputs) -> str:
     spec = inputs.spec
-    phases = Counter(t.user_attrs["phase"] for t in first_trials(spec, inputs.plan))
+    begun = first_trials(spec, inputs.plan)[: spec.study.trials]
+    phases = Counter(t.user_attrs["phase"] for t in begun)
     titles = {"parent": "parents", "uniform": "uniform merges", "startup": "start-up points"}
     first = [f"{n} {titles[phase]}" for phase, n in phases.items()]
     if spec.study.trials == UNLIMITED:

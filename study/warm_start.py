@@ -24,9 +24,15 @@ def sources_of(inputs: StudyInputs) -> list[Source]:
         SpecError: If one is not there, has measured nothing, shares no objective or no weight
             with this study, is this study, or is named twice.
     """
-    known = {_own(inputs.spec): "is this study itself"}
+    own = _own(inputs.spec)
+    known = {own: "is this study itself"}
     sources = []
     for place, reference in enumerate(inputs.spec.sampler.warm_start):
+        if own is None and _means_own(reference, inputs.spec):
+            raise SpecError(
+                f"sampler.warm_start[{place}]: {shown_reference(reference)!r} is this study "
+                "itself, which has measured nothing yet. Remove it, or name another one."
+            )
         study = _opened(place, reference, inputs.spec)
         identity = _identity(study)
         if identity in known:
@@ -84,6 +90,12 @@ def _own(spec: StudySpec) -> tuple[str, str] | None:
     except StudyError:
         return None
     return database_of(storage), spec.study.name
+
+
+def _means_own(reference: str, spec: StudySpec) -> bool:
+    """Whether a reference names a spec's own study, which need not be there yet."""
+    url, _, name = reference.rpartition("#")
+    return name == spec.study.name and url in ("", spec.study.storage)
 
 
 def _identity(study: optuna.Study) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Measured two-way merges to learn from: of finished studies, and of files."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -13,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ...errors import MergefrontError, SpecError, StudyError
 from ...objectives import questions_of
+from ...objectives.merging import OPERATORS
 from ...objectives.merging.settings import DENSITY
 from ...objectives.similarity import Prompt, merge_features
 from ...samplers import is_measured
@@ -50,7 +52,7 @@ def read_source(source: str) -> tuple[list[Example], dict[str, str]]:
     skipped: dict[str, str] = {}
     for name, read in _studies(source).items():
         try:
-            found.append(study_example(read()))
+            found += study_examples(read())
         except MergefrontError as error:
             skipped[name] = str(error)
     return found, skipped
@@ -89,11 +91,12 @@ def _read_file(path: Path) -> list[Example]:
         raise SpecError(f"{path} must hold measured merges, but {error}.") from error
 
 
-def study_example(spec: StudySpec) -> Example:
-    """Return what a finished study measured of its two models' merge at equal shares.
+def study_examples(spec: StudySpec) -> list[Example]:
+    """Return what a finished study measured of two models' merges at equal shares.
 
     One expert is merged with the base, two experts with each other and the base as ancestor. The
-    gain is that of the first objective, of the mean of uniform merges between .35 and .65.
+    gain is that of the first objective, of the mean of uniform merges between .35 and .65. A study
+    over operators and experts has one example for each choice that it measured so.
 
     Raises:
         SpecError: If the models or tasks are not there any more.
@@ -107,33 +110,81 @@ def study_example(spec: StudySpec) -> Example:
         raise StudyError(
             f"{len(measured)}{of} trials are measured; finish it with `mergefront run`."
         )
+    if spec.merge.precision is not None:
+        raise StudyError("its merges are rounded to a precision.")
     # What racing stopped early was asked fewer questions than its parents.
     trials = [trial for trial in measured if trial.state == TrialState.COMPLETE]
-    inputs = open_inputs(spec)
-    parents = _parents(trials, len(inputs.experts))
-    merges = [trial for trial in trials if _is_half(trial)]
-    if len(parents) != 2 or not merges:
+    merges = _halves(open_inputs(spec), trials)
+    if not merges:
         raise StudyError(
-            "it measured no uniform merge between .35 and .65 with both of its parents, which "
-            "studies of one or two experts do that start from uniform merges."
+            "it measured no uniform merge of two models between .35 and .65 with both of its "
+            "parents, which studies of one or two experts do that start from uniform merges."
         )
     sign = 1.0 if study.directions[0] == StudyDirection.MAXIMIZE else -1.0
-    scores = [sign * trial.values[0] for trial in parents]
-    gain = sign * fmean(trial.values[0] for trial in merges) - fmean(scores)
-    error = sqrt(_variance_of_mean(merges) + _variance_of_mean(parents))
-    return Example(_merge(inputs, scores), gain, error, ", ".join(t.name for t in inputs.tasks))
+    return [_example(half, sign) for half in merges]
 
 
-def _parents(trials: Sequence[FrozenTrial], n_experts: int) -> list[FrozenTrial]:
-    labels = ("base", "expert") if n_experts == 1 else ("expert 1", "expert 2")
+@dataclass
+class _Half:
+    """A merge at equal shares.
+
+    Args:
+        inputs: As of a study of it alone.
+        parents: Both.
+        merges: Uniform, at weights near one half.
+    """
+
+    inputs: StudyInputs
+    parents: list[FrozenTrial]
+    merges: list[FrozenTrial]
+
+
+def _halves(inputs: StudyInputs, trials: Sequence[FrozenTrial]) -> list[_Half]:
+    """Return the merges at equal shares of two models, one for each choice of what to merge.
+
+    Experts merged one after the other are none: what comes last has the largest share.
+
+    Raises:
+        StudyError: If densities were searched.
+    """
+    found: dict[str, _Half] = {}
+    for trial in trials:
+        if trial.user_attrs.get("phase") != "uniform":
+            continue
+        merge, groups = inputs.at(trial.params)
+        weights = {w for name, each in groups.items() if name != DENSITY for w in each}
+        parents = [] if _is_chain(merge) else _parents(trials, inputs, merge)
+        if len(weights) == 1 and _HALF[0] <= min(weights) <= _HALF[1] and len(parents) == 2:
+            found.setdefault(merge.arm_name, _Half(merge, parents, [])).merges.append(trial)
+    halves = [half for half in found.values() if isinstance(half.inputs.spec.merge.density, float)]
+    if found and not halves:
+        raise StudyError("its density is not one number.")
+    return halves
+
+
+def _is_chain(merge: StudyInputs) -> bool:
+    operator = merge.spec.merge.operator
+    return len(merge.experts) > 1 and OPERATORS[str(operator)].max_experts == 1
+
+
+def _parents(
+    trials: Sequence[FrozenTrial], inputs: StudyInputs, merge: StudyInputs
+) -> list[FrozenTrial]:
+    """Return the measured parents of a merge, in its order."""
+    numbers = range(1, len(inputs.experts) + 1) if merge.arm is None else merge.arm.experts
+    alone = len(inputs.experts) == 1
+    labels = ["expert"] if alone else [f"expert {number}" for number in numbers]
     by_label = {t.user_attrs.get("label"): t for t in trials}
-    return [by_label[label] for label in labels if label in by_label and n_experts <= 2]
+    wanted = ["base", *labels] if len(labels) == 1 else labels
+    return [by_label[label] for label in wanted if label in by_label and len(wanted) == 2]
 
 
-def _is_half(trial: FrozenTrial) -> bool:
-    weights = {value for name, value in trial.params.items() if name != DENSITY}
-    uniform = trial.user_attrs.get("phase") == "uniform" and len(weights) == 1
-    return uniform and _HALF[0] <= min(weights) <= _HALF[1]
+def _example(half: _Half, sign: float) -> Example:
+    scores = [sign * trial.values[0] for trial in half.parents]
+    gain = sign * fmean(trial.values[0] for trial in half.merges) - fmean(scores)
+    error = sqrt(_variance_of_mean(half.merges) + _variance_of_mean(half.parents))
+    tasks = ", ".join(task.name for task in half.inputs.tasks)
+    return Example(_merge(half.inputs, scores), gain, error, tasks)
 
 
 def _variance_of_mean(trials: Sequence[FrozenTrial]) -> float:
@@ -144,12 +195,7 @@ def _variance_of_mean(trials: Sequence[FrozenTrial]) -> float:
 
 def _merge(inputs: StudyInputs, scores: Sequence[float]) -> Merge:
     merge = inputs.spec.merge
-    if not isinstance(merge.density, float):
-        raise StudyError("its density is not one number.")
-    if not isinstance(merge.operator, str) or inputs.plan.arms:
-        raise StudyError("it searched over operators or experts.")
-    if merge.precision is not None:
-        raise StudyError("its merges are rounded to a precision.")
+    assert isinstance(merge.operator, str) and isinstance(merge.density, float)  # one arm's
     method = Method(merge.operator, merge.density, merge.parameters)
     two_experts = len(inputs.experts) == 2
     pair = inputs.experts if two_experts else (inputs.base, inputs.experts[0])

@@ -15,7 +15,7 @@ from mergefront.study import StudySpec
 from mergefront.study.dry_run import plan_study
 from mergefront.study.opening import open_inputs, with_blocks, worker_inputs
 from mergefront.study.seeding import init_study
-from mergefront.study.selection.measured_merges import study_example
+from mergefront.study.selection.measured_merges import study_examples
 from mergefront.study.spec.inputs import StudyInputs, load_inputs
 from mergefront.study.storage.connection import load_study
 from mergefront.study.storage.identity import FINGERPRINT
@@ -49,7 +49,7 @@ def test_blocks_are_measured_once_and_kept_in_the_study(tmp_path: Path) -> None:
     assert study.user_attrs[FINGERPRINT]["merge.blocks"] == [0, 1, 2]
     assert study.user_attrs["mergefront:spec"]["merge"]["blocks"] == [0, 1, 2]
     base, expert, half = (trial.values[0] for trial in study.trials)
-    assert study_example(spec).gain == pytest.approx(half - (base + expert) / 2)
+    assert study_examples(spec)[0].gain == pytest.approx(half - (base + expert) / 2)
     # What another machine would measure does not count.
     kept = study.user_attrs[FINGERPRINT] | {"merge.blocks": [0, 2, 5]}
     study._storage.set_study_user_attr(study._study_id, FINGERPRINT, kept)

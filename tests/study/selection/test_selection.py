@@ -1,6 +1,7 @@
 """`mergefront select`: signals cached, gains learned, choices ranked, specs that run."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from itertools import permutations
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from command import invoke
+from joint_study import write_joint_spec
 from mergefront.errors import SpecError, StudyError
 from mergefront.examples.demo import BASE, QUESTIONS
 from mergefront.objectives.similarity import merge_features
@@ -22,9 +24,10 @@ from mergefront.study.run import run
 from mergefront.study.seeding import SPEC
 from mergefront.study.selection import pair_signals
 from mergefront.study.selection.catalogue import Catalogue, read_catalogue
-from mergefront.study.selection.measured_merges import read_source, study_example
+from mergefront.study.selection.measured_merges import read_source, study_examples
 from mergefront.study.selection.pair_signals import PairSignals
 from mergefront.study.selection.select import Selection, read_probes, select, write_specs
+from mergefront.study.storage.connection import load_study
 from small_catalogue import write_catalogue, write_model, write_sibling
 from small_study import write_spec
 
@@ -289,7 +292,7 @@ def test_it_learns_from_finished_studies(tmp_path: Path) -> None:
     assert read_source(f"{url}#pair") == ([pair], {})
     with pytest.raises(StudyError, match="has no study 'pairs'; did you mean 'pair'"):
         read_source(f"{url}#pairs")
-    assert study_example(StudySpec.from_yaml(tmp_path / "pair.yaml")) == pair
+    assert study_examples(StudySpec.from_yaml(tmp_path / "pair.yaml")) == [pair]
     assert "model.task_cosine" not in pair.merge.features
     assert "model.task_cosine" in by_operator["ties(density=0.5)"].merge.features
     _check_gain(tmp_path / "pair.yaml", pair)
@@ -299,14 +302,54 @@ def test_a_study_that_its_tokens_end_is_finished(tmp_path: Path) -> None:
     path = write_spec(tmp_path, study={"trials": None, "budget": {"tokens": 6000}})
     assert invoke("init", path).exit_code == 0
     with pytest.raises(StudyError, match=r"^0 trials are measured; finish it with `mergefront"):
-        study_example(StudySpec.from_yaml(path))
+        study_examples(StudySpec.from_yaml(path))
     run(_inputs(path))
-    assert study_example(StudySpec.from_yaml(path)).merge.operator == "linear"
+    (example,) = study_examples(StudySpec.from_yaml(path))
+    assert example.merge.operator == "linear"
+
+
+def test_a_study_over_operators_and_experts_has_an_example_for_each_choice(
+    tmp_path: Path,
+) -> None:
+    sampler = {"n_startup_trials": 15}
+    path = write_joint_spec(tmp_path, study={"trials": 15}, sampler=sampler)
+    run(_inputs(path))
+    trials = {t.user_attrs["label"]: t for t in load_study(StudySpec.from_yaml(path)).trials}
+    shares: dict[str, list[str]] = {}  # experts that are merged at once share the weight
+    for label in trials:
+        match = re.fullmatch(r"uniform (\S+), (\w+\S* of ([\d+]+))", label)
+        if match and 0.35 <= float(match[1]) / len(match[3].split("+")) <= 0.65:
+            shares.setdefault(match[2], []).append(label)
+    found = study_examples(StudySpec.from_yaml(path))
+    assert len(found) == len(shares) >= 3
+    operators = {example.merge.operator for example in found}
+    assert operators <= {"linear", "slerp", "ties(density=0.5)"}
+    arm, halves = next(iter(shares.items()))
+    numbers = arm.rsplit(" ", 1)[1].split("+")
+    parents = [*(["base"] if len(numbers) == 1 else []), *(f"expert {k}" for k in numbers)]
+    same = [trials[label].values[0] for label in halves]
+    gain = np.mean(same) - np.mean([trials[label].values[0] for label in parents])
+    assert any(example.gain == pytest.approx(gain) for example in found)
+
+
+@pytest.mark.parametrize(
+    ("merge", "reason"),
+    [
+        ({"precision": {"choose": ["int8", "int4"]}}, "rounded to a precision"),
+        ({"operator": "ties", "density": [0.2, 0.8]}, "density is not one number"),
+    ],
+)
+def test_what_teaches_nothing_is_told_why(
+    tmp_path: Path, merge: dict[str, Any], reason: str
+) -> None:
+    study = {"trials": 8}
+    path = write_spec(tmp_path, study=study, merge=merge, sampler={"n_startup_trials": 8})
+    run(_inputs(path))
+    with pytest.raises(StudyError, match=reason):
+        study_examples(StudySpec.from_yaml(path))
 
 
 def _check_gain(path: Path, example: Example) -> None:
-    from mergefront.study.storage.connection import load_study
-
     trials = {t.user_attrs["label"]: t for t in load_study(StudySpec.from_yaml(path)).trials}
     parents = [trials["base"].values[0], trials["expert"].values[0]]
     halves = [trials[f"uniform {w}"].values[0] for w in ("0.43", "0.57")]
