@@ -12,8 +12,6 @@ from pathlib import Path
 from threading import Thread
 
 import optuna
-from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import STOPPED, StudyError
 from ..objectives import MergeObjective, questions_of
@@ -29,7 +27,7 @@ from .spec.inputs import StudyInputs
 from .spec.search import BMM_PRESETS
 from .spec.study_spec import StudySpec
 from .storage.connection import state_dir, wait_for_study
-from .storage.outages import is_outage, through_outages
+from .storage.outages import through_outages, unless_away
 from .workers.devices import VISIBLE, claim_devices, machines_folder
 from .workers.devices import names as device_names
 from .workers.room import check_room
@@ -237,7 +235,7 @@ def run_many(
         listener.start()
     try:
         while any(process.poll() is None for process in processes):
-            _look(tick)
+            unless_away(tick)
             time.sleep(_TICK_SECONDS)
     except BaseException:
         with undisturbed():
@@ -271,15 +269,6 @@ def _signal_name(number: int) -> str:
     """Return `SIGKILL` of 9; real-time signals have no name."""
     known = {one.value: one.name for one in signal.Signals}
     return known.get(number, f"signal {number}")
-
-
-def _look(tick: Callable[[], None]) -> None:
-    """Call `tick`, which may ask the database; while it is away, the workers go on."""
-    try:
-        tick()
-    except (SQLAlchemyError, StorageInternalError) as error:
-        if not is_outage(error):
-            raise
 
 
 def _relay(lines: Iterable[str] | None, said: Callable[[str], None]) -> None:

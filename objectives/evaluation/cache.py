@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 1.0
 _WAIT_SECONDS = 60.0
+# The same, once somebody held the file for so long.
+_SHORT_WAIT = 1.0
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_CANNOT_WRITE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
 # Part of every key: answers that another version kept, in other fields, are not known.
 _FORMAT = 2
 _INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)"
@@ -35,7 +39,8 @@ class AnswerCache:
     """Answers by weights, question and generation settings, in an SQLite file.
 
     Any number of processes may share the file, on a network's disk too: SQLite's rollback journal
-    needs no shared memory. Where the file cannot be used, nothing is kept and work goes on.
+    needs no shared memory. Where the file cannot be used, nothing is kept and work goes on: what
+    others hold is tried again, what cannot be written is still read.
 
     Args:
         path: Created when needed.
@@ -45,6 +50,7 @@ class AnswerCache:
     def __init__(self, path: Path, scope: str) -> None:
         self._path, self._scope = path, scope
         self._connection: sqlite3.Connection | None = None
+        self._writes = True
         self._unwritten: list[tuple[bytes, bytes, bytes]] = []
         self._written = time.monotonic()
         with self._tolerant():
@@ -92,7 +98,7 @@ class AnswerCache:
     def flush(self) -> None:
         """Write what was added."""
         with self._tolerant():
-            if self._unwritten and self._connection is not None:
+            if self._unwritten and self._writes and self._connection is not None:
                 with self._connection as connection:
                     connection.execute("BEGIN IMMEDIATE")
                     connection.executemany(_INSERT, self._unwritten)
@@ -105,7 +111,13 @@ class AnswerCache:
             yield
         except (OSError, sqlite3.Error) as error:
             logger.warning("answers are not kept in %s: %s", self._path, error)
-            self._connection = None
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without the finer reason
+            if code in _BUSY and self._connection is not None:
+                self._connection.execute(f"PRAGMA busy_timeout = {1000 * _SHORT_WAIT:.0f}")
+            elif code in _CANNOT_WRITE and self._connection is not None:
+                self._writes = False
+            else:
+                self._connection = None
 
 
 def _question(prompt: str, seed: int | None) -> bytes:

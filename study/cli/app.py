@@ -3,9 +3,11 @@
 import errno
 import functools
 import inspect
+import io
 import json
 import logging
 import signal
+import sys
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
@@ -160,6 +162,7 @@ def command(name: str, panel: str, stopped: int = STOPPED) -> Callable[[_Functio
 def _run(function: Callable[[], None], debug: bool, stopped: int) -> None:
     # Also while models load, and in commands that are no workers.
     previous = signal.signal(signal.SIGTERM, _interrupt)
+    _write_any_character()
     try:
         quiet_libraries()
         with never_dropped():
@@ -176,6 +179,12 @@ def _run(function: Callable[[], None], debug: bool, stopped: int) -> None:
         raise typer.Exit(1) from error
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _write_any_character() -> None:
+    """Write `?` for a character that the terminal's encoding does not have, such as `±`."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _say(text: str, level: int) -> None:
@@ -197,9 +206,15 @@ def _one_line(error: Exception) -> str | None:
     if isinstance(error, MergefrontError):
         return str(error)
     if isinstance(error, SQLAlchemyError | StorageInternalError):
-        from ..storage.outages import reason_of
+        from ..storage.outages import is_outage, reason_of
 
-        return f"The database refused: {reason_of(error)} Check its user's rights and its disk."
+        reason = reason_of(error).rstrip(".")
+        if is_outage(error):
+            return (
+                f"The database does not answer: {reason}. Start it again when it does: what was "
+                "measured is kept."
+            )
+        return f"The database refused: {reason}. Check its user's rights and its disk."
     if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
         return f"{error.filename}: {error.strerror}. Check the path, its rights and its disk."
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:

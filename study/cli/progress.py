@@ -20,6 +20,7 @@ from ..results.front_table import role, rounded
 from ..results.status import Status, status_of
 from ..spec.study_spec import StudySpec
 from ..storage.connection import load_study, shown_url
+from ..storage.outages import unless_away
 from ..workers.worker import Timings
 
 if TYPE_CHECKING:
@@ -145,11 +146,14 @@ class _Bars:
         self._believed = _Believed()
 
     def look(self, at_once: bool = False) -> None:
-        """Bring the study's bar up to date, at most every `_LOOK_SECONDS`."""
+        """Bring the study's bar up to date, at most every `_LOOK_SECONDS`, if it can be read."""
         now = time.monotonic()
         if not at_once and now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
+        unless_away(self._update)
+
+    def _update(self) -> None:
         try:
             self._study = self._study or load_study(self._spec)
         except StudyError:  # not created yet

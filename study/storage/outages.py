@@ -19,11 +19,15 @@ T = TypeVar("T")
 
 # What an SQLite file never recovers from by itself.
 _SQLITE_ENDS = ("no such table", "readonly database", "unable to open database file")
+# PostgreSQL's code of a server that only reads: a primary that has become a standby, for a while.
+_READ_ONLY = "25006"
 
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that the database cannot be reached for now."""
     cause = _cause(error)
+    if isinstance(cause, DBAPIError) and getattr(cause.orig, "pgcode", None) == _READ_ONLY:
+        return True
     if not isinstance(cause, OperationalError | InterfaceError):
         return False
     text = str(cause.orig)
@@ -41,6 +45,16 @@ def reason_of(error: BaseException) -> str:
 
 def _cause(error: BaseException) -> BaseException:
     return (error.__cause__ or error) if isinstance(error, StorageInternalError) else error
+
+
+def unless_away(action: Callable[[], None]) -> None:
+    """Do what asks the database for something that can wait; nothing, while it is away."""
+    try:
+        action()
+    except (SQLAlchemyError, StorageInternalError) as error:
+        if not is_outage(error):
+            raise
+        logger.debug("the database does not answer (%s)", reason_of(error))
 
 
 def through_outages(action: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:

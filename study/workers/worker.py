@@ -192,8 +192,8 @@ class Worker:
         hand = self._rotation.hand(trial.number) if self._rotation else None
         objective = self.objective
         n = objective.count_answers(hand.blocks[0]) if hand else objective.n_answers
-        self.reporter.started(trial, n)
         try:
+            self.reporter.started(trial, n)
             race = hand or self._persist(lambda: self._race(trial))
             with self._termination.at_once():
                 screen = self.inputs.spec.evaluation.screen and not is_uniform(trial)

@@ -1,5 +1,6 @@
 """`mergefront status`."""
 
+import textwrap
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 _WATCH_SECONDS = 5.0
 # Width of the bar, in characters.
 _BAR = 24
-_SHOWN_FAILURES = 3
+# Of the last failures, so many are shown, and so many characters of each.
+_SHOWN_FAILURES, _REASON = 3, 200
 
 
 @command("status", panel=STUDY)
@@ -123,7 +125,14 @@ def _lines(current: "Status", metric_names: list[str]) -> list[str]:
         for trial in current.running
     ]
     failures = current.failures[-_SHOWN_FAILURES:]
-    return lines + [f"  trial {number:<4} FAIL: {reason}" for number, reason in failures]
+    return lines + [
+        f"  trial {number:<4} FAIL: {_in_short(reason)}" for number, reason in failures
+    ]
+
+
+def _in_short(reason: str) -> str:
+    """Return a reason's beginning in one line; `--format json` has it whole."""
+    return textwrap.shorten(reason, _REASON, placeholder=" ...")
 
 
 def _bar(current: "Status") -> str:

@@ -147,6 +147,42 @@ def test_a_file_that_cannot_be_used_stops_nobody(
     assert "answers are not kept" in caplog.text
 
 
+def test_a_file_that_others_hold_is_used_again_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mergefront.objectives.evaluation.cache._WAIT_SECONDS", 0.1)
+    cache = AnswerCache(tmp_path / "answers.db", "scope")
+    key = cache.candidate(WEIGHTS, Sampling(8))
+    other = sqlite3.connect(tmp_path / "answers.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    cache.keep(key, "a", ANSWER)
+    cache.flush()
+    assert "answers are not kept" in caplog.text
+    other.execute("COMMIT")
+    cache.keep(key, "b", ANSWER)
+    cache.flush()
+    assert cache.known(key, ["a", "b"]) == {1: ANSWER}
+
+
+def test_what_cannot_be_written_is_still_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = AnswerCache(tmp_path / "answers.db", "scope")
+    key = cache.candidate(WEIGHTS, Sampling(8))
+    cache.keep(key, "a", ANSWER)
+    cache.flush()
+    assert cache._connection is not None
+    pages = cache._connection.execute("PRAGMA page_count").fetchone()[0]
+    cache._connection.execute(f"PRAGMA max_page_count = {pages}")
+    for n in range(400):
+        cache.keep(key, str(n), ANSWER)
+    cache.flush()
+    cache.keep(key, "c", ANSWER)
+    cache.flush()
+    assert caplog.text.count("database or disk is full") == 1
+    assert cache.known(key, ["a", "c"]) == {0: ANSWER}
+
+
 def test_many_processes_write_at_once(tmp_path: Path) -> None:
     path = tmp_path / "answers.db"
     writers = [

@@ -2,13 +2,22 @@
 
 import errno
 import json
+import os
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from mergefront.study import StudySpec
 from mergefront.study.cli.app import _one_line
+from mergefront.study.cli.studies.status import _lines
+from mergefront.study.results.status import status_of
+from mergefront.study.storage.connection import load_study
 from processes import mergefront
 from small_study import write_spec
 
@@ -137,6 +146,32 @@ def test_changed_settings_are_refused_everywhere(finished: Path, tmp_path: Path)
         result = mergefront(command[0], changed, *command[1:])
         assert result.returncode == 1
         assert "evaluation.max_new_tokens was 48, is 40" in result.stderr
+
+
+def test_a_database_that_is_away_is_told_from_one_that_refuses() -> None:
+    line = _one_line(OperationalError("", {}, Exception("server closed the connection.\n")))
+    assert line is not None and "connection. Start it again when it does" in line
+    line = _one_line(ProgrammingError("", {}, Exception("permission denied for table")))
+    assert line is not None and "permission denied for table. Check its user's rights" in line
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_terminals_without_our_characters_get_others(finished: Path, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for command in ("status", "front"):
+        line = [sys.executable, "-m", "mergefront", command, str(finished)]
+        done = subprocess.run(line, capture_output=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert b"accuracy" in done.stdout or b"complete" in done.stdout
+
+
+def test_the_status_shows_a_long_reason_in_short(finished: Path) -> None:
+    spec = StudySpec.from_yaml(finished)
+    current = status_of(load_study(spec), spec, 10)
+    reason = "ValueError: boom\nline two " + "of many " * 100
+    (line,) = _lines(replace(current, failures=((3, reason),)), spec.metric_names)[-1:]
+    assert line.startswith("  trial 3    FAIL: ValueError: boom line two of many")
+    assert len(line) < 230 and line.endswith("...") and "\n" not in line
 
 
 def test_a_full_disk_is_one_line_whoever_finds_it() -> None:

@@ -3,10 +3,12 @@
 import io
 import re
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from mergefront.objectives import Measurement
 from mergefront.study import StudySpec
@@ -58,6 +60,25 @@ def test_a_bar_is_drawn_on_terminals_only(tmp_path: Path) -> None:
         reporter.answered(12)
         reporter._close()
         assert ("24" in text.getvalue()) is terminal
+
+
+def test_a_bar_waits_for_a_database_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter, text = _reporter(tmp_path, terminal=True)
+    error: Exception = OperationalError("", {}, Exception("Connection refused"))
+
+    def away(spec: StudySpec) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr("mergefront.study.cli.progress.load_study", away)
+    reporter.started(_trial(), 24)
+    reporter.finished(_trial(), MEASUREMENT)
+    assert "accuracy 0.750" in text.getvalue()
+    error = ProgrammingError("", {}, Exception("permission denied"))
+    assert reporter._bars is not None
+    with pytest.raises(ProgrammingError):
+        reporter._bars.look(at_once=True)
 
 
 def test_a_failure_shows_its_reason_as_it_is(tmp_path: Path) -> None:

@@ -66,6 +66,31 @@ def test_an_action_is_repeated_until_the_database_is_back(
     assert pauses[:2] == [0.5, 1.0]
 
 
+def test_a_server_that_only_reads_for_a_while_is_away(server: Server, study: optuna.Study) -> None:
+    """As a primary does that has become a standby."""
+    database = open_storage(server.new_database())
+    engine = Ledger(optuna.create_study(storage=database)).engine
+    name = engine.url.database
+
+    def only_reads(on: bool) -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sqlalchemy.text("SET default_transaction_read_only = off"))
+            value = "on" if on else "off"
+            line = f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}'
+            connection.execute(sqlalchemy.text(line))
+        engine.dispose()
+
+    def write() -> None:
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("UPDATE studies SET study_name = 'other'"))
+
+    only_reads(True)
+    through_outages(write, lambda seconds: only_reads(False))
+    with engine.connect() as connection:
+        found = connection.execute(sqlalchemy.text("SELECT study_name FROM studies"))
+        assert found.scalar() == "other"
+
+
 def test_other_errors_are_raised_at_once(study: optuna.Study) -> None:
     def wrong() -> None:
         with Ledger(study).engine.begin() as connection:
