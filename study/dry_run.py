@@ -158,8 +158,8 @@ def _trials(inputs: StudyInputs) -> str:
     spec = inputs.spec
     begun = first_trials(spec, inputs.plan)[: spec.study.trials]
     phases = Counter(t.user_attrs["phase"] for t in begun)
-    titles = {"parent": "parents", "uniform": "uniform merges", "startup": "start-up points"}
-    first = [f"{n} {titles[phase]}" for phase, n in phases.items()]
+    titles = {"parent": "parent", "uniform": "uniform merge", "startup": "start-up point"}
+    first = [f"{n} {titles[phase]}{'s' * (n > 1)}" for phase, n in phases.items()]
     if spec.study.trials == UNLIMITED:
         paid = _paid(inputs)
         return f"as many as the budget allows{paid}: {', '.join(first)}, then proposals"

@@ -11,6 +11,7 @@ from command import invoke
 from mergefront.errors import SpecError
 from mergefront.study import StudySpec
 from mergefront.study.baseline import Baseline, widest_gap
+from mergefront.study.dry_run import plan_study
 from mergefront.study.run import run
 from mergefront.study.spec.inputs import load_inputs
 from mergefront.study.storage.connection import load_study
@@ -85,6 +86,14 @@ def test_merges_keep_to_the_bounds() -> None:
     trials = [_uniform(w) for w in (0.0, 1.0)]
     assert widest_gap(trials, (0.6, 0.9)) is None
     assert widest_gap([*trials, _uniform(0.6), _uniform(0.9)], (0.6, 0.9)) == 0.75
+
+
+@pytest.mark.parametrize(("trials", "told"), [(1, "1: 1 parent"), (2, "2: 2 parents")])
+def test_the_dry_run_of_few_trials_tells_what_they_measure(
+    tmp_path: Path, trials: int, told: str
+) -> None:
+    path = write_spec(tmp_path, study={"trials": trials})
+    assert dict(plan_study(StudySpec.from_yaml(path)))["trials"] == told
 
 
 def test_a_study_measures_them_from_its_budget(tmp_path: Path) -> None:

@@ -86,6 +86,17 @@ def test_what_cannot_be_read_is_said_before_anything_is_created(
     assert optuna.get_all_study_names(storage).count(f"later-{tmp_path.name}") == 0
 
 
+def test_a_new_study_is_no_source_of_itself(earlier: Path, tmp_path: Path) -> None:
+    path = _later(tmp_path, earlier, f"later-{tmp_path.name}")
+    content = yaml.safe_load(path.read_text())
+    content["study"]["storage"] = f"sqlite:///{tmp_path}/new/study.db"
+    path.write_text(yaml.safe_dump(content))
+    result = invoke("run", str(path), "--dry-run")
+    assert result.exit_code == 1
+    assert "is this study itself, which has measured nothing yet" in result.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_broken_source_leaves_no_database(earlier: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.db").write_text("not a database")
     path = _later(tmp_path, earlier, f"sqlite:///{tmp_path}/broken.db#x")
