@@ -5,7 +5,7 @@ model of the front, the parents and the uniform merges answer one fresh split; h
 with bootstrap intervals over questions, paired: each resample asks all models the same questions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,9 +53,9 @@ class Validation:
         models: Front first, cheapest last, then parents and uniform merges.
         hypervolume: Of `front`, of the parents and `uniform` merges, and of the uniform `curve`,
             straight between them.
-        interval: 95 % bootstrap intervals of the same, of the `difference` of front and uniform
-            merges, of the front's `gain` over the curve, and of `survives`, the gain as a share
-            of what the search reported.
+        interval: 95 % bootstrap intervals (pivotal, over questions) of the same, of the
+            `difference` of front and uniform merges, of the front's `gain` over the curve, and of
+            `survives`, the gain as a share of what the search reported.
         recommended: Models that nobody had measured, from one end of the front to the other.
         criteria: Answers to the spec's criteria.
         paired: The front's models beside the parents, in the metrics that are means.
@@ -165,7 +165,8 @@ def validate(
     drawn = _values(models, objective, resample_questions(answers))
     volumes = _Volumes(report, study, models)
     flips = signs(study.directions).numpy()
-    samples = _derived(volumes.of(drawn), _reported_gain(report))
+    covered, reported = volumes.of(measured), _reported_gain(report)
+    samples = _reflected(_derived(volumes.of(drawn), reported), _derived(covered, reported))
     labels = [model.label for model in models]
     believed = {
         row: model.trial.user_attrs["denoised"]
@@ -178,7 +179,7 @@ def validate(
         report,
         split,
         _compared(models, drawn * flips),
-        {name: float(values[0]) for name, values in volumes.of(measured).items()},
+        {name: float(values[0]) for name, values in covered.items()},
         {name: _interval(values) for name, values in samples.items()},
         measure_recommended(report, objective, progress),
         [criterion.answer(quantities) for criterion in criteria],
@@ -276,6 +277,15 @@ def _derived(volumes: dict[str, Array], reported_gain: float | None) -> dict[str
     if reported_gain is not None:
         samples["survives"] = gain / reported_gain
     return samples
+
+
+def _reflected(drawn: Mapping[str, Array], measured: Mapping[str, Array]) -> dict[str, Array]:
+    """Return resamples on the other side of what was measured, as pivotal intervals want them.
+
+    The front of noisy values covers more than the true one, and a resample's covers more than the
+    measured one for the same reason: what is above the measured value is as far above the truth.
+    """
+    return {name: 2.0 * measured[name] - values for name, values in drawn.items()}
 
 
 def _interval(values: Array) -> list[float]:

@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from hypervolume_coverage import Design, studies
 from optuna.artifacts import get_all_artifact_meta
 
 from mergefront.errors import StudyError
@@ -202,3 +203,12 @@ def test_every_value_of_the_table_has_its_error(
     named = [row for row in rows if any(m.label in row for m in validation.models)]
     assert len(named) >= len(validation.models)
     assert {row.count("±") for row in named} == {4}  # two metrics, now and in the search
+
+
+def test_intervals_of_hypervolumes_miss_on_both_sides_alike() -> None:
+    """Of long fronts of models that hardly differ; see `hypervolume_coverage.py`."""
+    sides = np.array(list(studies(Design(200, 16, 0.5, 0.0), 200, seed=3, n_resamples=200)))
+    below, above = (sides < 0).mean(axis=0), (sides > 0).mean(axis=0)
+    (front, _, gain), (pivotal_front, _, pivotal_gain) = below
+    assert front > 0.1 > pivotal_front and gain > 0.08 > pivotal_gain
+    assert (above[1] < 0.08).all()
