@@ -1,5 +1,6 @@
 """What a run would stop at, found before anything is created: prompts, lengths, operators."""
 
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -34,9 +35,9 @@ def check_ready(inputs: StudyInputs) -> None:
 
     Raises:
         SpecError: If an expert is the base, the chat template fails, an operator does not fit, a
-            criterion names a model that there is not, `memory` is an objective and the same for
-            all candidates, a budget of tokens would never be used, there are too few texts to
-            screen by, or vLLM would cut a compared text.
+            criterion names a model that there is not, no model can keep to a constraint, `memory`
+            is an objective and the same for all candidates, a budget of tokens would never be
+            used, there are too few texts to screen by, or vLLM would cut a compared text.
         EvaluationError: If a prompt and its answer do not fit the model's positions, or texts are
             read and no token opens them.
     """
@@ -49,6 +50,7 @@ def check_ready(inputs: StudyInputs) -> None:
         )
     _check_criteria(inputs)
     _check_sizes(inputs)
+    _check_limits(inputs)
     _check_size_limits(inputs)
     _check_tokens(inputs)
     _check_screen(inputs)
@@ -105,6 +107,28 @@ def _check_sizes(inputs: StudyInputs) -> None:
             f"`memory` must differ between candidates, but each takes {sizes.pop()} bytes. Search "
             "the precision (`merge.precision: {choose: [int8, int4]}`), or remove the objective."
         )
+
+
+def _check_limits(inputs: StudyInputs) -> None:
+    """Check that there can be a model that keeps to all limits.
+
+    Raises:
+        SpecError: At the first that none can keep to, alone or beside another.
+    """
+    for limit in inputs.spec.limits:
+        least, largest = limit.objective.range
+        if limit.bound < least if limit.sign > 0 else limit.bound > largest:
+            raise SpecError(
+                f"`constraints` must leave some models, but `{limit.objective.name}` is between "
+                f"{least:g} and {largest:g}, and none keeps to `{limit.name}`. Change the number."
+            )
+    for one, other in combinations(inputs.spec.limits, 2):
+        both = {limit.sign: limit.bound for limit in (one, other)}
+        if one.objective.name == other.objective.name and both.get(-1, 0) > both.get(1, math.inf):
+            raise SpecError(
+                f"`constraints` must leave some models, but none keeps to both `{one.name}` and "
+                f"`{other.name}`. Change one."
+            )
 
 
 def _check_size_limits(inputs: StudyInputs) -> None:

@@ -141,6 +141,14 @@ class ObjectiveMetric:
         """The name used in specs: `metric`, or `metric/task`."""
         return self.metric.name if self.task is None else f"{self.metric.name}/{self.task}"
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """Return the least and the largest value that any model can have; scores have anchors."""
+        rescaled = any(share.anchors != TaskShare().anchors for share in self.shares.values())
+        if self.metric.normalized and self.task is None and rescaled:
+            return -math.inf, math.inf
+        return 0.0, 1.0 if self.metric.is_share else math.inf
+
     def counts(self, task: str) -> bool:
         """Whether a task has the metric, and counts."""
         kind = self.kinds.get(task, "generated")

@@ -68,6 +68,29 @@ def test_metrics_need_their_kind_of_task(tmp_path: Path, changes: Any, message: 
         load_inputs(_with_texts(tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (["accuracy >= 80"], "`accuracy` is between 0 and 1, and none keeps to `accuracy >= 80`"),
+        (["truncation <= -1"], "none keeps to `truncation <= -1`"),
+        (["kl/base <= -0.1"], "none keeps to `kl/base <= -0.1`"),
+        (["tokens <= 5", "accuracy >= 0.5", "tokens >= 9"], "`tokens <= 5` and `tokens >= 9`"),
+    ],
+)
+def test_limits_that_no_model_keeps_to_are_refused(
+    tmp_path: Path, limits: list[str], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        check_ready(load_inputs(_with_texts(tmp_path, constraints=limits)))
+
+
+@pytest.mark.parametrize(
+    "limits", [["accuracy >= 1"], ["tokens >= 5", "tokens <= 9"], ["tokens <= 5", "tokens <= 9"]]
+)
+def test_limits_that_some_model_may_keep_to_are_taken(tmp_path: Path, limits: list[str]) -> None:
+    check_ready(load_inputs(_with_texts(tmp_path, constraints=limits)))
+
+
 def test_vllm_reads_texts_and_keys_of_answers_are_refused(tmp_path: Path) -> None:
     path = _with_texts(tmp_path)
     content = yaml.safe_load(path.read_text())
