@@ -1,6 +1,7 @@
 """Put questions to a model: generate, compare likelihoods or read texts, and keep what it says."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,12 +14,16 @@ from .scored_question import ScoredQuestion, with_verdict
 from .tasks import Question
 from .tasks.judge import verdict
 
+logger = logging.getLogger(__name__)
+
 # Called with the number of questions answered since the last call.
 Progress = Callable[[int], None]
 # For every group of the merge plan, one number per expert.
 Weights = Mapping[str, Sequence[float]]
 # How texts are read: nothing is generated.
 _READ = Sampling(0, chat=False)
+# Characters at the end of what a judge said that are shown.
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Interviewer:
         for sampling, asked in prompts.items():
             unique = list(dict.fromkeys(prompt for prompt in asked.values() if prompt))
             replies = dict(zip(unique, self._replies(weights, unique, sampling), strict=True))
+            _warn_of_silence(
+                [reply for reply in replies.values() if verdict(reply) is None], unique
+            )
             for (place, repeat), prompt in asked.items():
                 score = verdict(replies[prompt]) if prompt else None
                 found.setdefault(place, []).append(with_verdict(answers[place][repeat], score))
@@ -248,3 +256,15 @@ class Interviewer:
         if not seeds:
             return self.backend.generate(prompts, sampling, finished)
         return self.backend.generate(prompts, sampling, finished, seeds)
+
+
+def _warn_of_silence(silent: Sequence[Completion], asked: Sequence[str]) -> None:
+    """Say that a judge seldom gives a verdict, and what it says instead: all that counts 0."""
+    if asked and len(silent) > len(asked) / 2:
+        logger.warning(
+            "the judge gave no verdict on %d of %d answers, which count 0; it said e.g. %r. "
+            "Change the prompt of `judge` so that it ends in a number or in yes or no",
+            len(silent),
+            len(asked),
+            silent[0].text[-_SHOWN:],
+        )

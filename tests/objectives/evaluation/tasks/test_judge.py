@@ -133,6 +133,17 @@ def _other(folder: Path) -> StudyInputs:
     return _inputs(folder, judge={"prompt": "{response}", "max_new_tokens": 8})
 
 
+def test_a_judge_that_seldom_gives_a_verdict_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    inputs = _other(tmp_path)
+    objective = make_objective(inputs)
+    given = objective.measure(inputs.plan.uniform(0.6)).answers
+    assert sum("unjudged" in answer.signs for answer in given) > len(given) / 2
+    (line,) = [text for text in caplog.messages if "the judge gave no verdict on" in text]
+    assert "which count 0; it said e.g. '" in line
+
+
 def test_a_study_is_judged_from_start_to_front(tmp_path: Path) -> None:
     inputs = _inputs(tmp_path)
     done = invoke("run", tmp_path / "spec.yaml")
