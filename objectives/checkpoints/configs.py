@@ -108,6 +108,12 @@ def computed_by(config: Any) -> dict[str, Any]:
     return {key: value for key, value in _flat(kept) if value is not None}
 
 
+def _by_one_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values without `type` beside `rope_type`: it is what older files call the same."""
+    old = {key for key in values if f"{key.removesuffix('type')}rope_type" in values}
+    return {key: value for key, value in values.items() if key not in old}
+
+
 def _is_harmless(key: str) -> bool:
     return key in _HARMLESS or any(part in key for part in _HARMLESS_PARTS)
 
@@ -145,7 +151,8 @@ def check_same_forward(base: Path, expert: Path, fitted: bool = False) -> None:
     """
     ignored = (_ROWS,) if fitted else ()
     _check_written(base, expert, ignored)
-    ours, theirs = (computed_by(load_config(directory)) for directory in (base, expert))
+    configs = (load_config(directory) for directory in (base, expert))
+    ours, theirs = (_by_one_name(computed_by(config)) for config in configs)
     others = sorted(ours.keys() | theirs.keys(), key=lambda key: (key == POSITIONS, key))
     for key in [*_ARCHITECTURE, *others]:
         if key in ignored or ours.get(key) == theirs.get(key):

@@ -129,11 +129,12 @@ def test_a_default_left_out_equals_the_default_written_out(
     assert config_hash(base) == config_hash(expert)
 
 
-def test_the_names_of_older_files_are_the_same_keys(tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["rope_type", "type"])
+def test_the_names_of_older_files_are_the_same_keys(tmp_path: Path, key: str) -> None:
     def older(content: dict[str, Any]) -> None:
         del content["rope_parameters"]
         content |= {"rope_theta": 500000.0, "torch_dtype": "bfloat16"}
-        content["rope_scaling"] = {"rope_type": "linear", "factor": 2.0}
+        content["rope_scaling"] = {key: "linear", "factor": 2.0}
 
     rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 500000.0}
     config = LlamaConfig(**SIZES, rope_parameters=rope)
