@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import EvaluationError, SpecError
 from ..objectives import questions_of
 from ..objectives.checkpoints import LoraCheckpoint
-from ..objectives.checkpoints.adapter_settings import read_settings
+from ..objectives.checkpoints.adapters.settings import read_settings
 from ..objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
 from ..objectives.checkpoints.hub import public_name
 from ..objectives.checkpoints.identity import is_same_model

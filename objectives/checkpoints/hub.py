@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path, PurePath
 
 from ...errors import SpecError
-from .adapter_settings import ADAPTER_WEIGHTS
+from .adapters.settings import ADAPTER_WEIGHTS
 from .lora import is_adapter
 from .reader import INDEX, SINGLE, Checkpoint
 from .text_files import CHAT_TEMPLATES, read_json

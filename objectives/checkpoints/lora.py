@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ...errors import SpecError
-from .adapter_settings import ADAPTER_WEIGHTS, CONFIG, read_settings, read_tensors, scaling_of
+from .adapters.promises import PREFIX, check_promises
+from .adapters.settings import ADAPTER_WEIGHTS, CONFIG, read_settings, read_tensors, scaling_of
 from .lora_tensor import LoraTensor
 from .reader import Checkpoint, check_one_model
 from .tensor_files import FileTensor
@@ -22,8 +23,6 @@ from .tensors import (
 )
 from .text_files import check_links
 
-_PREFIX = "base_model.model."
-
 
 class LoraCheckpoint(Checkpoint):
     """An adapter on a base, read as if it were a checkpoint of its own.
@@ -33,15 +32,17 @@ class LoraCheckpoint(Checkpoint):
         base: What it is added to.
 
     Raises:
-        SpecError: If a file is missing, the adapter uses an option that is not understood, or it
-            changes a tensor that the base does not have.
+        SpecError: If a file is missing, the adapter uses an option that is not understood, it
+            changes a tensor that the base does not have, or lacks one that its settings name.
     """
 
     def __init__(self, directory: Path, base: Checkpoint) -> None:
         super().__init__(base.directory)
         check_links(directory)
         self.directory, self._base, self.layout = directory, base, base.layout
-        self._changes = _changes(directory, base, scaling_of(read_settings(directory), directory))
+        settings = read_settings(directory)
+        self._changes = _changes(directory, base, scaling_of(settings, directory))
+        check_promises(directory, settings, base, self._changes)
 
     @property
     def changed(self) -> list[str]:
@@ -163,7 +164,7 @@ class _Adapter:
 
     def target(self, name: str) -> str:
         """Return the name in the base's files of a tensor that PEFT names after the live model."""
-        plain = name.removeprefix(_PREFIX)
+        plain = name.removeprefix(PREFIX)
         if plain in self.base.layout:
             return plain
         found = tensor_table(self.base).file_names.get(plain)

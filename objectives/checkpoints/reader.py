@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SpecError
-from .adapter_settings import CONFIG
+from .adapters.settings import CONFIG
 from .tensor_files import FileTensor, parse_header
 from .text_files import CHAT_TEMPLATES, check_links, read_json
 

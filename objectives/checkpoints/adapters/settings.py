@@ -4,9 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ...errors import SpecError
-from .tensor_files import FileTensor, parse_header
-from .text_files import read_json
+from ....errors import SpecError
+from ..tensor_files import FileTensor, parse_header
+from ..text_files import read_json
 
 CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Options of PEFT that change what the adapter means: the values that are understood.
@@ -21,7 +21,8 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     # Others, such as PiSSA, change the base: what was trained is no sum with it.
     "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
 }
-# Options that say how it was trained, not what it means, and those that are read.
+# Options that say how it was trained, not what it means, and those that are read: what the lists
+# of modules name must be in the file (`promises.py`).
 _HARMLESS = frozenset(
     {
         *("task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping"),
