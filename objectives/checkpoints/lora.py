@@ -43,6 +43,7 @@ class LoraCheckpoint(Checkpoint):
         settings = read_settings(directory)
         self._changes = _changes(directory, base, scaling_of(settings, directory))
         check_promises(directory, settings, base, self._changes)
+        _check_effect(directory, self._changes)
 
     @property
     def changed(self) -> list[str]:
@@ -132,6 +133,16 @@ def _changes(
     return _tied(found, heads, adapter) if tied else found
 
 
+def _check_effect(directory: Path, changes: dict[str, FileTensor | LoraTensor]) -> None:
+    """Refuse an adapter as it is before training; what was trained whole is not read for that."""
+    products = [each for each in changes.values() if isinstance(each, LoraTensor)]
+    if len(products) == len(changes) and not any(p.a.any() and p.b.any() for p in products):
+        raise SpecError(
+            f"An adapter must change the base, but all products of matrices in {directory} are 0: "
+            "it is as before training. Give the trained adapter."
+        )
+
+
 _PAIRS = (
     (".lora_A.weight", ".lora_B.weight"),
     (".lora_embedding_A", ".lora_embedding_B"),
@@ -199,6 +210,7 @@ class _Adapter:
             raise self.refused(
                 target, f"the adapter's is {expected}, the base's {tuple(origin.shape)}"
             )
+        self._check_finite(target, a, b)
         return LoraTensor(origin, a, b, self.scaling)
 
     def whole(self, name: str, tensor: FileTensor) -> str:
@@ -212,6 +224,13 @@ class _Adapter:
                 target, f"the adapter's is {tuple(tensor.shape)}, the base's {tuple(shape)}"
             )
         return target
+
+    def _check_finite(self, target: str, *matrices: Tensor) -> None:
+        if not all(bool(matrix.isfinite().all()) for matrix in matrices):
+            raise SpecError(
+                f"An adapter's matrices must be finite, but those for {target!r} in "
+                f"{self.directory} hold NaN or infinities. Train it again, or leave it out."
+            )
 
     def _check_untied(self, target: str) -> None:
         if is_tied(self.base):

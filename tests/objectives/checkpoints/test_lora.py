@@ -1,6 +1,7 @@
 """LoRA experts against the plain formula."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,6 +214,9 @@ def _pair(module: str, out: int = 128, width: int = 64, rank: int = 4) -> dict[s
     }
 
 
+_HALF = {f"{_QUERY}.lora_B.weight": _random(128, 4)}
+
+
 @pytest.mark.parametrize(
     ("tensors", "settings", "message"),
     [
@@ -236,6 +240,9 @@ def _pair(module: str, out: int = 128, width: int = 64, rank: int = 4) -> dict[s
         (_pair(_QUERY), {"lora_alpha": 0}, "has 4 and 0"),
         (_pair(_QUERY), {"lora_alpha": "8"}, "has 4 and '8'"),
         ({}, {"r": 4}, "must change the base, but .* holds no tensor"),
+        (_pair(_QUERY) | {f"{_QUERY}.lora_B.weight": torch.zeros(128, 4)}, {"r": 4}, "are 0: it"),
+        ({f"{_QUERY}.lora_A.weight": _random(4, 64) / 0, **_HALF}, {}, "q_proj.* hold NaN or inf"),
+        (_pair(_QUERY) | {f"{_QUERY}.lora_B.weight": _random(128, 4) * math.nan}, {}, "hold NaN"),
         (
             {name: tensor.to(torch.int8) for name, tensor in _pair(_QUERY).items()},
             {},
