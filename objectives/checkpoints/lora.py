@@ -1,7 +1,9 @@
 """LoRA experts: adapters in PEFT's format, merged into the base as they are read."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,10 +42,16 @@ class LoraCheckpoint(Checkpoint):
         super().__init__(base.directory)
         check_links(directory)
         self.directory, self._base, self.layout = directory, base, base.layout
+        self.table = tensor_table(base)
         settings = read_settings(directory)
         self._changes = _changes(directory, base, scaling_of(settings, directory))
         check_promises(directory, settings, base, self._changes)
         _check_effect(directory, self._changes)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The base's: an adapter has none."""
+        return self._base.config
 
     @property
     def changed(self) -> list[str]:

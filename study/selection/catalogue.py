@@ -209,10 +209,9 @@ def _check_weights(model: Checkpoint) -> str:
 
 def _check_files(model: Checkpoint) -> None:
     try:
-        missing = [file for file in model.files if not (model.directory / file).is_file()]
-        if missing:
+        if missing := [path for path in model.paths if not path.is_file()]:
             raise SpecError(
-                f"The shard {missing[0]} is missing in {model.directory}. Fetch it again."
+                f"The shard {missing[0].name} is missing in {missing[0].parent}. Fetch it again."
             )
         model.shapes()
         model.config  # noqa: B018  (read, as it is parsed when first asked for)

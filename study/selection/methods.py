@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...errors import SpecError
+from ...objectives.checkpoints import is_adapter
 from ...objectives.merging import OPERATORS, MergeSettings
 
 # Without an ancestor, at equal shares.
@@ -80,7 +82,19 @@ def make_step(
         share: Of the right model in the result; the last of `n` equal ones has `1 / n`.
         ancestor: Common ancestor, if there is one: task vectors are taken from it, and from the
             left model otherwise.
+
+    Raises:
+        SpecError: If one is an adapter and the operator would add it to something else than its
+            base, the ancestor.
     """
-    if ancestor is not None and method.needs_ancestor:
+    adapter = next((path for path in (left, right) if is_adapter(path)), None)
+    # Averages of both are the same from whatever base, and adapters are read on theirs alone.
+    is_average = method.operator == "linear" and adapter is not None
+    if ancestor is not None and (method.needs_ancestor or is_average):
         return Step(ancestor, (left, right), (1 - share, share), method)
+    if adapter is not None and left != ancestor:
+        raise SpecError(
+            f"A spec of `{method.operator}` needs whole models, but {adapter} is an adapter. "
+            "Merge it with PEFT (merge_and_unload), or leave the operator out of `operators`."
+        )
     return Step(left, (right,), (share,), method)

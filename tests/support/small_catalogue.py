@@ -38,6 +38,23 @@ def write_sibling(folder: Path, level: float, seed: int) -> Path:
     return write_model(folder, change)
 
 
+def write_adapter(folder: Path, seed: int, **settings: Any) -> Path:
+    """Write an adapter of the queries of the demo's base, in PEFT's format."""
+    folder.mkdir()
+    content = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(content | settings))
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, tensor in load_file(BASE / WEIGHTS).items():
+        if name.endswith("q_proj.weight"):
+            module = f"base_model.model.{name.removesuffix('.weight')}"
+            out, width = tensor.shape
+            tensors[f"{module}.lora_A.weight"] = torch.randn(4, width, generator=generator)
+            tensors[f"{module}.lora_B.weight"] = 0.1 * torch.randn(out, 4, generator=generator)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
 def write_catalogue(folder: Path, n_models: int = 5, **changes: Any) -> Path:
     """Write siblings `m0`, `m1`, ... with the demo's base as ancestor, and the catalogue."""
     for i in range(n_models):
