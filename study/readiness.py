@@ -14,13 +14,14 @@ from ..objectives.checkpoints.adapters.settings import read_settings
 from ..objectives.checkpoints.configs import POSITIONS, positions, stop_tokens
 from ..objectives.checkpoints.hub import public_name
 from ..objectives.checkpoints.identity import is_same_model
-from ..objectives.checkpoints.tensors import PaddedCheckpoint
+from ..objectives.checkpoints.tensors import PaddedCheckpoint, embeddings_name
 from ..objectives.checkpoints.tokenizers import has_tokenizer, load_tokenizer, rules_of
-from ..objectives.evaluation import SPLITS
+from ..objectives.evaluation import SPLITS, Sampling
 from ..objectives.evaluation.backends.chat import Chat, check_length
-from ..objectives.evaluation.backends.likelihood import opening_token, windows
+from ..objectives.evaluation.backends.likelihood import opening_token, text_windows, windows
 from ..objectives.evaluation.backends.vllm_memory import longest_read
 from ..objectives.evaluation.metric_table import split_name
+from ..objectives.evaluation.scored_question import ScoredQuestion
 from .first_trials import first_trials
 from .spec.base import near_hint
 from .spec.inputs import StudyInputs
@@ -37,7 +38,8 @@ def check_ready(inputs: StudyInputs) -> None:
         SpecError: If an expert is the base, the chat template fails, an operator does not fit, a
             criterion names a model that there is not, no model can keep to a constraint, `memory`
             is an objective and the same for all candidates, a budget of tokens would never be
-            used, there are too few texts to screen by, or vLLM would cut a compared text.
+            used, there are too few texts to screen by, the embeddings have no row for a token, or
+            vLLM would cut a compared text.
         EvaluationError: If a prompt and its answer do not fit the model's positions, or texts are
             read and no token opens them.
     """
@@ -55,6 +57,7 @@ def check_ready(inputs: StudyInputs) -> None:
     _check_tokens(inputs)
     _check_screen(inputs)
     _check_prompts(inputs)
+    _check_known(inputs)
     _check_pairs(inputs)
 
 
@@ -201,6 +204,38 @@ def _check_prompts(inputs: StudyInputs) -> None:
                     f"A prompt must have tokens, but that of question {asked.question.id!r} has "
                     "none. Correct the question or the chat template."
                 )
+
+
+def _check_known(inputs: StudyInputs) -> None:
+    """Check that the embeddings have a row for every token that is read.
+
+    Raises:
+        SpecError: At the first question with one that has none.
+    """
+    chat, own = Chat.of(inputs.models), embeddings_name(inputs.base.layout)
+    rows = sys.maxsize if own is None else inputs.base.tensor(own).shape[0]
+    if max(chat.tokenizer.get_vocab().values(), default=0) < rows:
+        return  # true of nearly all models: nothing is tokenized for it
+    for asked in (q for split in SPLITS for q in questions_of(inputs.tasks, split)):
+        last = max(_token_ids(chat, asked, asked.sampling or inputs.sampling), default=0)
+        if last >= rows:
+            token = chat.tokenizer.convert_ids_to_tokens(last)
+            raise SpecError(
+                f"A token must have a row of the embeddings, but question {asked.question.id!r} "
+                f"has {token!r}, number {last}, and {inputs.base.directory} has {rows} rows. "
+                "Correct the question or the chat template, or give models with a row for it."
+            )
+
+
+def _token_ids(chat: Chat, asked: ScoredQuestion, sampling: Sampling) -> list[int]:
+    question = asked.question
+    if asked.kind == "generated":
+        return chat.render(question.prompt, sampling.chat)
+    if asked.kind == "read":
+        read = text_windows(chat.tokenizer, [question.prompt], sys.maxsize)
+    else:
+        read = windows(chat.tokenizer, question.pairs, sys.maxsize)
+    return [number for window in read for number in window.ids]
 
 
 def _check_pairs(inputs: StudyInputs) -> None:
