@@ -179,9 +179,10 @@ def _adviser(section: SamplingSection, models: Sequence[Parent]) -> Parent | Non
             _check_advice(parent)
             return parent
     names = " nor ".join(str(parent.directory / _FILE) for parent in asked)
+    none = f"neither {names} does" if len(asked) > 1 else f"{names} does not"
     raise SpecError(
         f"evaluation.sampling.from: {section.from_} needs a parent that recommends sampling, but "
-        f"{'neither ' if len(asked) > 1 else ''}{names} does. Give `temperature` instead."
+        f"{none}. Give `temperature` instead."
     )
 
 

@@ -100,8 +100,12 @@ def test_what_recommends_greedy_is_no_recommendation(
         load_inputs(write_spec(tmp_path, models=_models(tmp_path, **config))).greedy_warning
         is None
     )
-    with pytest.raises(SpecError, match="needs a parent that recommends sampling"):
-        _sampling(tmp_path, {"from": "generation_config"}, models=_models(tmp_path, **config))
+    for asked, said in (
+        ("generation_config", r"but neither .*json nor .*generation_config\.json does\. Give"),
+        ("expert", r"but [^ ]*generation_config\.json does not\. Give"),
+    ):
+        with pytest.raises(SpecError, match=f"needs a parent that recommends sampling, {said}"):
+            _sampling(tmp_path, {"from": asked}, models=_models(tmp_path, **config))
 
 
 @pytest.mark.parametrize(
