@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import config_of, write_model
 from safetensors.torch import load_file, save_file
 
 from mergefront.errors import SpecError
@@ -19,18 +20,19 @@ def _write(
     directory: Path,
     modules: tuple[str, ...],
     whole: dict[str, torch.Tensor] | None = None,
+    base: Path = BASE,
     **changes: Any,
 ) -> LoraCheckpoint:
     directory.mkdir()
     settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]}
     (directory / "adapter_config.json").write_text(json.dumps(settings | changes))
-    weights, tensors = load_file(BASE / "model.safetensors"), dict(whole or {})
+    weights, tensors = load_file(base / "model.safetensors"), dict(whole or {})
     for module in modules:
         out, width = weights[f"{module}.weight"].shape
         tensors[f"base_model.model.{module}.lora_A.weight"] = torch.ones(4, width)
         tensors[f"base_model.model.{module}.lora_B.weight"] = torch.ones(out, 4)
     save_file(tensors, directory / "adapter_model.safetensors")
-    return LoraCheckpoint(directory, Checkpoint(BASE))
+    return LoraCheckpoint(directory, Checkpoint(base))
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,19 @@ def test_modules_that_were_trained_whole_are_found_by_both_names(
     head = {f"base_model.model.{name}": torch.ones(48, 64)}
     opened = _write(tmp_path / "a", QUERIES, head, modules_to_save=["lm_head"])
     assert "lm_head.weight" in opened.changed
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "gate_proj"], r".*\.(q_proj|gate_proj)"])
+def test_experts_that_are_run_as_one_need_no_adapters_unless_others_have_them(
+    tmp_path: Path, targets: Any
+) -> None:
+    base = tmp_path / "base"
+    write_model(config_of("Qwen 3 MoE"), torch.float32, 1, base)
+    names = [name.removesuffix(".weight") for name in load_file(base / "model.safetensors")]
+    queries = tuple(name for name in names if name.endswith("q_proj"))
+    experts = tuple(name for name in names if name.endswith("gate_proj"))
+    for k, modules in enumerate((queries, queries + experts)):
+        opened = _write(tmp_path / str(k), modules, base=base, target_modules=targets)
+        assert len(opened.changed) == len(modules)
+    with pytest.raises(SpecError, match=f"nothing for '{experts[-1]}"):
+        _write(tmp_path / "less", queries + experts[:-1], base=base, target_modules=targets)
