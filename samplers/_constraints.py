@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from ._gp import MOST_POINTS, Observations, Surrogate, fit_surrogate, spread_rows
+from ._trials.magnitude import LARGEST
 from ._trials.measurements import error_or_nan, filled, screened_trials
 from ._trials.search_space import UnitCube
 
@@ -129,8 +130,8 @@ def _margins(
     told = torch.tensor([_told(trials[row], name) for row in rows], dtype=torch.double)
     errors = filled(told)[:, None]
     Y = torch.tensor(margins, dtype=torch.double)
-    # Infinite margins are as good as large ones.
-    finite = Y[torch.isfinite(Y)]
+    # Infinite margins, and those beyond reckoning, are as good as large ones.
+    finite = Y[Y.abs() <= LARGEST]
     bound = 2.0 * float(finite.abs().max()) + 1.0 if len(finite) else 1.0
     margins_only = replace(known, importance=None, sizes=None, hints=())
     return replace(margins_only, X=X[rows], Y=Y.clamp(-bound, bound), errors=errors)

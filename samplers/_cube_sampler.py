@@ -78,7 +78,7 @@ class CubeSampler(BaseSampler):
             study: For its directions.
             number: Of the trial.
             cube: Over the search space.
-            measured: At least one trial, all with finite values and every parameter.
+            measured: At least one trial, all of `finite_trials` and with every parameter.
             pending: Parameters of the trials in flight.
             given: Parameters of this trial that are not to be chosen: it was queued with them.
         """

@@ -27,7 +27,8 @@ class Denoised:
     """Posterior of the noise-free values at the trials' own points.
 
     Args:
-        trials: COMPLETE trials with finite values, and PRUNED ones with standard errors, too.
+        trials: COMPLETE trials with finite values (up to 1e100), and PRUNED ones with standard
+            errors, too.
         means: An `n x m`-dim tensor, in the study's own directions.
         deviations: An `n x m`-dim tensor: posterior standard deviations.
         relevance: For every objective, parameter -> inverse lengthscale in the unit cube; of a

@@ -37,6 +37,8 @@ def _wide_front(Y: Tensor) -> Tensor:
         return front
     while len(rest) and len(front) < _ENOUGH:
         layer = is_non_dominated(rest)
+        if not layer.any():  # beliefs that are no numbers have no best among them
+            break
         front, rest = torch.cat([front, rest[layer]]), rest[~layer]
     return front
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from .magnitude import LARGEST
 from .two_way import two_way
 
 Array = NDArray[np.float64]
@@ -66,7 +67,7 @@ class _Answers:
     def column(self, j: int) -> "_Answers":
         """Return one objective's answers, without those that say nothing of it."""
         numbers = self.numbers[:, j]
-        return _Answers(self.trials, self.questions, numbers).chosen(np.isfinite(numbers))
+        return _Answers(self.trials, self.questions, numbers).chosen(np.abs(numbers) <= LARGEST)
 
     def averaged(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
         """Return trials, questions and the mean of each trial's repeats of a question.

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from .equating import equate
+from .magnitude import LARGEST
 
 # A PRUNED trial may be a measurement that was stopped early.
 MEASURED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -93,8 +93,12 @@ def screened_trials(trials: Sequence[FrozenTrial], names: Iterable[str]) -> list
 
 
 def finite_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Keep measurements whose values are all finite; an infinite one carries no information."""
-    return [t for t in trials if is_measured(t) and np.isfinite(t.values).all()]
+    """Keep measurements whose values can all be reckoned with.
+
+    An infinite one carries no information; one of a magnitude beyond `LARGEST` (1e100) is a
+    penalty that stands for infinity, and is left out like it.
+    """
+    return [t for t in trials if is_measured(t) and all(abs(v) <= LARGEST for v in t.values)]
 
 
 def standard_errors(trials: Sequence[FrozenTrial]) -> Tensor | None:

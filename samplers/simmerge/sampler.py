@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from .._trials.magnitude import LARGEST
 from .._trials.measurements import MEASURED
 from .._trials.pending import given_params, known_params, publish
 from .bandit import LinUCB, NeuralLinear
@@ -282,7 +283,7 @@ class SimMergeSampler(BaseSampler):
         for trial in measured:
             found = self._rows([self._read(options, trial.params)], options)
             reward = self._reward_of(study, trial)
-            if found and np.isfinite(reward):
+            if found and abs(reward) <= LARGEST:
                 rows += found
                 rewards.append(reward)
         return rows, np.array(rewards)
