@@ -183,7 +183,7 @@ class _Pool:
         acquisition = (
             improvement(self._model, self.means, *common)
             if self._settings.acquisition == "qehvi"
-            else noisy_improvement(self._model, self._X, self.means, *common)
+            else noisy_improvement(self._model, self._X, *common)
         )
         if self._feasibility.margins:
             return Weighted(acquisition, self._feasibility, True, self._X)

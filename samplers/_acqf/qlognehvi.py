@@ -43,13 +43,12 @@ def make_acquisition(
 ) -> AcquisitionFunction:
     """Return `noisy_improvement` under our surrogate."""
     model = BoTorchSurrogate(surrogate)
-    return noisy_improvement(model, X, surrogate.means(X), pending, reference_point, sampler)
+    return noisy_improvement(model, X, pending, reference_point, sampler)
 
 
 def noisy_improvement(
     model: Model,
     X: Tensor,
-    means: Tensor,
     pending: Tensor | None,
     reference_point: Tensor,
     sampler: SobolQMCNormalSampler,
@@ -62,7 +61,6 @@ def noisy_improvement(
     Args:
         model: Fitted.
         X: An `n x d`-dim tensor of evaluated points.
-        means: Posterior means there, `n x m`-dim.
         pending: A `p x d`-dim tensor of points in flight, or None.
         reference_point: An `m`-dim tensor; ignored for one objective.
         sampler: Draws the posterior samples.
@@ -70,7 +68,7 @@ def noisy_improvement(
     common: dict[str, Any] = {"sampler": sampler, "X_pending": pending, "prune_baseline": True}
     if reference_point.numel() == 1:
         return qLogNoisyExpectedImprovement(model, X, cache_root=False, **common)
-    if (weights := _weights(_highest(model, X, means), reference_point)) is not None:
+    if (weights := _weights(_highest(model, X), reference_point)) is not None:
         reference_point = reference_point * weights
         common["objective"] = WeightedMCMultiOutputObjective(weights)
     return qLogNoisyExpectedHypervolumeImprovement(
@@ -116,10 +114,8 @@ def improvement(
     )
 
 
-def _highest(model: Model, X: Tensor, means: Tensor) -> Tensor:
-    """Return as large as draws at known points may be; the means, where these are far below."""
-    if float(means.max()) < _WITHIN:
-        return means
+def _highest(model: Model, X: Tensor) -> Tensor:
+    """Return as large as draws at known points may be: far above the means beside a penalty."""
     with torch.no_grad():
         posterior: Any = model.posterior(X)
         top: Tensor = posterior.mean + _REACH * posterior.variance.clamp_min(0.0).sqrt()

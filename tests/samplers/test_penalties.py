@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Any
 
 import optuna
 import pytest
@@ -14,9 +15,17 @@ from mergefront.samplers._acqf import infer_reference_point
 SMALL = AcquisitionBudget(n_samples=8, n_raw=24, n_restarts=2, n_steps=5)
 
 
-def _study(m: int, penalty: float, acquisition: str = "knowledge-gradient") -> optuna.Study:
+def _study(
+    m: int, penalty: float, acquisition: Any, reference: tuple[float, ...] | None = None
+) -> optuna.Study:
     """Return a study to be minimized, every third trial of which got the penalty."""
-    sampler = SIPSampler(seed=0, n_startup_trials=3, budget=SMALL, acquisition=acquisition)  # type: ignore[arg-type]
+    sampler = SIPSampler(
+        seed=0,
+        n_startup_trials=3,
+        budget=SMALL,
+        acquisition=acquisition,
+        reference_point=reference,
+    )
     study = optuna.create_study(directions=["minimize"] * m, sampler=sampler)
 
     def objective(trial: optuna.Trial) -> list[float]:
@@ -57,3 +66,12 @@ def test_a_constraint_broken_beyond_reckoning_is_broken() -> None:
 def test_beliefs_that_are_no_numbers_end() -> None:
     Y = torch.tensor([[2.0, 2.0], [torch.nan, torch.nan], [1.0, torch.nan]])
     assert infer_reference_point(Y).shape == (2,)
+
+
+@pytest.mark.parametrize("penalty", [1e11, 1e12, 1e20, 1e30, 1e99])
+@pytest.mark.parametrize("reference", [None, (2.0, 2.0)])
+def test_the_improvement_beside_a_large_penalty_is_a_number(
+    penalty: float, reference: tuple[float, float] | None
+) -> None:
+    study = _study(2, penalty, "qlognehvi", reference)
+    assert len({tuple(trial.params.values()) for trial in study.trials}) == 8
