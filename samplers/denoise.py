@@ -8,7 +8,7 @@ import torch
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.search_space import IntersectionSearchSpace
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor
 
 from ._beliefs import fit_beliefs
@@ -28,7 +28,7 @@ class Denoised:
 
     Args:
         trials: COMPLETE trials with finite values (up to 1e100), and PRUNED ones with standard
-            errors, too.
+            errors, too; without those that lack a parameter of the others.
         means: An `n x m`-dim tensor, in the study's own directions.
         deviations: An `n x m`-dim tensor: posterior standard deviations.
         relevance: For every objective, parameter -> inverse lengthscale in the unit cube; of a
@@ -142,10 +142,14 @@ def fit_study(
     among = study.get_trials(deepcopy=False, states=MEASURED)
     trials = finite_trials(among)
     space = _shared_space(study, trials)
-    if not space or not trials:
+    if not space:
         return None
     warn_of_unknown(importance or (), {name for trial in trials for name in trial.params})
-    cube, known = UnitCube(space), measurements(trials)
+    cube = UnitCube(space)
+    trials = [trial for trial in trials if cube.holds(trial.params)]
+    if not trials:
+        return None
+    known = measurements(trials)
     observations = Observations(
         cube.encode([trial.params for trial in trials]),
         known.values * signs(study.directions),
@@ -177,11 +181,15 @@ def keeps_to_constraints(trial: FrozenTrial) -> bool:
 
 
 def _shared_space(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Return the parameters that all trials have; a name's widest distribution counts."""
+    """Return the parameters that all COMPLETE trials have; a name's widest distribution counts.
+
+    A trial that was stopped before it had them all takes none away.
+    """
     space = IntersectionSearchSpace().calculate(study)
-    names = set.intersection(*(set(t.params) for t in trials)) if trials else set()
+    whole = [t for t in trials if t.state == TrialState.COMPLETE] or trials
+    names = set.intersection(*(set(t.params) for t in whole)) if whole else set()
     for name in sorted(names - space.keys()):
-        space[name] = trials[-1].distributions[name]
+        space[name] = next(t for t in reversed(trials) if name in t.params).distributions[name]
     return {name: d for name, d in sorted(space.items()) if not d.single()}
 
 

@@ -4,9 +4,10 @@ import optuna
 import pytest
 import torch
 from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 
-from mergefront.samplers import SIPSampler, denoise
+import mergefront
+from mergefront.samplers import SIPSampler, denoise, recommend
 
 
 def _add(study: optuna.Study, value: float, high: float = 1.0, **params: float) -> None:
@@ -64,3 +65,25 @@ def test_the_samplers_own_importance_is_used_by_default() -> None:
     told = denoise(study, {"a": 1.0, "b": 0.0})
     assert denoise(study).relevance == told.relevance
     assert denoise(study, {"a": 0.0, "b": 1.0}).relevance != told.relevance
+
+
+@pytest.mark.parametrize("highs", [(1.0, 1.0), (1.0, 2.0)])
+def test_a_trial_stopped_before_it_had_all_parameters_is_left_out(
+    highs: tuple[float, float],
+) -> None:
+    study = optuna.create_study()
+    for index in range(8):
+        _add(study, index / 7, high=highs[index % 2], a=index / 7, b=(index * 3 % 8) / 7)
+    stopped = create_trial(
+        state=TrialState.PRUNED,
+        value=0.3,
+        params={"a": 0.3},
+        distributions={"a": FloatDistribution(0.0, 1.0)},
+        user_attrs={"standard_errors": [0.1]},
+    )
+    study.add_trial(stopped)
+    denoised = denoise(study)
+    assert [trial.number for trial in denoised.trials] == list(range(8))
+    assert list(denoised.relevance[0]) == ["a", "b"]
+    assert recommend(study)[0].params.keys() == {"a", "b"}
+    assert mergefront.front(study).trials
