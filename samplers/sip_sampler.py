@@ -157,9 +157,11 @@ class SIPSampler(CubeSampler):
             self._arms.check_names(self._search_space)
         check_told(importance, trust)
         _check_acquisition(acquisition)
-        self._importance = dict(importance) if importance else None
+        # Numbers of NumPy and others are kept as Python's: they are written down as JSON.
+        told = {name: float(value) for name, value in (importance or {}).items()}
+        self._importance = told or None
         self._reference_point = None if reference_point is None else list(reference_point)
-        self._trust = trust
+        self._trust: Trust = "learned" if trust == "learned" else float(trust)
         self._budget = budget or AcquisitionBudget()
         self._acquisition = acquisition
         self._gains: dict[int, float] = {}
