@@ -4,6 +4,7 @@ from ._acqf import AcquisitionBudget, infer_reference_point
 from ._acqf.rerank import Rerank
 from ._gp import Trust
 from ._transfer import Source, has_sources, keep, kept
+from ._trials.knowledge import check_point
 from ._trials.measurements import MEASURED, is_measured
 from ._trials.pending import FIXED, GAIN, given_params
 from ._trials.search_space import fits, signs, uniform_levels
@@ -37,6 +38,7 @@ __all__ = [
     "SimMergeSampler",
     "Source",
     "Trust",
+    "check_point",
     "denoise",
     "fit_study",
     "fits",

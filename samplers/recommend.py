@@ -24,6 +24,7 @@ from torch import Tensor
 from ._acqf import preference_grid
 from ._gp import Trust
 from ._threads import one_thread
+from ._trials.knowledge import check_point
 from .adviser import Adviser, Recommendation
 from .denoise import fit_study
 
@@ -51,8 +52,8 @@ def recommend(
             more.
         reference_point: One value an objective, in its own direction: utility 0. Defaults to
             None: inferred from the denoised front.
-        span: What counts as one unit of every objective. Defaults to None: how far the denoised
-            front reaches beyond the reference point.
+        span: What counts as one unit of every objective, positive. Defaults to None: how far the
+            denoised front reaches beyond the reference point.
         importance: See `denoise`.
         trust: The same.
 
@@ -65,9 +66,8 @@ def recommend(
     """
     m = len(study.directions)
     weights = preference_weights(preferences, m)
-    for name, given in (("reference_point", reference_point), ("span", span)):
-        if given is not None and len(given) != m:
-            raise ValueError(f"{name} must have one value an objective, {m}, but got {given}.")
+    check_point("reference_point", reference_point, m)
+    check_point("span", span, m, lowest=0.0)
     model = fit_study(study, importance, trust)
     if model is None:
         return []

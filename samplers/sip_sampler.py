@@ -35,7 +35,7 @@ from ._cube_sampler import CubeSampler, Startup
 from ._gp import Observations, Surrogate, Trust, fit_surrogate
 from ._transfer import Source, check, hints_of, keep
 from ._trials.arms import Arms
-from ._trials.knowledge import check_told, last_parameters, remember
+from ._trials.knowledge import check_point, check_told, last_parameters, remember
 from ._trials.measurements import MEASURED, measurements, warn_of_unknown
 from ._trials.pending import tell_gain
 from ._trials.search_space import UnitCube, signs
@@ -156,6 +156,7 @@ class SIPSampler(CubeSampler):
             self._arms.check(self._search_space)
             self._arms.check_names(self._search_space)
         check_told(importance, trust)
+        check_point("reference_point", reference_point)
         _check_acquisition(acquisition)
         # Numbers of NumPy and others are kept as Python's: they are written down as JSON.
         told = {name: float(value) for name, value in (importance or {}).items()}

@@ -4,12 +4,13 @@ Whoever denoises the study later, in another process, then uses the same model.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna import Study
 
 from .._gp import Trust
+from .magnitude import LARGEST
 from .measurements import MEASURED
 
 _KEY = "sip:knowledge"
@@ -39,6 +40,31 @@ def check_told(importance: Mapping[str, float] | None, trust: Trust) -> None:
     for name, value in (importance or {}).items():
         if not 0 <= value <= 1:
             raise ValueError(f"Importance must be within [0, 1], but got {value} for {name!r}.")
+
+
+def check_point(
+    name: str, told: Sequence[float] | None, m: int | None = None, lowest: float = -LARGEST
+) -> None:
+    """Check a reference point or a span, where one is given.
+
+    Args:
+        name: Of the option.
+        told: One number an objective.
+        m: How many objectives there are. Defaults to None: not known yet.
+        lowest: What all must be above.
+
+    Raises:
+        ValueError: If their number is another, or one is no number in range.
+    """
+    if told is None:
+        return
+    fits = m is None or len(told) == m
+    if not fits or not all(lowest < float(value) <= LARGEST for value in told):
+        kind = "positive number" if lowest == 0 else "number"
+        raise ValueError(
+            f"{name} must have one value an objective{'' if m is None else f', {m}'}, each a "
+            f"{kind} up to {LARGEST:g}, but got {told}; leave it out to have it inferred."
+        )
 
 
 def last_parameters(study: Study) -> Iterable[str]:

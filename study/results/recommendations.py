@@ -19,6 +19,7 @@ from ...samplers import (
     Preference,
     Recommendation,
     Trust,
+    check_point,
     fit_study,
     infer_reference_point,
     preference_weights,
@@ -65,11 +66,7 @@ def recommend(
     Raises:
         ValueError: If a preference or the reference point does not fit the objectives.
     """
-    m = len(study.directions)
-    if reference_point is not None and len(reference_point) != m:
-        raise ValueError(
-            f"reference_point must have one value an objective, {m}, but got {reference_point}."
-        )
+    check_point("reference_point", reference_point, len(study.directions))
     return _advise(study, preferences, reference_point, None)
 
 

@@ -1,5 +1,6 @@
 """Recommended points: inside what was measured, better than what was evaluated."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, create_trial
 from scipy.optimize import linprog
 
+from mergefront import samplers
 from mergefront.samplers import Recommendation
 from mergefront.samplers._acqf.expected_utility import expected_smallest
 from mergefront.study import recommend
@@ -118,9 +120,19 @@ def test_a_preference_that_does_not_fit_is_refused(preference: Any) -> None:
         recommend(_study(4), [preference])
 
 
-def test_a_reference_point_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="one value an objective"):
-        recommend(_study(4), reference_point=[1.0])
+@pytest.mark.parametrize("reference", [[1.0], [float("nan"), 0.0], [0.0, -float("inf")]])
+@pytest.mark.parametrize("function", [recommend, samplers.recommend])
+def test_a_reference_point_that_does_not_fit_is_refused(
+    function: Callable[..., Any], reference: list[float]
+) -> None:
+    with pytest.raises(ValueError, match="reference_point must have one value an objective, 2"):
+        function(_study(4), reference_point=reference)
+
+
+@pytest.mark.parametrize("span", [[1.0], [0, 1], [-1, 1], [float("nan"), 1], [1, float("inf")]])
+def test_a_span_that_does_not_fit_is_refused(span: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"span must .* each a positive number up to 1e\+100"):
+        samplers.recommend(_study(4), span=span)
 
 
 def test_where_nothing_is_gained_the_evaluated_trial_is_named() -> None:

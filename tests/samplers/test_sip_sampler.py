@@ -211,6 +211,7 @@ def test_numbers_of_numpy_are_as_good_as_pythons() -> None:
         ({"startup": "random"}, "'uniform' or 'sobol', but got 'random'"),
         ({"trust": 1.5}, r"within \[0, 1\], but got 1.5"),
         ({"importance": {"layer_000": 2.0}}, "2.0 for 'layer_000'"),
+        ({"reference_point": [float("nan"), 0]}, r"reference_point must .* but got \[nan, 0\]"),
         ({"acquisition": "ehvi"}, "'knowledge-gradient', 'qlognehvi'.*, but got 'ehvi'"),
     ],
 )
