@@ -133,7 +133,7 @@ def read_answers(trial: FrozenTrial, m: int) -> Sheet | None:
     try:
         numbers = np.array(told.get("values"), dtype=np.float64).T
         hash((*questions, *tasks))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     if not questions or numbers.shape != (len(questions), m) or len(tasks) != len(questions):
         return None

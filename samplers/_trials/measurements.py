@@ -121,9 +121,9 @@ def numbers(told: Any, n: int) -> list[float]:
 
 
 def error_or_nan(told: Any) -> float:
-    """Return a standard error as it was told; NaN if it is no finite number from 0."""
+    """Return a standard error as it was told; NaN if it is no number from 0 to `LARGEST`."""
     is_number = isinstance(told, int | float) and not isinstance(told, bool)
-    return float(told) if is_number and math.isfinite(told) and told >= 0 else math.nan
+    return float(told) if is_number and 0 <= told <= LARGEST else math.nan
 
 
 def filled(column: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def _n_questions(trial: FrozenTrial) -> int | None:
     if told is None and isinstance(answers := trial.user_attrs.get("answers"), Mapping):
         asked = answers.get("questions")
         told = len(asked) if isinstance(asked, list) else None
-    counts = isinstance(told, int) and not isinstance(told, bool) and told > 0
+    counts = isinstance(told, int) and not isinstance(told, bool) and 0 < told <= LARGEST
     return told if counts else None
 
 

@@ -99,6 +99,20 @@ def test_errors_of_one_objective_alone_are_used() -> None:
 
 
 @pytest.mark.parametrize(
+    "attributes",
+    [
+        {"n_questions": 10**400},
+        {"answers": {"questions": ["a"], "values": [[10**400], [1]]}},
+    ],
+)
+def test_integers_beyond_floats_do_not_stop_a_study(attributes: dict[str, Any]) -> None:
+    study = _study(6, **attributes)
+    with pytest.warns(UserWarning, match="1 of 7 trials"):
+        study.add_trial(_trial(0.5, 0.5, [1.0, 0.25], [10**400, 0.02], **attributes))
+        assert len(denoise(study).trials) == 7
+
+
+@pytest.mark.parametrize(
     "malformed", [[None, 0.5], ["a", 0.5], 0.5, "ab", [0.1], {"x": 1}, [[], 1]]
 )
 def test_a_malformed_error_does_not_stop_a_study(malformed: Any) -> None:

@@ -195,8 +195,8 @@ def test_a_given_reference_point_is_in_the_objectives_own_direction() -> None:
 
 def test_numbers_of_numpy_are_as_good_as_pythons() -> None:
     importance = {name: np.float32(0.25 * k) for k, name in enumerate(NAMES)}
-    told = {"importance": importance, "trust": np.int64(1), "reference_point": [np.float32(0), 2]}
-    study = _study(n_startup_trials=2, **told)
+    told: dict[str, Any] = {"importance": importance, "trust": np.int64(1)}
+    study = _study(n_startup_trials=2, reference_point=[np.float32(0), 2], **told)
     _fill(study, 4, [0.01, 0.01])
     same = {name: float(value) for name, value in importance.items()}
     plain = _study(n_startup_trials=2, importance=same, trust=1, reference_point=[0, 2])
