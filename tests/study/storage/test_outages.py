@@ -14,18 +14,20 @@ import optuna
 import pytest
 import sqlalchemy
 from optuna.distributions import FloatDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import ProgrammingError
 
+from mergefront.study.run import run
 from mergefront.study.seeding import FINGERPRINT, init_study
 from mergefront.study.spec.inputs import load_inputs
-from mergefront.study.storage.connection import open_storage, wait_for_study
+from mergefront.study.storage.connection import load_study, open_storage, wait_for_study
 from mergefront.study.storage.ledger import Ledger
 from mergefront.study.storage.outages import through_outages
 from mergefront.study.workers.claims import Claims
 from mergefront.study.workers.liveness import Pulse
 from mergefront.study.workers.termination import Interrupted, Termination
+from mergefront.study.workers.worker import SilentReporter
 from postgres import Server, serve
 from small_study import write_spec
 
@@ -201,3 +203,16 @@ def test_a_signal_within_a_weak_references_callback_is_not_dropped(
         assert time.monotonic() - start < 30
     assert reference() is None
     assert "Traceback" not in capfd.readouterr().err
+
+
+class _Interrupted(SilentReporter):
+    def started(self, trial: FrozenTrial, n_questions: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_before_the_first_answer_gives_the_trial_back(tmp_path: Path) -> None:
+    inputs = load_inputs(write_spec(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs, reporter=_Interrupted())
+    states = [trial.state for trial in load_study(inputs.spec).get_trials()]
+    assert TrialState.RUNNING not in states and states.count(TrialState.FAIL) == 1

@@ -196,20 +196,6 @@ def _break(monkeypatch: pytest.MonkeyPatch, numbers: set[int]) -> None:
     monkeypatch.setattr(MergeObjective, "measure", broken)
 
 
-def test_ctrl_c_before_the_first_answer_gives_the_trial_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(self: _Recorder, trial: FrozenTrial, n_questions: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_Recorder, "started", interrupted)
-    path = write_spec(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        run(load_inputs(path), reporter=_Recorder())
-    states = [t.state for t in load_study(StudySpec.from_yaml(path)).get_trials()]
-    assert TrialState.RUNNING not in states and states.count(TrialState.FAIL) == 1
-
-
 def test_a_failure_is_a_fail_with_its_reason_and_the_budget_is_still_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

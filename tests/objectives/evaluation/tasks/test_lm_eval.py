@@ -390,13 +390,9 @@ def test_metrics_may_use_threads_and_print(
     assert capfd.readouterr().out == ""
 
 
-def test_an_unknown_task_is_named(tmp_path: Path) -> None:
-    source = HarnessSource("x", "no_such_task", {"search": 1.0})
+def test_what_is_no_task_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="must be one task of lm-eval, but 'no_such_task' is not"):
-        load_harness_task(source, BASE, 64)
-
-
-def test_a_file_that_is_no_yaml_is_said_to_be_none(tmp_path: Path) -> None:
+        _load(Path("no_such_task"))
     (tmp_path / "task.yaml").write_text("task: [chains")
     with pytest.raises(SpecError, match=r"must be YAML, but .* flow sequence") as caught:
         _load(tmp_path / "task.yaml")
